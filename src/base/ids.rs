@@ -1,0 +1,167 @@
+//! Newtypes for everything that is counted, and the closed sets that go to disk.
+
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id!(
+    /// Inode number. 1 is the root directory; 0 is never used. Numbers are never reused within a volume.
+    Ino
+);
+id!(
+    /// Number of a pack; packs are created in ascending order and a number is never reused.
+    PackId
+);
+id!(
+    /// Version of an inode's data: raised by every write, truncate and punch, so that a coder can tell that it lost a race.
+    Generation
+);
+id!(
+    /// Number of a transaction of the metadata log, ascending over the life of the volume.
+    TxId
+);
+
+impl Ino {
+    /// The root directory.
+    pub const ROOT: Ino = Ino(1);
+}
+
+/// Identity of a volume, in the superblock and folded into every record checksum.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Uuid(pub [u8; 16]);
+
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, b) in self.0.iter().enumerate() {
+            if matches!(i, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{b:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Where the record of one coded segment lies: pack, byte offset of the record, and bytes of the whole record.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SegmentRef {
+    pub pack: PackId,
+    /// Offset of the record in the pack, bytes, a multiple of 8.
+    pub offset: u64,
+    /// Whole record with header, checks and padding, bytes.
+    pub stored_len: u32,
+}
+
+impl fmt::Display for SegmentRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pack {} offset {}", self.pack, self.offset)
+    }
+}
+
+/// How a segment is coded. Numbers are on disk: never reused, never renumbered.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+#[repr(u16)]
+pub enum MethodId {
+    /// The plain bytes.
+    Raw = 0,
+    /// zstd frame without dictionary.
+    Zstd = 1,
+    /// Context mixing and a binary range coder.
+    Cm = 2,
+}
+
+impl MethodId {
+    /// Every method this build decodes, in the order of their numbers.
+    pub const ALL: [MethodId; 3] = [MethodId::Raw, MethodId::Zstd, MethodId::Cm];
+
+    /// Reads a number from disk; `None` for a method this build does not know.
+    pub fn from_u16(value: u16) -> Option<MethodId> {
+        MethodId::ALL.into_iter().find(|m| *m as u16 == value)
+    }
+
+    /// The name that `stat` and flags use.
+    pub fn name(self) -> &'static str {
+        match self {
+            MethodId::Raw => "raw",
+            MethodId::Zstd => "zstd",
+            MethodId::Cm => "cm",
+        }
+    }
+}
+
+/// What kind of data a segment holds, by its content. Decides segment size and contexts. Numbers are on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Class {
+    /// Nothing known; mixed or tiny.
+    Unknown = 0,
+    /// Natural-language text.
+    Text = 1,
+    /// XML, HTML.
+    Markup = 2,
+    /// Program text.
+    Source = 3,
+    /// JSON, NDJSON.
+    Json = 4,
+    /// Line-oriented logs, CSV, TSV.
+    Log = 5,
+    /// Machine code.
+    Exec = 6,
+    /// Other binary data that compresses.
+    Binary = 7,
+    /// Data that no model shrinks: compressed or encrypted.
+    Incompressible = 8,
+}
+
+impl Class {
+    /// Every class, in the order of their numbers.
+    pub const ALL: [Class; 9] = [
+        Class::Unknown,
+        Class::Text,
+        Class::Markup,
+        Class::Source,
+        Class::Json,
+        Class::Log,
+        Class::Exec,
+        Class::Binary,
+        Class::Incompressible,
+    ];
+
+    /// Reads a number from disk; an unknown number is `Unknown`, since decoding never depends on the class.
+    pub fn from_u8(value: u8) -> Class {
+        Class::ALL.into_iter().find(|c| *c as u8 == value).unwrap_or(Class::Unknown)
+    }
+
+    /// The name that reports use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Unknown => "unknown",
+            Class::Text => "text",
+            Class::Markup => "markup",
+            Class::Source => "source",
+            Class::Json => "json",
+            Class::Log => "log",
+            Class::Exec => "exec",
+            Class::Binary => "binary",
+            Class::Incompressible => "incompressible",
+        }
+    }
+}

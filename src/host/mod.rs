@@ -1,0 +1,92 @@
+//! The machine: files, durability, locks, clock, cores, memory. The only room that touches `std::fs`, wall-clock time
+//! and `unsafe`.
+//!
+//! Must not know: what the bytes mean. Paths are relative to the store's directory, with `/`, never absolute, no `..`.
+//! `RealDisk` is the machine; `SimDisk` is its twin for tests: it keeps what a disk could hold after a crash at any
+//! sync, and fails on command.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How a file is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OpenMode {
+    /// Existing file, reading only.
+    Read,
+    /// Existing file, reading and writing.
+    Write,
+    /// Reading and writing, created if missing.
+    Create,
+    /// Reading and writing, created; an existing file is an error.
+    CreateNew,
+}
+
+/// What kind of bytes `seek` looks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seek {
+    Data,
+    Hole,
+}
+
+/// Space of the filesystem that holds the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Space {
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+    /// Free for users without privileges.
+    pub available_bytes: u64,
+    pub total_files: u64,
+    pub free_files: u64,
+}
+
+/// The directory of a store. Everything that becomes durable goes through here, so that tests can stop it at any step.
+pub trait Disk: Send + Sync + 'static {
+    /// Opens a file.
+    fn open(&self, path: &str, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
+    /// Removes a file. Durable after `sync_dir` of its directory.
+    fn remove(&self, path: &str) -> io::Result<()>;
+    /// Renames a file or directory over another. Durable after `sync_dir` of both directories.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Creates a directory; an existing one is fine.
+    fn create_dir(&self, path: &str) -> io::Result<()>;
+    /// Removes a directory with all that is in it; a missing one is fine.
+    fn remove_dir_all(&self, path: &str) -> io::Result<()>;
+    /// Names in a directory, unordered; empty when it does not exist.
+    fn list(&self, path: &str) -> io::Result<Vec<String>>;
+    /// Makes names created, removed or renamed in a directory durable. "" is the store itself.
+    fn sync_dir(&self, path: &str) -> io::Result<()>;
+    /// Space left.
+    fn space(&self) -> io::Result<Space>;
+    /// Takes the exclusive lock of the store, held until the returned value is dropped. `WouldBlock` when another holds it.
+    fn lock(&self) -> io::Result<Box<dyn Send + Sync>>;
+    /// The directory on this machine, for an engine that needs one; `None` in a simulation.
+    fn native_path(&self) -> Option<&Path>;
+}
+
+/// One open file. All calls take `&self` and may come from several threads.
+pub trait DiskFile: Send + Sync + 'static {
+    /// Reads up to `buf.len()` bytes at `offset`; fewer only at the end of the file.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all of `data` at `offset`. Not durable before `sync_data`.
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+    /// Makes all bytes written so far, and the length, durable (fdatasync).
+    fn sync_data(&self) -> io::Result<()>;
+    /// Bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Cuts or extends with a hole.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes a range a hole without changing the length; writes zeros where holes are not supported.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Reserves space without changing the length or the bytes; `Unsupported` where it cannot.
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// First offset at or after `offset` that is data or hole; `None` past the end. A disk without holes has data only.
+    fn seek(&self, offset: u64, what: Seek) -> io::Result<Option<u64>>;
+    /// Bytes allocated on the disk.
+    fn allocated(&self) -> io::Result<u64>;
+    /// Time of the last modification, seconds and nanoseconds since 1970.
+    fn modified(&self) -> io::Result<(i64, u32)>;
+    /// The descriptor, for passthrough; `None` in a simulation.
+    fn fd(&self) -> Option<BorrowedFd<'_>>;
+}

@@ -1,0 +1,303 @@
+//! Plain types between the volume and its callers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+
+use crate::base::{ByteRange, Generation, Ino};
+use crate::codec::{Encoded, Policy};
+use crate::format::{FileKind, Owner, Time};
+use crate::store::{self, IndexEngine};
+
+/// How a volume behaves.
+#[derive(Clone, Debug)]
+pub struct VolumeOptions {
+    pub read_only: bool,
+    /// Forget the index and rebuild it from packs at open.
+    pub rebuild_index: bool,
+    pub engine: IndexEngine,
+    /// Decoded segments kept in memory, bytes.
+    pub cache_bytes: u64,
+    /// A file is coded after it has been closed and unchanged for this long, milliseconds.
+    pub quiet_ms: u64,
+    pub policy: Policy,
+    /// Where clocks are compared, so that tests need not wait: added to the machine's clock, milliseconds.
+    pub pack_bytes_max: u64,
+    /// Threads that may decode ahead for a sequential reader; 0 turns decode-ahead off.
+    pub ahead: usize,
+}
+
+impl Default for VolumeOptions {
+    fn default() -> VolumeOptions {
+        VolumeOptions {
+            read_only: false,
+            rebuild_index: false,
+            engine: IndexEngine::Sled,
+            cache_bytes: 128 << 20,
+            quiet_ms: 3_000,
+            policy: Policy::default(),
+            pack_bytes_max: 256 << 20,
+            ahead: 2,
+        }
+    }
+}
+
+/// Why an operation of the volume failed. `fuse/errno.rs` turns these into errno.
+#[derive(Debug)]
+pub enum Error {
+    NotFound,
+    Exists,
+    NotDirectory,
+    IsDirectory,
+    NotEmpty,
+    /// Not a symlink, a bad flag, a rename of a directory into itself: the sentence says which.
+    Invalid(&'static str),
+    /// A name longer than 255 bytes or a symlink target longer than 4,095.
+    NameTooLong,
+    /// Beyond the largest file offset.
+    TooBig,
+    TooManyLinks,
+    NoXattr,
+    /// No data or hole at or after the offset.
+    NoData,
+    /// Not permitted for this kind of inode.
+    NotPermitted,
+    Unsupported,
+    BadHandle,
+    NoSpace,
+    ReadOnly,
+    /// A check failed: the bytes are not returned. Inode, offset, and what the store or codec said.
+    Damaged { ino: Ino, offset: u64, what: String },
+    Io { what: String, source: io::Error },
+    Store(store::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NotFound => f.write_str("no such file or directory"),
+            Error::Exists => f.write_str("it exists already"),
+            Error::NotDirectory => f.write_str("not a directory"),
+            Error::IsDirectory => f.write_str("is a directory"),
+            Error::NotEmpty => f.write_str("directory is not empty"),
+            Error::Invalid(why) => f.write_str(why),
+            Error::NameTooLong => f.write_str("name is too long"),
+            Error::TooBig => f.write_str("beyond the largest file offset"),
+            Error::TooManyLinks => f.write_str("too many links"),
+            Error::NoXattr => f.write_str("no such extended attribute"),
+            Error::NoData => f.write_str("no data or hole after this offset"),
+            Error::NotPermitted => f.write_str("not permitted for this kind of inode"),
+            Error::Unsupported => f.write_str("not supported"),
+            Error::BadHandle => f.write_str("handle is not open for this"),
+            Error::NoSpace => f.write_str("no space left in the store's filesystem"),
+            Error::ReadOnly => f.write_str("the volume is read-only"),
+            Error::Damaged { ino, offset, what } => write!(f, "inode {ino} at offset {offset} is damaged: {what}"),
+            Error::Io { what, source } => write!(f, "{what}: {source}"),
+            Error::Store(e) => e.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Who asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Caller {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// Attributes as `stat` shows them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attr {
+    pub ino: Ino,
+    pub kind: FileKind,
+    /// 0o7777 bits.
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub nlink: u32,
+    pub rdev: u32,
+    pub size: u64,
+    /// What the file takes in the store, coded and staged, in units of 512 bytes.
+    pub blocks: u64,
+    pub atime: Time,
+    pub mtime: Time,
+    pub ctime: Time,
+    pub btime: Time,
+}
+
+/// A time to set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SetTime {
+    Now,
+    To(Time),
+}
+
+/// Attributes to change; `None` leaves one as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SetAttr {
+    pub mode: Option<u16>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub size: Option<u64>,
+    pub atime: Option<SetTime>,
+    pub mtime: Option<SetTime>,
+    pub ctime: Option<Time>,
+}
+
+/// What a file is opened for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct OpenFor {
+    pub read: bool,
+    pub write: bool,
+    pub append: bool,
+    pub truncate: bool,
+}
+
+/// Names an open handle.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct HandleId(pub u64);
+
+/// An opened file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Opened {
+    pub handle: HandleId,
+}
+
+/// What rename does with an existing target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RenameMode {
+    Replace,
+    NoReplace,
+    Exchange,
+}
+
+/// One directory entry with the attributes of what it names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Position to continue after this entry.
+    pub cookie: u64,
+    pub name: Vec<u8>,
+    pub ino: Ino,
+    pub kind: FileKind,
+}
+
+/// Modes of fallocate(2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AllocateMode {
+    /// Reserve and extend the size.
+    Extend,
+    /// Reserve, keep the size.
+    KeepSize,
+    /// Make a hole, keep the size.
+    Punch,
+    /// Zeros, extend the size.
+    Zero,
+    /// Zeros, keep the size.
+    ZeroKeepSize,
+}
+
+/// What lseek(2) looks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SeekFor {
+    Data,
+    Hole,
+}
+
+/// Flags of setxattr(2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum XattrMode {
+    Set,
+    Create,
+    Replace,
+}
+
+/// Numbers of statfs(2), bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StatFs {
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+    pub available_bytes: u64,
+    pub inodes: u64,
+    pub free_inodes: u64,
+}
+
+/// A piece of a file that a coding task will put into a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    pub ino: Ino,
+    pub generation: Generation,
+    pub range: ByteRange,
+}
+
+/// One segment to be coded: a grid cell of one file, or a bundle of whole small files.
+#[derive(Debug)]
+pub struct CodingTask {
+    pub(crate) pieces: Vec<Piece>,
+}
+
+/// Outcome of a task.
+#[derive(Debug)]
+pub struct CodedSegment {
+    pub(crate) pieces: Vec<Piece>,
+    pub(crate) outcome: Result<(Encoded, Vec<Owner>), Error>,
+}
+
+/// Counts of a volume.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Status {
+    pub uuid: String,
+    pub read_only: bool,
+    /// Files that wait for coding, and their plain bytes in staging.
+    pub queue_files: u64,
+    pub queue_bytes: u64,
+    /// Files among them that could not be coded, with the last reason.
+    pub stuck_files: u64,
+    pub stuck_reason: Option<String>,
+    pub inodes: u64,
+    /// Plain bytes coded and their bytes in packs, in this volume.
+    pub coded_plain_bytes: u64,
+    pub coded_stored_bytes: u64,
+    pub data_pack_bytes: u64,
+    pub meta_pack_bytes: u64,
+    /// Method -> (segments, plain bytes, stored bytes).
+    pub methods: BTreeMap<String, (u64, u64, u64)>,
+    pub cache_bytes: u64,
+    pub cache_hits: u64,
+    pub cache_misses: u64,
+    pub decodes: u64,
+    pub decode_failures: u64,
+    pub quarantined: u64,
+}
+
+/// One segment of a file.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct SegmentReport {
+    pub file_offset: u64,
+    pub bytes: u64,
+    /// "staged", "hole" or the name of the method.
+    pub method: String,
+    pub class: String,
+    pub revision: u16,
+    pub pack: u64,
+    pub pack_offset: u64,
+    /// Bytes of the whole record; a bundle's are shared by its files.
+    pub stored_bytes: u64,
+    /// Plain bytes of the whole segment.
+    pub segment_bytes: u64,
+    pub bits_per_byte: f64,
+    pub predicted_decode_ms: u32,
+}
+
+/// Everything `stat` shows of one file.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct FileReport {
+    pub ino: u64,
+    pub size: u64,
+    pub staged_bytes: u64,
+    pub stored_bytes: u64,
+    /// 1 - stored / plain of the coded part.
+    pub saved: f64,
+    pub segments: Vec<SegmentReport>,
+}
