@@ -46,7 +46,8 @@ impl RangeSet {
             return;
         }
         let (mut start, mut end) = (range.start, range.end);
-        let touching: Vec<u64> = self.ranges.range(..=end).rev().take_while(|(_, e)| **e >= start).map(|(s, _)| *s).collect();
+        let touching: Vec<u64> =
+            self.ranges.range(..=end).rev().take_while(|(_, e)| **e >= start).map(|(s, _)| *s).collect();
         for s in touching {
             if let Some(e) = self.ranges.remove(&s) {
                 start = start.min(s);
@@ -61,8 +62,13 @@ impl RangeSet {
         if range.is_empty() {
             return;
         }
-        let touching: Vec<(u64, u64)> =
-            self.ranges.range(..range.end).rev().take_while(|(_, e)| **e > range.start).map(|(s, e)| (*s, *e)).collect();
+        let touching: Vec<(u64, u64)> = self
+            .ranges
+            .range(..range.end)
+            .rev()
+            .take_while(|(_, e)| **e > range.start)
+            .map(|(s, e)| (*s, *e))
+            .collect();
         for (s, e) in touching {
             self.ranges.remove(&s);
             if s < range.start {
@@ -142,7 +148,11 @@ mod tests {
             let a = next(200);
             let r = ByteRange::at(a, next(20).min(200 - a));
             let put = next(2) == 0;
-            if put { set.insert(r) } else { set.remove(r) }
+            if put {
+                set.insert(r)
+            } else {
+                set.remove(r)
+            }
             bits[r.start as usize..r.end as usize].fill(put);
             let q = ByteRange { start: next(100), end: 100 + next(100) };
             let covered: u64 = set.within(q).iter().map(ByteRange::len).sum();

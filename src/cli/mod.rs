@@ -1,2 +1,4 @@
 //! (room being built)
-pub fn run() -> i32 { 0 }
+pub fn run() -> i32 {
+    0
+}

@@ -85,6 +85,10 @@ pub struct Extent {
     pub segment: SegmentRef,
     /// Offset of the first byte in the plain bytes of the segment.
     pub segment_offset: u32,
+    /// Plain bytes of the whole segment: what its stored bytes are shared out by.
+    pub segment_bytes: u32,
+    /// Number of the method of the segment, for reports; its header decides.
+    pub method: u16,
 }
 
 /// One step of a metadata transaction. Applying the same steps again changes nothing.
@@ -94,12 +98,33 @@ pub enum MetaOp {
     PutInode(InodeRecord),
     /// Removes an inode with its extents and xattrs (its names are removed by their own steps).
     RemoveInode(Ino),
-    PutDentry { parent: Ino, name: Vec<u8>, dentry: Dentry },
-    RemoveDentry { parent: Ino, name: Vec<u8> },
+    PutDentry {
+        parent: Ino,
+        name: Vec<u8>,
+        dentry: Dentry,
+    },
+    RemoveDentry {
+        parent: Ino,
+        name: Vec<u8>,
+    },
     /// Makes the bytes of the extent coded; what other extents say of these bytes ends.
-    PutExtent { ino: Ino, extent: Extent },
+    PutExtent {
+        ino: Ino,
+        extent: Extent,
+    },
     /// Makes the bytes `start..end` not coded: staging or a hole. Extents across a border are cut.
-    RemoveExtents { ino: Ino, start: u64, end: u64 },
-    PutXattr { ino: Ino, name: Vec<u8>, value: Vec<u8> },
-    RemoveXattr { ino: Ino, name: Vec<u8> },
+    RemoveExtents {
+        ino: Ino,
+        start: u64,
+        end: u64,
+    },
+    PutXattr {
+        ino: Ino,
+        name: Vec<u8>,
+        value: Vec<u8>,
+    },
+    RemoveXattr {
+        ino: Ino,
+        name: Vec<u8>,
+    },
 }

@@ -29,7 +29,9 @@ impl fmt::Display for Error {
             Error::Io { what, source } => write!(f, "{what}: {source}"),
             Error::Corrupt { what, pack, offset } => write!(f, "damaged {what} in pack {pack} at offset {offset}"),
             Error::Unusable(why) => f.write_str(why),
-            Error::ReadOnly => f.write_str("the store is read-only after a failed write; restart after mending the disk"),
+            Error::ReadOnly => {
+                f.write_str("the store is read-only after a failed write; restart after mending the disk")
+            }
             Error::Locked => f.write_str("the store is in use by another process"),
         }
     }

@@ -1,171 +1,550 @@
-//! A mounted volume below the kernel: inodes, dentries, extents, staging, cache, policy.
+//! A mounted volume below the kernel: inodes, dentries, extents, staging, cache, policy; read, write, fsync, commit.
+//!
+//! Must not know: the kernel's structures and errno, when background work happens, how a model works, where a record
+//! lies in a pack.
+//!
+//! # How bytes are kept
+//! A byte of a file is *coded* when an extent names it, else *staged* when the staging file has data there, else zero.
+//! A write never decodes: it puts bytes into staging and ends the codedness of exactly these bytes. Coding collects a
+//! grid cell of a file (or a bundle of small files), codes it, and swaps extents if the inode's generation is the same.
+//!
+//! # Durability
+//! | call | promise at return |
+//! | --- | --- |
+//! | `write` | in the kernel's cache of the store: survives the death of this process, but for overwrites of coded ranges, which show the old bytes until the next `flush`, `release` or `fsync` |
+//! | `release` | the same, with overwrites and attributes |
+//! | `fsync` | data and metadata on disk |
+//! | `fsync_dir`, `flush` | all names and attributes on disk; `flush` runs every few seconds |
+//! | `rename` over a file | the bytes of the new file are on disk before the name is |
+//!
+//! # Invariants
+//! 1. Data durable, then pointer durable, then the old copy goes: segments are synced before extents are logged,
+//!    extents are synced before staging is removed; staging is synced before the log ends the codedness of a range.
+//! 2. The log is written under the lock of the inode it speaks of, so records of one inode are in the order of its states.
+//! 3. After a failed sync nothing is changed any more (`Error::ReadOnly`).
+//!
+//! # Locks
+//! names (one mutex for all changes of names) → inodes (ascending) → queue, cache, store. None is held across a decode or
+//! a reply, and no inode lock across a sync.
 
+mod attrs;
+mod cache;
+mod coding;
+mod data;
+mod inode;
+mod names;
+mod policy;
+mod report;
+mod staging;
 mod types;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::base::{ByteRange, Ino};
-use crate::host::Disk;
-use crate::store::Recovery;
+use crate::base::{ByteRange, Ino, RangeSet};
+use crate::format::{InodeRecord, MetaOp, Staging};
+use crate::host::{self, Disk};
+use crate::store::{Recovery, Store, StoreOptions};
 use crate::workers::Workers;
 
 pub use crate::format::{FileKind, Time};
 pub use types::{
-    AllocateMode, Attr, Caller, CodedSegment, CodingTask, Entry, Error, FileReport, HandleId, Opened, OpenFor, RenameMode,
-    SeekFor, SegmentReport, SetAttr, SetTime, StatFs, Status, VolumeOptions, XattrMode,
+    AllocateMode, Attr, Caller, CodedSegment, CodingTask, Entry, Error, FileReport, HandleId, OpenFor, Opened,
+    RenameMode, SeekFor, SegmentReport, SetAttr, SetTime, StatFs, Status, VolumeOptions, XattrMode,
 };
+
+use cache::SegmentCache;
+use coding::Queue;
+use inode::{Inode, InodeState, InodeTable};
 
 /// Answer of a read: the bytes (fewer than asked only at the end of the file) or why not.
 pub type ReadDone = Box<dyn FnOnce(Result<&[u8], Error>) + Send>;
 
+/// Largest file offset, as on Linux.
+pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+
+/// Orphans removed per step at start.
+const ORPHANS_PER_STEP: usize = 1024;
+
 /// An open volume. Every call takes `&self` and may come from any thread.
-pub struct Volume {}
+pub struct Volume {
+    disk: Arc<dyn Disk>,
+    store: Store,
+    workers: Arc<Workers>,
+    options: VolumeOptions,
+    /// Held while names change.
+    names: Mutex<()>,
+    inodes: InodeTable,
+    segments: SegmentCache,
+    queue: Mutex<Queue>,
+    /// Inodes whose attributes the log does not have yet.
+    dirty: Mutex<BTreeSet<Ino>>,
+    /// Segments that failed a check; each is logged once.
+    quarantine: Mutex<BTreeSet<crate::base::SegmentRef>>,
+    next_handle: AtomicU64,
+    /// Something was committed since the last sync of the log.
+    unsynced: AtomicBool,
+    /// A sync failed: nothing may change any more.
+    failed: AtomicBool,
+    closed: AtomicBool,
+    counts: report::Counts,
+}
 
 impl Volume {
-    /// Opens the store in `disk`, recovers, and removes what was unlinked while open.
-    pub fn open(_disk: Arc<dyn Disk>, _options: VolumeOptions, _workers: Arc<Workers>) -> Result<(Arc<Volume>, Recovery), Error> {
-        todo!()
+    /// Opens the store in `disk`, recovers, removes what was unlinked while open, and queues what is staged.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        options: VolumeOptions,
+        workers: Arc<Workers>,
+    ) -> Result<(Arc<Volume>, Recovery), Error> {
+        let (store, mut recovery) = Store::open(
+            disk.clone(),
+            StoreOptions {
+                engine: options.engine,
+                read_only: options.read_only,
+                rebuild: options.rebuild_index,
+                pack_bytes_max: options.pack_bytes_max,
+            },
+        )
+        .map_err(Error::Store)?;
+        let volume = Arc::new(Volume {
+            segments: SegmentCache::new(options.cache_bytes),
+            disk,
+            store,
+            workers,
+            options,
+            names: Mutex::new(()),
+            inodes: InodeTable::default(),
+            queue: Mutex::new(Queue::default()),
+            dirty: Mutex::new(BTreeSet::new()),
+            quarantine: Mutex::new(BTreeSet::new()),
+            next_handle: AtomicU64::new(1),
+            unsynced: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            counts: report::Counts::default(),
+        });
+        volume.recover(&mut recovery)?;
+        Ok((volume, recovery))
     }
 
-    // ---- names ----
-
-    pub fn lookup(&self, _parent: Ino, _name: &[u8]) -> Result<Attr, Error> {
-        todo!()
-    }
-    /// The kernel holds no reference any more: the point where an unlinked inode without handles is removed.
-    pub fn forget(&self, _ino: Ino) {
-        todo!()
-    }
-    /// Makes a node of any kind but directory and symlink. `mode` is already masked.
-    pub fn mknod(&self, _parent: Ino, _name: &[u8], _kind: FileKind, _mode: u16, _rdev: u32, _caller: &Caller) -> Result<Attr, Error> {
-        todo!()
-    }
-    pub fn mkdir(&self, _parent: Ino, _name: &[u8], _mode: u16, _caller: &Caller) -> Result<Attr, Error> {
-        todo!()
-    }
-    pub fn symlink(&self, _parent: Ino, _name: &[u8], _target: &[u8], _caller: &Caller) -> Result<Attr, Error> {
-        todo!()
-    }
-    pub fn readlink(&self, _ino: Ino) -> Result<Vec<u8>, Error> {
-        todo!()
-    }
-    pub fn link(&self, _ino: Ino, _parent: Ino, _name: &[u8]) -> Result<Attr, Error> {
-        todo!()
-    }
-    pub fn unlink(&self, _parent: Ino, _name: &[u8]) -> Result<(), Error> {
-        todo!()
-    }
-    pub fn rmdir(&self, _parent: Ino, _name: &[u8]) -> Result<(), Error> {
-        todo!()
-    }
-    pub fn rename(&self, _parent: Ino, _name: &[u8], _to_parent: Ino, _to_name: &[u8], _mode: RenameMode) -> Result<(), Error> {
-        todo!()
-    }
-    /// Up to `limit` entries after position `cookie` (0 starts). Position 1 is ".", 2 is "..", entries follow in a stable order.
-    pub fn readdir(&self, _dir: Ino, _cookie: u64, _limit: usize) -> Result<Vec<Entry>, Error> {
-        todo!()
+    /// Brings staging in line with the log: removes orphans and stale staging files, cuts staging to exact sizes,
+    /// queues the rest for coding.
+    fn recover(&self, recovery: &mut Recovery) -> Result<(), Error> {
+        if self.writable().is_ok() {
+            self.disk
+                .create_dir(staging::STAGING_DIR)
+                .map_err(|source| Error::Io { what: "create staging".into(), source })?;
+            loop {
+                let orphans = self.store.orphans(ORPHANS_PER_STEP).map_err(Error::Store)?;
+                if orphans.is_empty() {
+                    break;
+                }
+                let ops: Vec<MetaOp> = orphans.into_iter().map(MetaOp::RemoveInode).collect();
+                self.log(&ops)?;
+            }
+        }
+        let names =
+            self.disk.list(staging::STAGING_DIR).map_err(|source| Error::Io { what: "list staging".into(), source })?;
+        for name in names {
+            let Some((ino, epoch)) = staging::parse(&name) else {
+                recovery.damage.push(format!("staging holds a file that is not ours: {name}"));
+                continue;
+            };
+            let rec = self.store.inode(ino).map_err(Error::Store)?;
+            let ours = rec.is_some_and(|r| r.staging.is_some_and(|s| s.epoch == epoch));
+            if ours {
+                self.queue_lock().add(ino, 0);
+            } else if self.writable().is_ok() {
+                log::info!("removing stale staging file {name}");
+                self.remove_staging(ino, epoch);
+            }
+        }
+        Ok(())
     }
 
-    // ---- attributes ----
+    // ---- shared steps ----
 
-    pub fn getattr(&self, _ino: Ino) -> Result<Attr, Error> {
-        todo!()
-    }
-    /// Changes attributes; a change of size is a truncate.
-    pub fn setattr(&self, _ino: Ino, _set: &SetAttr) -> Result<Attr, Error> {
-        todo!()
-    }
-    pub fn getxattr(&self, _ino: Ino, _name: &[u8]) -> Result<Vec<u8>, Error> {
-        todo!()
-    }
-    pub fn listxattr(&self, _ino: Ino) -> Result<Vec<Vec<u8>>, Error> {
-        todo!()
-    }
-    pub fn setxattr(&self, _ino: Ino, _name: &[u8], _value: &[u8], _mode: XattrMode) -> Result<(), Error> {
-        todo!()
-    }
-    pub fn removexattr(&self, _ino: Ino, _name: &[u8]) -> Result<(), Error> {
-        todo!()
-    }
-    pub fn statfs(&self) -> Result<StatFs, Error> {
-        todo!()
+    fn writable(&self) -> Result<(), Error> {
+        if self.options.read_only || self.failed.load(Ordering::Acquire) || self.store.is_read_only() {
+            return Err(Error::ReadOnly);
+        }
+        Ok(())
     }
 
-    // ---- data ----
-
-    /// Creates a regular file and opens it.
-    pub fn create(&self, _parent: Ino, _name: &[u8], _mode: u16, _caller: &Caller, _open: OpenFor) -> Result<(Attr, Opened), Error> {
-        todo!()
-    }
-    pub fn open_file(&self, _ino: Ino, _open: OpenFor) -> Result<Opened, Error> {
-        todo!()
-    }
-    /// Reads `range`. Staged bytes and cached segments answer before the call returns; otherwise `done` is called later on
-    /// a worker. No decode runs on the calling thread.
-    pub fn read(self: &Arc<Self>, _ino: Ino, _range: ByteRange, _done: ReadDone) {
-        todo!()
-    }
-    /// Writes all of `data` to staging (at the end of the file for a handle opened to append). Never decodes, never syncs.
-    pub fn write(&self, _ino: Ino, _handle: HandleId, _offset: u64, _data: &[u8]) -> Result<usize, Error> {
-        todo!()
-    }
-    /// Ends a handle; the last one makes the file's attributes part of the log and the file a candidate for coding.
-    pub fn release(&self, _ino: Ino, _handle: HandleId) -> Result<(), Error> {
-        todo!()
-    }
-    /// # Durability
-    /// Data and metadata of the file are on disk at return. Never waits for a model.
-    pub fn fsync(&self, _ino: Ino, _data_only: bool) -> Result<(), Error> {
-        todo!()
-    }
-    /// # Durability
-    /// All names committed before the call are on disk at return.
-    pub fn fsync_dir(&self, _ino: Ino) -> Result<(), Error> {
-        todo!()
-    }
-    pub fn allocate(&self, _ino: Ino, _mode: AllocateMode, _range: ByteRange) -> Result<(), Error> {
-        todo!()
-    }
-    pub fn seek(&self, _ino: Ino, _offset: u64, _what: SeekFor) -> Result<u64, Error> {
-        todo!()
+    fn names_lock(&self) -> MutexGuard<'_, ()> {
+        self.names.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    // ---- background ----
+    fn queue_lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(|e| e.into_inner())
+    }
 
-    /// Up to `limit` segments worth coding now: of files that are closed and quiet. `drain` ignores the quiet time.
-    /// A segment handed out is not handed out again until committed or abandoned.
-    pub fn plan_coding(&self, _limit: usize, _drain: bool) -> Vec<CodingTask> {
-        todo!()
+    fn now(&self) -> Time {
+        let (secs, nanos) = host::now();
+        Time { secs, nanos }
     }
-    /// Collects the plain bytes, codes, decodes, compares. For a worker thread.
-    pub fn code(&self, _task: CodingTask) -> CodedSegment {
-        todo!()
+
+    fn now_ms(&self) -> u64 {
+        host::monotonic_ms()
     }
-    /// Appends, syncs, swaps extents of all inodes whose generation has not moved, syncs, frees staging.
+
+    /// Commits one transaction; it is in the kernel at return, not on disk.
+    fn log(&self, ops: &[MetaOp]) -> Result<(), Error> {
+        self.store.commit(ops).map_err(|e| self.store_failed(e))?;
+        self.unsynced.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes the log durable.
+    fn sync_log(&self) -> Result<(), Error> {
+        if self.unsynced.swap(false, Ordering::AcqRel) {
+            self.store.sync_meta().map_err(|e| self.store_failed(e))?;
+        }
+        Ok(())
+    }
+
+    fn store_failed(&self, error: crate::store::Error) -> Error {
+        if self.store.is_read_only() && !self.options.read_only {
+            self.fail(&error);
+        }
+        Error::Store(error)
+    }
+
+    /// Rule 7: after a failed sync nobody knows what is on disk, so nothing is changed until the volume is opened again.
+    fn fail(&self, why: &dyn std::fmt::Display) {
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            log::error!("the volume is read-only from now on: {why}; mend the disk and mount again");
+        }
+    }
+
+    /// The inode, from memory or from the store. While staging may grow a file its size is the larger of the logged one
+    /// and the staging length: this is where a size that was never logged comes back after a crash.
+    fn inode(&self, ino: Ino) -> Result<Arc<Inode>, Error> {
+        if let Some(inode) = self.inodes.get(ino) {
+            return Ok(inode);
+        }
+        let rec = self.store.inode(ino).map_err(Error::Store)?.ok_or(Error::NotFound)?;
+        let mut state = InodeState::new(rec);
+        if let (Some(staged), Some(file)) = (state.rec.staging, staging::open(&*self.disk, &state)?) {
+            let len = file.len().map_err(|e| staging::io_error("stat", ino, e))?;
+            if staged.growing {
+                if len > state.rec.size {
+                    state.rec.size = len;
+                    if let Ok((secs, nanos)) = file.modified() {
+                        state.rec.mtime = state.rec.mtime.max(Time { secs, nanos });
+                    }
+                }
+            } else if len > state.rec.size && self.writable().is_ok() {
+                // A truncate was logged and the daemon died before it cut staging.
+                file.set_len(state.rec.size).map_err(|e| staging::io_error("cut", ino, e))?;
+                state.cut = true;
+            }
+            state.staged_bytes = file.allocated().unwrap_or(0);
+            state.queued = self.queue_lock().knows(ino);
+        }
+        Ok(self.inodes.insert(Inode::new(state)))
+    }
+
+    /// An inode that has not been removed.
+    fn live(&self, ino: Ino) -> Result<Arc<Inode>, Error> {
+        let inode = self.inode(ino)?;
+        inode.read().alive()?;
+        Ok(inode)
+    }
+
+    fn mark_dirty(&self, ino: Ino) {
+        self.dirty.lock().unwrap_or_else(|e| e.into_inner()).insert(ino);
+    }
+
+    fn attr(&self, state: &InodeState) -> Attr {
+        let rec = &state.rec;
+        let staged = match (&state.file, rec.staging) {
+            (Some(file), Some(_)) => file.allocated().unwrap_or(state.staged_bytes),
+            (None, Some(_)) => state.staged_bytes,
+            (_, None) => 0,
+        };
+        Attr {
+            ino: rec.ino,
+            kind: rec.kind,
+            mode: rec.mode,
+            uid: rec.uid,
+            gid: rec.gid,
+            nlink: rec.nlink,
+            rdev: rec.rdev,
+            size: rec.size,
+            blocks: (rec.stored_bytes + staged).div_ceil(512),
+            atime: rec.atime,
+            mtime: rec.mtime,
+            ctime: rec.ctime,
+            btime: rec.btime,
+        }
+    }
+
+    /// Logs the inode as it is now, under its lock. Overwritten coded ranges are not part of it (`log_overwrites`).
+    fn log_record(&self, state: &mut InodeState) -> Result<(), Error> {
+        self.log(&[MetaOp::PutInode(state.record_for_log())])?;
+        state.dirty = false;
+        Ok(())
+    }
+
+    /// Ends the codedness of ranges that were overwritten, in the log: syncs staging first. With `sync_data` staging is
+    /// synced in any case and the size becomes a promise.
+    ///
+    /// # Blocking
+    /// Disk; the inode is not locked meanwhile.
+    fn log_inode(&self, inode: &Inode, sync_data: bool) -> Result<(), Error> {
+        loop {
+            let (file, size, ranges, swaps, name_synced);
+            {
+                let mut state = inode.write();
+                if state.removed {
+                    return Ok(());
+                }
+                let needs_sync = (sync_data && state.unsynced) || !state.unlogged.is_empty();
+                if !needs_sync {
+                    if state.dirty {
+                        self.log_record(&mut state)?;
+                    }
+                    return Ok(());
+                }
+                file = staging::open(&*self.disk, &state)?;
+                size = state.rec.size;
+                ranges = state.unlogged.clone();
+                swaps = state.swaps;
+                name_synced = state.name_synced;
+                state.unsynced = false;
+            }
+            let synced = match &file {
+                Some(file) => file
+                    .sync_data()
+                    .and_then(|()| if name_synced { Ok(()) } else { self.disk.sync_dir(staging::STAGING_DIR) }),
+                None => Ok(()),
+            };
+            if let Err(source) = synced {
+                self.fail(&format!("sync of staging of inode {} failed: {source}", inode.ino));
+                return Err(staging::io_error("sync", inode.ino, source));
+            }
+            let mut state = inode.write();
+            if state.removed {
+                return Ok(());
+            }
+            if state.swaps != swaps {
+                // Extents moved while staging was synced: what was captured may no longer be true.
+                state.unsynced = true;
+                continue;
+            }
+            state.name_synced = true;
+            state.cut = false;
+            state.durable_size = state.durable_size.max(size.min(state.rec.size));
+            let mut ops: Vec<MetaOp> =
+                ranges.iter().map(|r| MetaOp::RemoveExtents { ino: inode.ino, start: r.start, end: r.end }).collect();
+            ops.push(MetaOp::PutInode(state.record_for_log()));
+            self.log(&ops)?;
+            for r in ranges.iter() {
+                state.unlogged.remove(r);
+            }
+            state.dirty = false;
+            if !state.unlogged.is_empty() {
+                // Written while staging was synced: the next flush takes them.
+                state.dirty = true;
+                self.mark_dirty(inode.ino);
+            }
+            return Ok(());
+        }
+    }
+
+    /// Prepares staging for a change up to `end`: gives the inode a staging epoch and lets the log know that the file
+    /// may grow, before any byte is written.
+    fn prepare_staging(&self, state: &mut InodeState, end: u64) -> Result<Arc<dyn host::DiskFile>, Error> {
+        let grows = end > state.rec.size;
+        let staging = match state.rec.staging {
+            Some(s) if s.growing || !grows => s,
+            Some(s) => {
+                if state.cut {
+                    // The cut must be on disk before the length of staging counts again. Rare, so the lock is kept.
+                    if let Some(file) = staging::open(&*self.disk, state)? {
+                        if let Err(e) = file.sync_data() {
+                            self.fail(&format!("sync of staging of inode {} failed: {e}", state.rec.ino));
+                            return Err(staging::io_error("sync", state.rec.ino, e));
+                        }
+                    }
+                    state.cut = false;
+                }
+                let before = (state.rec.staging, state.durable_size);
+                state.durable_size = state.rec.size;
+                state.rec.staging = Some(Staging { growing: true, ..s });
+                if let Err(e) = self.log_record(state) {
+                    (state.rec.staging, state.durable_size) = before;
+                    return Err(e);
+                }
+                Staging { growing: true, ..s }
+            }
+            None => {
+                let s = Staging { epoch: self.store.allocate_serial(), growing: grows };
+                let before = state.durable_size;
+                state.durable_size = state.rec.size;
+                state.rec.staging = Some(s);
+                if let Err(e) = self.log_record(state) {
+                    state.rec.staging = None;
+                    state.durable_size = before;
+                    return Err(e);
+                }
+                state.name_synced = false;
+                s
+            }
+        };
+        staging::create(&*self.disk, state, staging)
+    }
+
+    /// Notes that staging of the inode has bytes to code.
+    fn enqueue(&self, state: &mut InodeState) {
+        if !state.queued {
+            state.queued = true;
+            self.queue_lock().add(state.rec.ino, state.changed_ms + self.options.quiet_ms);
+        }
+    }
+
+    /// Removes a staging file. A failure only leaves a stale file for the next start.
+    fn remove_staging(&self, ino: Ino, epoch: u64) {
+        match self.disk.remove(&staging::path(ino, epoch)) {
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => log::warn!("cannot remove staging of inode {ino}: {e}; the next mount will"),
+        }
+    }
+
+    /// Removes an inode without names and handles from the volume, under its lock.
+    fn remove_inode(&self, inode: &Inode, state: &mut InodeState) -> Result<(), Error> {
+        self.log(&[MetaOp::RemoveInode(inode.ino)])?;
+        state.removed = true;
+        state.file = None;
+        state.swaps += 1;
+        state.rec.generation.0 += 1;
+        state.unlogged = RangeSet::default();
+        if let Some(s) = state.rec.staging.take() {
+            self.remove_staging(inode.ino, s.epoch);
+        }
+        if std::mem::take(&mut state.queued) {
+            self.queue_lock().forget(inode.ino);
+        }
+        self.inodes.remove(inode.ino);
+        Ok(())
+    }
+
+    /// Makes changes older than the flush interval durable; called by a timer every few seconds.
     ///
     /// # Durability
-    /// What was swapped is on disk at return.
-    pub fn commit_coded(&self, _segments: Vec<CodedSegment>) -> Result<(), Error> {
-        todo!()
-    }
-    /// Makes changes older than the flush interval durable; called by a timer every few seconds.
+    /// All names, attributes and overwrites made before the call are on disk at return. Bytes of new files that nobody
+    /// synced are left to the kernel, as on other filesystems.
     pub fn flush(&self) -> Result<(), Error> {
-        todo!()
+        let dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(|e| e.into_inner()));
+        let mut outcome = Ok(());
+        for ino in dirty {
+            if self.writable().is_err() {
+                break;
+            }
+            match self.inode(ino) {
+                Ok(inode) => {
+                    if let Err(e) = self.log_inode(&inode, false) {
+                        self.mark_dirty(ino);
+                        outcome = Err(e);
+                    }
+                }
+                Err(Error::NotFound) => {}
+                Err(e) => outcome = Err(e),
+            }
+        }
+        outcome.and(self.sync_log())
     }
+
     /// Housekeeping: index checkpoint when it is due. Called by a timer when the volume is idle.
     pub fn checkpoint(&self) -> Result<(), Error> {
-        todo!()
+        self.writable()?;
+        self.store.checkpoint().map_err(|e| self.store_failed(e))
     }
-    /// Counts for `status`.
-    pub fn status(&self) -> Result<Status, Error> {
-        todo!()
-    }
-    /// Per-segment facts of one file for `stat`.
-    pub fn report(&self, _ino: Ino) -> Result<FileReport, Error> {
-        todo!()
-    }
-    /// Flushes everything, checkpoints, closes the store. Later calls fail.
+
+    /// Flushes everything, checkpoints, closes the store. Later changes fail. Staged bytes are made durable too.
     pub fn close(&self) -> Result<(), Error> {
-        todo!()
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        if self.writable().is_ok() {
+            let staged: Vec<Ino> = self.queue_lock().all();
+            for ino in staged {
+                if let Ok(inode) = self.inode(ino) {
+                    self.log_inode(&inode, true)?;
+                }
+            }
+            self.flush()?;
+        }
+        let closed = self.store.close().map_err(Error::Store);
+        self.failed.store(true, Ordering::Release);
+        closed
+    }
+
+    /// A path that leads to an inode, for messages; `None` when none is found cheaply.
+    pub fn path_of(&self, ino: Ino) -> Option<String> {
+        let mut parts: Vec<String> = Vec::new();
+        let mut at = ino;
+        while at != Ino::ROOT {
+            if parts.len() > PATH_DEPTH_MAX {
+                return None;
+            }
+            let parent = self.inode(at).ok()?.read().rec.parent;
+            let mut after = 0;
+            let name = 'search: loop {
+                let page = self.store.dentries(parent, after, 1024).ok()?;
+                for (name, d) in &page {
+                    if d.ino == at {
+                        break 'search name.clone();
+                    }
+                    after = d.cookie;
+                }
+                if page.is_empty() {
+                    return None;
+                }
+            };
+            parts.push(String::from_utf8_lossy(&name).into_owned());
+            at = parent;
+        }
+        parts.reverse();
+        Some(format!("/{}", parts.join("/")))
     }
 }
+
+/// Directories climbed to find a path for a message.
+const PATH_DEPTH_MAX: usize = 256;
+
+/// A new inode of a kind, owned by its creator, before it has a name.
+fn new_record(ino: Ino, kind: FileKind, mode: u16, caller: &Caller, parent: &InodeRecord, now: Time) -> InodeRecord {
+    // A setgid directory passes its group on, and its own bit to directories, as on other filesystems.
+    let inherits = parent.mode & SETGID != 0;
+    let mode = if inherits && kind == FileKind::Directory { mode | SETGID } else { mode };
+    InodeRecord {
+        ino,
+        kind,
+        mode: mode & 0o7777,
+        uid: caller.uid,
+        gid: if inherits { parent.gid } else { caller.gid },
+        nlink: if kind == FileKind::Directory { 2 } else { 1 },
+        rdev: 0,
+        size: 0,
+        atime: now,
+        mtime: now,
+        ctime: now,
+        btime: now,
+        generation: crate::base::Generation(0),
+        staging: None,
+        coded: false,
+        stored_bytes: 0,
+        target: Vec::new(),
+        parent: parent.ino,
+    }
+}
+
+const SETGID: u16 = 0o2000;
+
+/// Whole range of a file.
+const EVERYTHING: ByteRange = ByteRange { start: 0, end: u64::MAX };

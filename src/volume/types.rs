@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
-use crate::base::{ByteRange, Generation, Ino};
+use crate::base::{ByteRange, Class, Generation, Ino};
 use crate::codec::{Encoded, Policy};
 use crate::format::{FileKind, Owner, Time};
 use crate::store::{self, IndexEngine};
@@ -21,9 +21,9 @@ pub struct VolumeOptions {
     /// A file is coded after it has been closed and unchanged for this long, milliseconds.
     pub quiet_ms: u64,
     pub policy: Policy,
-    /// Where clocks are compared, so that tests need not wait: added to the machine's clock, milliseconds.
+    /// A pack is closed when it grows beyond this, bytes.
     pub pack_bytes_max: u64,
-    /// Threads that may decode ahead for a sequential reader; 0 turns decode-ahead off.
+    /// Segments decoded ahead of a sequential reader; 0 turns it off.
     pub ahead: usize,
 }
 
@@ -67,8 +67,15 @@ pub enum Error {
     NoSpace,
     ReadOnly,
     /// A check failed: the bytes are not returned. Inode, offset, and what the store or codec said.
-    Damaged { ino: Ino, offset: u64, what: String },
-    Io { what: String, source: io::Error },
+    Damaged {
+        ino: Ino,
+        offset: u64,
+        what: String,
+    },
+    Io {
+        what: String,
+        source: io::Error,
+    },
     Store(store::Error),
 }
 
@@ -234,6 +241,7 @@ pub struct Piece {
 /// One segment to be coded: a grid cell of one file, or a bundle of whole small files.
 #[derive(Debug)]
 pub struct CodingTask {
+    pub(crate) class: Class,
     pub(crate) pieces: Vec<Piece>,
 }
 
@@ -272,11 +280,11 @@ pub struct Status {
 }
 
 /// One segment of a file.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct SegmentReport {
     pub file_offset: u64,
     pub bytes: u64,
-    /// "staged", "hole" or the name of the method.
+    /// The name of the method, or "staged or hole".
     pub method: String,
     pub class: String,
     pub revision: u16,

@@ -1,0 +1,182 @@
+//! Decoded segments: a bounded cache, and one decode in flight per segment.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::base::SegmentRef;
+
+/// Plain bytes of a decoded segment.
+pub(crate) type Plain = Arc<Vec<u8>>;
+
+/// Called with the outcome of a decode; the sentence of a failure goes to every waiter.
+pub(crate) type Waiter = Box<dyn FnOnce(&Result<Plain, String>) + Send>;
+
+struct Held {
+    plain: Plain,
+    tick: u64,
+}
+
+#[derive(Default)]
+struct Inner {
+    held: HashMap<SegmentRef, Held>,
+    /// tick -> segment, oldest first.
+    order: BTreeMap<u64, SegmentRef>,
+    /// Segments being decoded, with those who wait.
+    flights: HashMap<SegmentRef, Vec<Waiter>>,
+    bytes: u64,
+    tick: u64,
+    hits: u64,
+    misses: u64,
+}
+
+/// What `join` found.
+pub(crate) enum Joined {
+    /// Decoded already; the waiter was not used.
+    Ready(Plain, Waiter),
+    /// Somebody decodes it; the waiter will be called.
+    Waiting,
+    /// The caller must start the decode and end it with `finish`.
+    First,
+}
+
+/// Bounded by `bytes_max`; the least recently used segment goes first.
+pub(crate) struct SegmentCache {
+    inner: Mutex<Inner>,
+    bytes_max: u64,
+}
+
+impl SegmentCache {
+    pub fn new(bytes_max: u64) -> SegmentCache {
+        SegmentCache { inner: Mutex::new(Inner::default()), bytes_max }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// The plain bytes of a segment when they are in memory.
+    pub fn get(&self, at: SegmentRef) -> Option<Plain> {
+        let mut inner = self.lock();
+        let found = inner.touch(at);
+        if found.is_some() {
+            inner.hits += 1
+        } else {
+            inner.misses += 1
+        }
+        found
+    }
+
+    /// True when the segment is in memory or on its way.
+    pub fn is_near(&self, at: SegmentRef) -> bool {
+        let inner = self.lock();
+        inner.held.contains_key(&at) || inner.flights.contains_key(&at)
+    }
+
+    /// Waits for a segment: takes it, joins a decode in flight, or becomes the one who decodes.
+    pub fn join(&self, at: SegmentRef, waiter: Option<Waiter>) -> Joined {
+        let mut inner = self.lock();
+        if let Some(plain) = inner.touch(at) {
+            return Joined::Ready(plain, waiter.unwrap_or_else(|| Box::new(|_| ())));
+        }
+        match inner.flights.get_mut(&at) {
+            Some(waiters) => {
+                waiters.extend(waiter);
+                Joined::Waiting
+            }
+            None => {
+                inner.flights.insert(at, waiter.into_iter().collect());
+                Joined::First
+            }
+        }
+    }
+
+    /// Ends a decode: keeps the bytes, calls everybody who waited.
+    pub fn finish(&self, at: SegmentRef, outcome: Result<Plain, String>) {
+        let waiters = {
+            let mut inner = self.lock();
+            if let Ok(plain) = &outcome {
+                inner.keep(at, plain.clone(), self.bytes_max);
+            }
+            inner.flights.remove(&at).unwrap_or_default()
+        };
+        for waiter in waiters {
+            waiter(&outcome);
+        }
+    }
+
+    /// Bytes held, hits, misses.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let inner = self.lock();
+        (inner.bytes, inner.hits, inner.misses)
+    }
+}
+
+impl Inner {
+    fn touch(&mut self, at: SegmentRef) -> Option<Plain> {
+        self.tick += 1;
+        let tick = self.tick;
+        let held = self.held.get_mut(&at)?;
+        self.order.remove(&held.tick);
+        held.tick = tick;
+        self.order.insert(tick, at);
+        Some(held.plain.clone())
+    }
+
+    fn keep(&mut self, at: SegmentRef, plain: Plain, bytes_max: u64) {
+        let size = plain.len() as u64;
+        if size > bytes_max || self.held.contains_key(&at) {
+            return;
+        }
+        while self.bytes + size > bytes_max {
+            let Some((_, oldest)) = self.order.pop_first() else { break };
+            if let Some(gone) = self.held.remove(&oldest) {
+                self.bytes -= gone.plain.len() as u64;
+            }
+        }
+        self.tick += 1;
+        self.order.insert(self.tick, at);
+        self.held.insert(at, Held { plain, tick: self.tick });
+        self.bytes += size;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::PackId;
+
+    fn at(n: u64) -> SegmentRef {
+        SegmentRef { pack: PackId(1), offset: n * 8, stored_len: 8 }
+    }
+
+    #[test]
+    fn keeps_within_its_bound_and_drops_the_oldest() {
+        let cache = SegmentCache::new(300);
+        for n in 0..3 {
+            assert!(matches!(cache.join(at(n), None), Joined::First));
+            cache.finish(at(n), Ok(Arc::new(vec![n as u8; 100])));
+        }
+        assert!(cache.get(at(0)).is_some());
+        assert!(matches!(cache.join(at(3), None), Joined::First));
+        cache.finish(at(3), Ok(Arc::new(vec![3; 100])));
+        assert!(cache.get(at(1)).is_none(), "the least recently used went");
+        assert!(cache.get(at(0)).is_some());
+        assert_eq!(cache.counts().0, 300);
+    }
+
+    #[test]
+    fn one_flight_serves_all_who_wait() {
+        let cache = SegmentCache::new(1000);
+        let (tx, rx) = std::sync::mpsc::channel();
+        let waiter = |tx: std::sync::mpsc::Sender<bool>| -> Option<Waiter> {
+            Some(Box::new(move |r: &Result<Plain, String>| {
+                let _ = tx.send(r.is_ok());
+            }))
+        };
+        assert!(matches!(cache.join(at(1), waiter(tx.clone())), Joined::First));
+        assert!(matches!(cache.join(at(1), waiter(tx.clone())), Joined::Waiting));
+        cache.finish(at(1), Err("gone".into()));
+        assert_eq!(rx.try_iter().collect::<Vec<_>>(), [false, false]);
+        assert!(matches!(cache.join(at(1), None), Joined::First), "a failure is not kept");
+    }
+}

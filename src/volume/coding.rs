@@ -1,0 +1,733 @@
+//! From staging to segments: what is planned, coded on workers, and committed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::data::{coded_in, stored_share};
+use super::inode::{Inode, InodeState, lock_all, locked};
+use super::policy::{self, Readiness, SmallFile};
+use super::types::{CodedSegment, CodingTask, Error, Piece};
+use super::{Volume, staging};
+use crate::base::{ByteRange, Class, Generation, Ino, SegmentRef};
+use crate::codec;
+use crate::format::{Extent, MetaOp, Owner, SegmentHeader};
+use crate::host::{DiskFile, Seek};
+
+/// Bytes looked at to tell the class of a file.
+const SAMPLE_BYTES: u64 = 64 << 10;
+/// Runs of data in one grid cell that are looked up; the rest of a more fragmented cell is coded with its holes.
+const RUNS_LOOKED_UP_MAX: usize = 1024;
+/// Files looked at in one plan.
+const FILES_PER_PLAN_MAX: usize = 4096;
+/// Inodes finished in one transaction.
+const FINISH_PER_STEP: usize = 256;
+
+/// A file on its way through the coder.
+#[derive(Debug)]
+struct Progress {
+    generation: Generation,
+    class: Class,
+    segment_bytes: u32,
+    /// Next byte to plan.
+    cursor: u64,
+    /// All cells were handed out.
+    exhausted: bool,
+    /// Tasks handed out and not yet committed.
+    outstanding: u32,
+    /// A task failed or the file moved on: it starts again later.
+    failed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Item {
+    /// Where the item stands in `ready`, milliseconds; meaningless while in progress.
+    ready_ms: u64,
+    progress: Option<Progress>,
+    attempts: u32,
+    reason: Option<String>,
+}
+
+/// Files whose staging holds bytes to code. Derived from staging, so it survives a restart without being written.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    items: HashMap<Ino, Item>,
+    /// Waiting items by the time they are looked at.
+    ready: BTreeSet<(u64, Ino)>,
+    /// Large files partly handed out.
+    continuing: BTreeSet<Ino>,
+}
+
+impl Queue {
+    pub fn add(&mut self, ino: Ino, ready_ms: u64) {
+        if !self.items.contains_key(&ino) {
+            self.items.insert(ino, Item { ready_ms, ..Item::default() });
+            self.ready.insert((ready_ms, ino));
+        }
+    }
+
+    pub fn knows(&self, ino: Ino) -> bool {
+        self.items.contains_key(&ino)
+    }
+
+    pub fn forget(&mut self, ino: Ino) {
+        if let Some(item) = self.items.remove(&ino) {
+            self.ready.remove(&(item.ready_ms, ino));
+            self.continuing.remove(&ino);
+        }
+    }
+
+    pub fn all(&self) -> Vec<Ino> {
+        let mut all: Vec<Ino> = self.items.keys().copied().collect();
+        all.sort();
+        all
+    }
+
+    /// Files that failed, with one reason.
+    pub fn stuck(&self) -> (u64, Option<String>) {
+        let stuck = self.items.values().filter(|i| i.attempts > 0);
+        (stuck.clone().count() as u64, stuck.filter_map(|i| i.reason.clone()).next())
+    }
+
+    /// The next waiting file that is due. It leaves `ready`.
+    fn pop(&mut self, now_ms: u64, drain: bool) -> Option<Ino> {
+        let (at, ino) = *self.ready.first()?;
+        let retries = self.items.get(&ino).is_some_and(|i| i.attempts > 0);
+        if at > now_ms && (!drain || retries) {
+            return None;
+        }
+        self.ready.remove(&(at, ino));
+        Some(ino)
+    }
+
+    /// Puts a file back to be looked at later.
+    fn wait(&mut self, ino: Ino, until_ms: u64) {
+        if let Some(item) = self.items.get_mut(&ino) {
+            item.progress = None;
+            item.ready_ms = until_ms;
+            self.ready.insert((until_ms, ino));
+            self.continuing.remove(&ino);
+        }
+    }
+
+    /// Ends a task of a file. True when it was the last and all went well: the file is wholly coded.
+    fn task_done(&mut self, ino: Ino, failure: Option<String>, now_ms: u64, quiet_ms: u64) -> bool {
+        let Some(item) = self.items.get_mut(&ino) else { return false };
+        let Some(progress) = &mut item.progress else { return false };
+        progress.outstanding = progress.outstanding.saturating_sub(1);
+        if let Some(why) = failure {
+            progress.failed = true;
+            if why.is_empty() {
+                // The file changed meanwhile: no failure of anybody.
+                item.reason = None;
+            } else {
+                item.attempts += 1;
+                item.reason = Some(why);
+            }
+        }
+        if progress.outstanding > 0 || !(progress.exhausted || progress.failed) {
+            return false;
+        }
+        if progress.failed {
+            let pause = if item.reason.is_some() { policy::backoff_ms(item.attempts) } else { quiet_ms };
+            self.wait(ino, now_ms + pause);
+            return false;
+        }
+        true
+    }
+}
+
+/// What one look at a file found.
+enum Found {
+    /// Not to be coded any more: removed, or nothing staged.
+    Gone,
+    /// Look again at this time.
+    Later(u64),
+    /// Staging holds nothing that is not coded: it can go.
+    Clean,
+    Small(SmallFile),
+    Large(Progress),
+}
+
+/// What a commit does to one inode, worked out under its lock.
+#[derive(Default)]
+struct Swap {
+    extents: Vec<Extent>,
+    finish: bool,
+}
+
+impl Volume {
+    /// Up to `limit` segments worth coding now: of files that are closed and quiet. `drain` ignores the quiet time.
+    /// A segment handed out is not handed out again until `commit_coded` is called with it.
+    ///
+    /// # Blocking
+    /// Disk: staging is looked at, and files found wholly coded are finished.
+    pub fn plan_coding(&self, limit: usize, drain: bool) -> Vec<CodingTask> {
+        if self.writable().is_err() {
+            return Vec::new();
+        }
+        let now_ms = self.now_ms();
+        let mut tasks = Vec::new();
+        let mut small: Vec<SmallFile> = Vec::new();
+        let mut small_bytes = 0;
+        let mut clean = Vec::new();
+        let mut later = Vec::new();
+
+        let continuing: Vec<Ino> = self.queue_lock().continuing.iter().copied().collect();
+        for ino in continuing {
+            self.plan_cells(ino, limit, &mut tasks);
+        }
+        let mut looked_at = 0;
+        while tasks.len() + (small_bytes / u64::from(codec::segment_bytes(Class::Text))) as usize
+            <= limit.saturating_sub(1)
+            && looked_at < FILES_PER_PLAN_MAX
+        {
+            let Some(ino) = self.queue_lock().pop(now_ms, drain) else { break };
+            looked_at += 1;
+            match self.look_at(ino, now_ms, drain) {
+                Ok(Found::Gone) => self.drop_from_queue(ino),
+                Ok(Found::Later(at)) => later.push((ino, at)),
+                Ok(Found::Clean) => clean.push(ino),
+                Ok(Found::Small(file)) => {
+                    small_bytes += file.bytes;
+                    small.push(file);
+                }
+                Ok(Found::Large(progress)) => {
+                    {
+                        let mut queue = self.queue_lock();
+                        if let Some(item) = queue.items.get_mut(&ino) {
+                            item.progress = Some(progress);
+                            queue.continuing.insert(ino);
+                        }
+                    }
+                    self.plan_cells(ino, limit, &mut tasks);
+                }
+                Err(e) => {
+                    let mut queue = self.queue_lock();
+                    let mut pause = 0;
+                    if let Some(item) = queue.items.get_mut(&ino) {
+                        item.attempts += 1;
+                        item.reason = Some(e.to_string());
+                        pause = policy::backoff_ms(item.attempts);
+                    }
+                    queue.wait(ino, now_ms + pause);
+                }
+            }
+        }
+        {
+            let mut queue = self.queue_lock();
+            for (ino, at) in later {
+                queue.wait(ino, at);
+            }
+        }
+        for (class, pieces) in policy::bundle(small, codec::segment_bytes) {
+            let mut queue = self.queue_lock();
+            for piece in &pieces {
+                if let Some(item) = queue.items.get_mut(&piece.ino) {
+                    match &mut item.progress {
+                        Some(_) => {}
+                        none => {
+                            *none = Some(Progress {
+                                generation: piece.generation,
+                                class,
+                                segment_bytes: 0,
+                                cursor: u64::MAX,
+                                exhausted: true,
+                                outstanding: 1,
+                                failed: false,
+                            });
+                        }
+                    }
+                }
+            }
+            tasks.push(CodingTask { class, pieces });
+        }
+        if !clean.is_empty() {
+            if let Err(e) = self.finish_clean(&clean) {
+                log::warn!("cannot finish files that are coded: {e}");
+            }
+        }
+        tasks
+    }
+
+    /// The file needs no coding; its next write queues it again.
+    fn drop_from_queue(&self, ino: Ino) {
+        match self.inode(ino) {
+            Ok(inode) => {
+                let mut state = inode.write();
+                state.queued = false;
+                self.queue_lock().forget(ino);
+            }
+            Err(_) => self.queue_lock().forget(ino),
+        }
+    }
+
+    /// Looks at one waiting file.
+    fn look_at(&self, ino: Ino, now_ms: u64, drain: bool) -> Result<Found, Error> {
+        let inode = match self.inode(ino) {
+            Ok(inode) => inode,
+            Err(Error::NotFound) => return Ok(Found::Gone),
+            Err(e) => return Err(e),
+        };
+        let state = inode.read();
+        if state.removed || state.rec.staging.is_none() {
+            return Ok(Found::Gone);
+        }
+        match policy::readiness(state.has_writers(), state.changed_ms, self.options.quiet_ms, now_ms, drain) {
+            Readiness::Now => {}
+            Readiness::At(at) => return Ok(Found::Later(at)),
+        }
+        let Some(file) = staging::open(&*self.disk, &state)? else { return Ok(Found::Clean) };
+        let Some(first) = self.next_staged(&state, &*file, 0)? else { return Ok(Found::Clean) };
+        let mut sample = vec![0u8; SAMPLE_BYTES.min(state.rec.size - first) as usize];
+        staging::read(&*file, ino, &mut sample, first)?;
+        let class = codec::classify(&sample);
+        let segment_bytes = codec::segment_bytes(class);
+        let generation = state.rec.generation;
+        if policy::is_small(state.rec.size, segment_bytes) {
+            let whole = ByteRange { start: 0, end: state.rec.size };
+            let runs = self.runs(&state, &*file, whole)?;
+            let bytes = runs.iter().map(ByteRange::len).sum();
+            let pieces = runs.into_iter().map(|range| Piece { ino, generation, range }).collect();
+            return Ok(Found::Small(SmallFile { ino, class, pieces, bytes }));
+        }
+        Ok(Found::Large(Progress {
+            generation,
+            class,
+            segment_bytes,
+            cursor: first,
+            exhausted: false,
+            outstanding: 0,
+            failed: false,
+        }))
+    }
+
+    /// Hands out cells of a large file in progress until there are `limit` tasks.
+    fn plan_cells(&self, ino: Ino, limit: usize, tasks: &mut Vec<CodingTask>) {
+        loop {
+            let (cursor, generation, class, segment_bytes) = {
+                let queue = self.queue_lock();
+                let Some(p) = queue.items.get(&ino).and_then(|i| i.progress.as_ref()) else { return };
+                if p.exhausted || p.failed || tasks.len() >= limit {
+                    return;
+                }
+                (p.cursor, p.generation, p.class, u64::from(p.segment_bytes))
+            };
+            let cell = self.next_cell(ino, cursor, generation, segment_bytes);
+            let mut queue = self.queue_lock();
+            let Some(item) = queue.items.get_mut(&ino) else { return };
+            let Some(progress) = &mut item.progress else { return };
+            match cell {
+                Ok(Some((next, pieces))) => {
+                    progress.cursor = next;
+                    progress.outstanding += 1;
+                    tasks.push(CodingTask { class, pieces });
+                }
+                Ok(None) => {
+                    progress.exhausted = true;
+                    let idle = progress.outstanding == 0;
+                    queue.continuing.remove(&ino);
+                    if idle {
+                        queue.wait(ino, self.now_ms());
+                    }
+                    return;
+                }
+                Err(e) => {
+                    progress.failed = true;
+                    let idle = progress.outstanding == 0;
+                    queue.continuing.remove(&ino);
+                    if !matches!(e, Error::Invalid(MOVED)) {
+                        if let Some(item) = queue.items.get_mut(&ino) {
+                            item.attempts += 1;
+                            item.reason = Some(e.to_string());
+                        }
+                    }
+                    if idle {
+                        queue.wait(ino, self.now_ms() + self.options.quiet_ms);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The next grid cell at or after `cursor` with bytes that are not coded: its runs of data, and where to go on.
+    fn next_cell(
+        &self,
+        ino: Ino,
+        cursor: u64,
+        generation: Generation,
+        segment_bytes: u64,
+    ) -> Result<Option<(u64, Vec<Piece>)>, Error> {
+        let inode = self.inode(ino)?;
+        let state = inode.read();
+        if state.removed || state.rec.generation != generation {
+            return Err(Error::Invalid(MOVED));
+        }
+        let Some(file) = staging::open(&*self.disk, &state)? else { return Ok(None) };
+        let Some(at) = self.next_staged(&state, &*file, cursor)? else { return Ok(None) };
+        let start = at / segment_bytes * segment_bytes;
+        let cell = ByteRange { start, end: (start + segment_bytes).min(state.rec.size) };
+        let pieces =
+            self.runs(&state, &*file, cell)?.into_iter().map(|range| Piece { ino, generation, range }).collect();
+        Ok(Some((cell.end, pieces)))
+    }
+
+    /// First byte at or after `from` that staging holds and no extent does.
+    fn next_staged(&self, state: &InodeState, file: &dyn DiskFile, from: u64) -> Result<Option<u64>, Error> {
+        let ino = state.rec.ino;
+        let mut at = from;
+        loop {
+            let Some(data) = file.seek(at, Seek::Data).map_err(|e| staging::io_error("seek in", ino, e))? else {
+                return Ok(None);
+            };
+            let data = data.max(at);
+            if data >= state.rec.size {
+                return Ok(None);
+            }
+            let extent = if state.rec.coded {
+                self.store.extents(ino, ByteRange::at(data, 1), 1).map_err(Error::Store)?.into_iter().next()
+            } else {
+                None
+            };
+            match extent {
+                None => return Ok(Some(data)),
+                Some(e) => {
+                    let rest = ByteRange { start: data, end: e.file_offset + u64::from(e.len) };
+                    match state.unlogged.within(rest).first() {
+                        Some(r) => return Ok(Some(r.start)),
+                        None => at = rest.end,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs of data, staged or coded, in a range. Holes between them stay holes.
+    fn runs(&self, state: &InodeState, file: &dyn DiskFile, range: ByteRange) -> Result<Vec<ByteRange>, Error> {
+        let mut runs = staging::data_runs(file, state.rec.ino, range, RUNS_LOOKED_UP_MAX)?;
+        if runs.len() >= RUNS_LOOKED_UP_MAX {
+            runs.push(range);
+        }
+        runs.extend(coded_in(self, state, range)?.iter().map(|e| ByteRange::at(e.file_offset, u64::from(e.len))));
+        Ok(policy::merge_runs(runs))
+    }
+
+    /// Collects the plain bytes, codes, decodes, compares. For a worker thread; never panics.
+    pub fn code(&self, task: CodingTask) -> CodedSegment {
+        let CodingTask { class, pieces } = task;
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.code_pieces(class, &pieces)))
+            .unwrap_or_else(|_| Err(Error::Invalid("the coder failed on this data; the bytes stay in staging")));
+        CodedSegment { pieces, outcome }
+    }
+
+    fn code_pieces(&self, class: Class, pieces: &[Piece]) -> Result<(codec::Encoded, Vec<Owner>), Error> {
+        let mut raw = Vec::new();
+        let mut owners = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let (mut buf, coded) = {
+                let inode = self.inode(piece.ino)?;
+                let state = inode.read();
+                if state.removed || state.rec.generation != piece.generation {
+                    // Its place in the segment stays empty; commit skips it by its generation.
+                    continue;
+                }
+                self.gather(&state, piece.range)?
+            };
+            for c in coded {
+                let plain = self.plain(piece.ino, c.file_offset, c.segment)?;
+                if !c.copy(&plain, &mut buf) {
+                    let what = "extent reaches beyond its segment".to_string();
+                    return Err(Error::Damaged { ino: piece.ino, offset: c.file_offset, what });
+                }
+            }
+            owners.push(Owner {
+                ino: piece.ino,
+                file_offset: piece.range.start,
+                segment_offset: raw.len() as u32,
+                len: buf.len() as u32,
+            });
+            raw.append(&mut buf);
+        }
+        if raw.is_empty() {
+            return Err(Error::Invalid(MOVED));
+        }
+        let encoded = codec::encode(&raw, class, &self.options.policy)
+            .map_err(|e| Error::Io { what: "coding".into(), source: std::io::Error::other(e.to_string()) })?;
+        Ok((encoded, owners))
+    }
+
+    /// Appends, syncs, swaps extents of all inodes whose generation has not moved, syncs, frees staging.
+    ///
+    /// # Durability
+    /// What was swapped is on disk at return.
+    pub fn commit_coded(&self, segments: Vec<CodedSegment>) -> Result<(), Error> {
+        let mut appended: Vec<(Vec<Piece>, Result<Appended, String>)> = Vec::with_capacity(segments.len());
+        let mut failure = None;
+        for CodedSegment { pieces, outcome } in segments {
+            let outcome = match outcome {
+                Err(Error::Invalid(MOVED)) => Err(String::new()),
+                Err(e) => Err(e.to_string()),
+                Ok(_) if self.writable().is_err() => Err("the volume is read-only".to_string()),
+                Ok((encoded, owners)) => {
+                    let header = SegmentHeader { coding: encoded.coding, owners };
+                    match self.store.append_segment(&header, &encoded.payload) {
+                        Ok(at) => Ok(Appended { at, header }),
+                        Err(e) => {
+                            let why = e.to_string();
+                            failure = Some(self.store_failed(e));
+                            Err(why)
+                        }
+                    }
+                }
+            };
+            appended.push((pieces, outcome));
+        }
+        if failure.is_none() {
+            if let Err(e) = self.store.sync_segments() {
+                failure = Some(self.store_failed(e));
+            }
+        }
+        let mut finished = Vec::new();
+        let mut swapped = Vec::new();
+        for (pieces, outcome) in appended {
+            let outcome = match (&failure, outcome) {
+                (Some(e), _) => Err(e.to_string()),
+                (None, outcome) => outcome,
+            };
+            if let Err(e) = self.swap(&pieces, outcome, &mut finished, &mut swapped) {
+                failure = Some(e);
+            }
+        }
+        if failure.is_none() {
+            if let Err(e) = self.sync_log() {
+                failure = Some(e);
+            }
+        }
+        if let Some(e) = failure {
+            return Err(e);
+        }
+        self.free_staging(&finished, &swapped);
+        Ok(())
+    }
+
+    /// Swaps the extents of one segment in, in one transaction for all its files.
+    fn swap(
+        &self,
+        pieces: &[Piece],
+        outcome: Result<Appended, String>,
+        finished: &mut Vec<(Ino, u64)>,
+        swapped: &mut Vec<Piece>,
+    ) -> Result<(), Error> {
+        let mut inodes: Vec<Arc<Inode>> = Vec::new();
+        for piece in pieces {
+            match self.inode(piece.ino) {
+                Ok(inode) => inodes.push(inode),
+                Err(Error::NotFound) => self.queue_lock().forget(piece.ino),
+                Err(e) => return Err(e),
+            }
+        }
+        let mut guards = lock_all(&inodes);
+        let mut plan: BTreeMap<Ino, Swap> = BTreeMap::new();
+        let mut per_inode: BTreeMap<Ino, Generation> = BTreeMap::new();
+        for piece in pieces {
+            per_inode.insert(piece.ino, piece.generation);
+        }
+        for (ino, generation) in per_inode {
+            let Some(state) = locked(&mut guards, ino) else { continue };
+            let moved = state.removed || state.rec.generation != generation;
+            let failure = match &outcome {
+                _ if moved => Some(String::new()),
+                Err(why) => Some(why.clone()),
+                Ok(done) => {
+                    let extents: Vec<Extent> = done.extents_of(ino);
+                    let bytes: u64 = extents.iter().map(|e| u64::from(e.len)).sum();
+                    let wanted: u64 = pieces.iter().filter(|p| p.ino == ino).map(|p| p.range.len()).sum();
+                    if bytes == wanted {
+                        plan.insert(ino, Swap { extents, finish: false });
+                        None
+                    } else {
+                        Some(String::new())
+                    }
+                }
+            };
+            let finish = self.queue_lock().task_done(ino, failure, self.now_ms(), self.options.quiet_ms);
+            if let Some(swap) = plan.get_mut(&ino) {
+                swap.finish = finish;
+            }
+        }
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let mut ops = Vec::new();
+        let mut records = Vec::new();
+        for (ino, swap) in &mut plan {
+            let Some(state) = locked(&mut guards, *ino) else { continue };
+            let mut rec = state.record_for_log();
+            let mut charge = state.rec.stored_bytes;
+            for e in &swap.extents {
+                let range = ByteRange::at(e.file_offset, u64::from(e.len));
+                if state.rec.coded {
+                    let replaced: u64 = self
+                        .store
+                        .extents(*ino, range, super::data::EXTENTS_PER_PAGE)
+                        .map_err(Error::Store)?
+                        .iter()
+                        .map(|old| {
+                            let part = ByteRange::at(old.file_offset, u64::from(old.len)).intersect(&range);
+                            stored_share(&Extent { len: part.len() as u32, ..*old })
+                        })
+                        .sum();
+                    charge = charge.saturating_sub(replaced);
+                }
+                charge += stored_share(e);
+                ops.push(MetaOp::PutExtent { ino: *ino, extent: *e });
+            }
+            rec.stored_bytes = charge;
+            let first = !state.rec.coded;
+            rec.coded = true;
+            // Whatever is left in `unlogged` was written after the plan, and then the generation moved: not this one.
+            let clean = swap.extents.iter().fold(state.unlogged.clone(), |mut left, e| {
+                left.remove(ByteRange::at(e.file_offset, u64::from(e.len)));
+                left
+            });
+            swap.finish &= clean.is_empty();
+            if swap.finish {
+                rec.staging = None;
+                rec.size = state.rec.size;
+            }
+            if first || swap.finish {
+                ops.push(MetaOp::PutInode(rec.clone()));
+            }
+            records.push((*ino, rec));
+        }
+        self.log(&ops)?;
+        for (ino, rec) in records {
+            let (Some(state), Some(swap)) = (locked(&mut guards, ino), plan.get(&ino)) else { continue };
+            state.rec.coded = true;
+            state.rec.stored_bytes = rec.stored_bytes;
+            state.swaps += 1;
+            for e in &swap.extents {
+                let range = ByteRange::at(e.file_offset, u64::from(e.len));
+                state.unlogged.remove(range);
+                if !swap.finish {
+                    swapped.push(Piece { ino, generation: state.rec.generation, range });
+                }
+            }
+            if swap.finish {
+                self.end_staging(state, finished);
+            } else {
+                state.dirty = true;
+                self.mark_dirty(ino);
+            }
+        }
+        self.counts.segments_coded.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The inode has no staging any more, as the log says already.
+    fn end_staging(&self, state: &mut InodeState, finished: &mut Vec<(Ino, u64)>) {
+        if let Some(s) = state.rec.staging.take() {
+            finished.push((state.rec.ino, s.epoch));
+        }
+        state.file = None;
+        state.durable_size = state.rec.size;
+        (state.dirty, state.unsynced, state.cut, state.queued) = (false, false, false, false);
+        state.staged_bytes = 0;
+        state.swaps += 1;
+        self.queue_lock().forget(state.rec.ino);
+    }
+
+    /// Frees staging of what is durably coded: whole files, and ranges of files that have more to code.
+    fn free_staging(&self, finished: &[(Ino, u64)], swapped: &[Piece]) {
+        for (ino, epoch) in finished {
+            self.remove_staging(*ino, *epoch);
+        }
+        for piece in swapped {
+            let Ok(inode) = self.inode(piece.ino) else { continue };
+            let mut state = inode.write();
+            if state.removed || state.rec.generation != piece.generation {
+                continue;
+            }
+            if let Ok(Some(file)) = staging::open(&*self.disk, &state) {
+                if let Err(e) = file.punch(piece.range.start, piece.range.len()) {
+                    log::warn!("cannot free coded bytes in staging of inode {}: {e}", piece.ino);
+                }
+                state.staged_bytes = file.allocated().unwrap_or(state.staged_bytes);
+            }
+        }
+    }
+
+    /// Files whose staging holds nothing that is not coded.
+    fn finish_clean(&self, inos: &[Ino]) -> Result<(), Error> {
+        let mut finished = Vec::new();
+        for step in inos.chunks(FINISH_PER_STEP) {
+            let mut inodes = Vec::new();
+            for ino in step {
+                match self.inode(*ino) {
+                    Ok(inode) => inodes.push(inode),
+                    Err(_) => self.queue_lock().forget(*ino),
+                }
+            }
+            let mut guards = lock_all(&inodes);
+            let mut ops = Vec::new();
+            let mut ready = Vec::new();
+            for (ino, state) in &mut guards {
+                // It was clean when it was looked at; only an unchanged file is still so.
+                let file = staging::open(&*self.disk, state)?;
+                let staged = match &file {
+                    Some(file) => self.next_staged(state, &**file, 0)?,
+                    None => None,
+                };
+                if state.removed || state.has_writers() || staged.is_some() || !state.unlogged.is_empty() {
+                    self.queue_lock().wait(*ino, self.now_ms() + self.options.quiet_ms);
+                    continue;
+                }
+                let mut rec = state.rec.clone();
+                rec.staging = None;
+                ops.push(MetaOp::PutInode(rec));
+                ready.push(*ino);
+            }
+            if ops.is_empty() {
+                continue;
+            }
+            self.log(&ops)?;
+            for ino in ready {
+                if let Some(state) = locked(&mut guards, ino) {
+                    self.end_staging(state, &mut finished);
+                }
+            }
+        }
+        self.sync_log()?;
+        self.free_staging(&finished, &[]);
+        Ok(())
+    }
+}
+
+/// The file changed after it was planned.
+const MOVED: &str = "the file changed while it was coded";
+
+/// A segment in a pack.
+struct Appended {
+    at: SegmentRef,
+    header: SegmentHeader,
+}
+
+impl Appended {
+    fn extents_of(&self, ino: Ino) -> Vec<Extent> {
+        self.header
+            .owners
+            .iter()
+            .filter(|o| o.ino == ino)
+            .map(|o| Extent {
+                file_offset: o.file_offset,
+                len: o.len,
+                segment: self.at,
+                segment_offset: o.segment_offset,
+                segment_bytes: self.header.coding.raw_len,
+                method: self.header.coding.method,
+            })
+            .collect()
+    }
+}

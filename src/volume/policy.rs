@@ -1,0 +1,127 @@
+//! What is coded when and with what: pure functions from what is known to what to do.
+
+use super::types::Piece;
+use crate::base::{ByteRange, Class, Ino};
+
+/// Runs of one grid cell beyond this are coded as one, holes included.
+const RUNS_PER_CELL_MAX: usize = 64;
+/// Files in one bundle.
+pub(super) const FILES_PER_BUNDLE_MAX: usize = 1024;
+/// Longest pause before a file that could not be coded is tried again, milliseconds.
+const BACKOFF_MS_MAX: u64 = 3_600_000;
+
+/// What keeps a staged file from being coded now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Readiness {
+    Now,
+    /// Look again at this monotonic time, milliseconds.
+    At(u64),
+}
+
+/// A file is coded when nobody may write to it and it has been quiet for a while. Draining waits for writers only.
+pub(super) fn readiness(has_writers: bool, changed_ms: u64, quiet_ms: u64, now_ms: u64, drain: bool) -> Readiness {
+    if has_writers {
+        return Readiness::At(now_ms + quiet_ms.max(500));
+    }
+    let quiet_at = changed_ms.saturating_add(quiet_ms);
+    if drain || quiet_at <= now_ms { Readiness::Now } else { Readiness::At(quiet_at) }
+}
+
+/// Pause before the next try after `attempts` failures, milliseconds: doubling from one second.
+pub(super) fn backoff_ms(attempts: u32) -> u64 {
+    (1000u64 << attempts.min(12)).min(BACKOFF_MS_MAX)
+}
+
+/// A file goes into a bundle with others when it is this small: a segment of its own would start cold.
+pub(super) fn is_small(staged_bytes: u64, segment_bytes: u32) -> bool {
+    staged_bytes <= u64::from(segment_bytes) / 4
+}
+
+/// A small file that waits to be bundled.
+#[derive(Clone, Debug)]
+pub(super) struct SmallFile {
+    pub ino: Ino,
+    pub class: Class,
+    pub pieces: Vec<Piece>,
+    pub bytes: u64,
+}
+
+/// Puts small files together: same class side by side, in the order of their creation, up to a segment each.
+pub(super) fn bundle(mut files: Vec<SmallFile>, segment_bytes: impl Fn(Class) -> u32) -> Vec<(Class, Vec<Piece>)> {
+    files.sort_by_key(|f| (f.class, f.ino));
+    let mut out: Vec<(Class, Vec<Piece>)> = Vec::new();
+    let (mut bytes, mut count) = (0, 0);
+    for file in files {
+        let fits = out.last().is_some_and(|(class, _)| {
+            *class == file.class
+                && bytes + file.bytes <= u64::from(segment_bytes(file.class))
+                && count < FILES_PER_BUNDLE_MAX
+        });
+        if !fits {
+            out.push((file.class, Vec::new()));
+            (bytes, count) = (0, 0);
+        }
+        if let Some((_, pieces)) = out.last_mut() {
+            bytes += file.bytes;
+            count += 1;
+            pieces.extend(file.pieces);
+        }
+    }
+    out
+}
+
+/// Runs of data of a cell, merged; too many become one.
+pub(super) fn merge_runs(mut runs: Vec<ByteRange>) -> Vec<ByteRange> {
+    runs.sort();
+    let mut out: Vec<ByteRange> = Vec::new();
+    for run in runs {
+        match out.last_mut() {
+            Some(last) if run.start <= last.end => last.end = last.end.max(run.end),
+            _ => out.push(run),
+        }
+    }
+    match (out.first(), out.last()) {
+        (Some(first), Some(last)) if out.len() > RUNS_PER_CELL_MAX => {
+            vec![ByteRange { start: first.start, end: last.end }]
+        }
+        _ => out,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Generation;
+
+    fn small(ino: u64, class: Class, bytes: u64) -> SmallFile {
+        let piece = Piece { ino: Ino(ino), generation: Generation(1), range: ByteRange { start: 0, end: bytes } };
+        SmallFile { ino: Ino(ino), class, pieces: vec![piece], bytes }
+    }
+
+    #[test]
+    fn bundles_by_class_and_never_beyond_a_segment() {
+        let files = (0..10).map(|n| small(n, if n % 2 == 0 { Class::Text } else { Class::Json }, 30)).collect();
+        let bundles = bundle(files, |_| 100);
+        assert_eq!(bundles.len(), 4);
+        for (class, pieces) in &bundles {
+            assert!(pieces.iter().map(|p| p.range.len()).sum::<u64>() <= 100);
+            assert!(pieces.iter().all(|p| (p.ino.0 % 2 == 0) == (*class == Class::Text)));
+        }
+    }
+
+    #[test]
+    fn writers_and_fresh_files_wait() {
+        assert_eq!(readiness(true, 0, 3000, 10_000, true), Readiness::At(13_000));
+        assert_eq!(readiness(false, 9_000, 3000, 10_000, false), Readiness::At(12_000));
+        assert_eq!(readiness(false, 9_000, 3000, 10_000, true), Readiness::Now);
+        assert_eq!(readiness(false, 7_000, 3000, 10_000, false), Readiness::Now);
+        assert!(backoff_ms(0) == 1000 && backoff_ms(40) == BACKOFF_MS_MAX);
+    }
+
+    #[test]
+    fn runs_merge_and_are_bounded() {
+        let r = |start, end| ByteRange { start, end };
+        assert_eq!(merge_runs(vec![r(5, 9), r(0, 5), r(12, 14), r(13, 20)]), [r(0, 9), r(12, 20)]);
+        assert_eq!(merge_runs((0..100).map(|n| r(n * 10, n * 10 + 5)).collect()), [r(0, 995)]);
+    }
+}

@@ -1,0 +1,146 @@
+//! What `status` and `stat` show.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::types::{Error, FileReport, SegmentReport, Status};
+use super::{Volume, data::stored_share, staging};
+use crate::base::{ByteRange, Class, Ino, MethodId};
+use crate::codec;
+
+/// Segments that failed a check and are remembered; more are counted only.
+pub(super) const QUARANTINE_MAX: usize = 10_000;
+/// Inodes read at a time while counting.
+const INODES_PER_PAGE: usize = 1024;
+/// Segments listed one by one for a file; the rest is in its sums.
+const SEGMENTS_LISTED_MAX: usize = 10_000;
+
+/// Counts since the volume was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub decodes: AtomicU64,
+    pub decode_failures: AtomicU64,
+    pub segments_coded: AtomicU64,
+}
+
+/// Name of a method number.
+fn method_name(method: u16) -> String {
+    MethodId::from_u16(method).map_or_else(|| format!("method {method}"), |m| m.name().to_string())
+}
+
+impl Volume {
+    /// Counts for `status`. Walks all extents of the index: a second per million segments or so.
+    pub fn status(&self) -> Result<Status, Error> {
+        let usage = self.store.usage();
+        let (cache_bytes, cache_hits, cache_misses) = self.segments.counts();
+        let (queued, stuck_files, stuck_reason) = {
+            let queue = self.queue_lock();
+            let (stuck, reason) = queue.stuck();
+            (queue.all(), stuck, reason)
+        };
+        let mut status = Status {
+            uuid: self.store.uuid().to_string(),
+            read_only: self.writable().is_err(),
+            queue_files: queued.len() as u64,
+            stuck_files,
+            stuck_reason,
+            inodes: usage.inodes,
+            data_pack_bytes: usage.data_bytes,
+            meta_pack_bytes: usage.meta_bytes,
+            cache_bytes,
+            cache_hits,
+            cache_misses,
+            decodes: self.counts.decodes.load(Ordering::Relaxed),
+            decode_failures: self.counts.decode_failures.load(Ordering::Relaxed),
+            quarantined: self.quarantine.lock().unwrap_or_else(|e| e.into_inner()).len() as u64,
+            ..Status::default()
+        };
+        for ino in queued {
+            if let Ok(inode) = self.inode(ino) {
+                let state = inode.read();
+                status.queue_bytes += self.staged_bytes(&state);
+            }
+        }
+        let mut after = Ino(0);
+        loop {
+            let page = self.store.inodes(after, INODES_PER_PAGE).map_err(Error::Store)?;
+            let Some(last) = page.last() else { break };
+            after = last.ino;
+            for rec in page.iter().filter(|r| r.coded) {
+                let mut at = 0;
+                loop {
+                    let range = ByteRange { start: at, end: u64::MAX };
+                    let extents = self.store.extents(rec.ino, range, INODES_PER_PAGE).map_err(Error::Store)?;
+                    for e in &extents {
+                        let stored = stored_share(e);
+                        status.coded_plain_bytes += u64::from(e.len);
+                        status.coded_stored_bytes += stored;
+                        let sums = status.methods.entry(method_name(e.method)).or_default();
+                        sums.0 += 1;
+                        sums.1 += u64::from(e.len);
+                        sums.2 += stored;
+                        at = e.file_offset + u64::from(e.len);
+                    }
+                    if extents.len() < INODES_PER_PAGE {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(status)
+    }
+
+    fn staged_bytes(&self, state: &super::InodeState) -> u64 {
+        match staging::open(&*self.disk, state) {
+            Ok(Some(file)) => file.allocated().unwrap_or(state.staged_bytes),
+            Ok(None) => 0,
+            Err(_) => state.staged_bytes,
+        }
+    }
+
+    /// Per-segment facts of one file for `stat`. Headers are read from the packs; a damaged one shows as class "damaged".
+    pub fn report(&self, ino: Ino) -> Result<FileReport, Error> {
+        let inode = self.live(ino)?;
+        let (size, staged_bytes, stored_bytes) = {
+            let state = inode.read();
+            if !state.is_regular() {
+                return Err(Error::Invalid("only regular files have segments"));
+            }
+            (state.rec.size, self.staged_bytes(&state), state.rec.stored_bytes)
+        };
+        let extents = self.all_coded(&inode)?;
+        let coded: u64 = extents.iter().map(|e| u64::from(e.len)).sum();
+        let stored: u64 = extents.iter().map(stored_share).sum();
+        let mut segments = Vec::new();
+        let mut at = 0;
+        let plain = |from: u64, to: u64| -> Option<SegmentReport> {
+            (from < to).then(|| SegmentReport {
+                file_offset: from,
+                bytes: to - from,
+                method: "staged or hole".to_string(),
+                ..SegmentReport::default()
+            })
+        };
+        for e in extents.iter().take(SEGMENTS_LISTED_MAX) {
+            segments.extend(plain(at, e.file_offset));
+            at = e.file_offset + u64::from(e.len);
+            let header = self.store.fetch_segment(e.segment).map(|(header, _)| header.coding);
+            let predicted = MethodId::from_u16(e.method).map_or(0, |m| codec::predicted_decode_ms(m, e.segment_bytes));
+            segments.push(SegmentReport {
+                file_offset: e.file_offset,
+                bytes: u64::from(e.len),
+                method: method_name(e.method),
+                class: header.as_ref().map_or("damaged", |h| Class::name(h.class)).to_string(),
+                revision: header.as_ref().map_or(0, |h| h.revision),
+                pack: e.segment.pack.0,
+                pack_offset: e.segment.offset,
+                stored_bytes: u64::from(e.segment.stored_len),
+                segment_bytes: u64::from(e.segment_bytes),
+                bits_per_byte: f64::from(e.segment.stored_len) * 8.0 / f64::from(e.segment_bytes.max(1)),
+                predicted_decode_ms: predicted,
+            });
+        }
+        segments.extend(plain(at, size));
+        let saved = if coded == 0 { 0.0 } else { 1.0 - stored as f64 / coded as f64 };
+        Ok(FileReport { ino: ino.0, size, staged_bytes, stored_bytes, saved, segments })
+    }
+}
