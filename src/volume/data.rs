@@ -1,5 +1,6 @@
 //! Bytes: open, read, write, truncate, allocate, seek, fsync, release.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -120,6 +121,27 @@ impl Pending {
     }
 }
 
+/// A decode under way. However it ends, run or dropped, those who wait are told.
+struct Flight {
+    volume: Arc<Volume>,
+    segment: SegmentRef,
+    landed: bool,
+}
+
+impl Flight {
+    fn land(&mut self, outcome: Result<Plain, String>) {
+        if !std::mem::replace(&mut self.landed, true) {
+            self.volume.segments.finish(self.segment, outcome);
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.land(Err("too many reads wait for a decode, or the volume is closing; try again".to_string()));
+    }
+}
+
 impl Volume {
     pub fn open_file(&self, ino: Ino, open: OpenFor) -> Result<Opened, Error> {
         if open.write || open.truncate {
@@ -135,14 +157,14 @@ impl Volume {
                 return Err(Error::Invalid("only regular files are opened here"));
             }
         }
+        if open.truncate {
+            self.truncate(&mut state, 0)?;
+        }
+        if state.file.is_none() {
+            state.file = staging::open(&*self.disk, &state)?;
+        }
         let handle = self.new_handle();
         state.handles.insert(handle, open);
-        if open.truncate {
-            if let Err(e) = self.truncate(&mut state, 0) {
-                state.handles.remove(&handle);
-                return Err(e);
-            }
-        }
         Ok(Opened { handle })
     }
 
@@ -253,22 +275,22 @@ impl Volume {
         }
     }
 
-    /// Queues the decode of a segment that this caller is the first to want.
+    /// Queues the decode of a segment that this caller is the first to want. When the queue of its priority is full a
+    /// decode ahead is tried as a read, since a reader may have joined it meanwhile.
     fn start_decode(self: &Arc<Self>, ino: Ino, offset: u64, segment: SegmentRef, priority: Priority) {
-        let volume = self.clone();
-        let job = Box::new(move || volume.decode_and_finish(ino, offset, segment));
+        let mut flight = Flight { volume: self.clone(), segment, landed: false };
+        let job: Box<dyn FnOnce() + Send> = Box::new(move || {
+            // A flight always lands: a panic in a decoder would otherwise leave its readers waiting for ever.
+            let outcome = catch_unwind(AssertUnwindSafe(|| flight.volume.decode(ino, offset, segment)))
+                .unwrap_or_else(|_| Err("the decoder failed".to_string()));
+            flight.land(outcome);
+        });
         if let Err(job) = self.workers.submit(priority, job) {
-            drop(job);
-            let busy = "too many reads wait for a decode; try again".to_string();
-            self.segments.finish(segment, Err(busy));
+            if priority == Priority::Ahead {
+                // Refused again: the job is dropped, and its flight lands with an error.
+                let _ = self.workers.submit(Priority::Read, job);
+            }
         }
-    }
-
-    /// A flight always lands: a panic in a decoder would otherwise leave its readers waiting for ever.
-    fn decode_and_finish(&self, ino: Ino, offset: u64, segment: SegmentRef) {
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.decode(ino, offset, segment)))
-            .unwrap_or_else(|_| Err("the decoder failed".to_string()));
-        self.segments.finish(segment, outcome);
     }
 
     /// Fetches, checks, decodes and checks a segment. A failure is logged once per segment, with the file's path.

@@ -12,6 +12,9 @@ use crate::host::DiskFile;
 /// Inodes kept in memory beyond those in use. More are dropped, clean ones only.
 const INODES_KEPT_MAX: usize = 50_000;
 
+/// The kernel reads ahead with several requests at once, and they arrive in any order within about this many bytes.
+const READ_REORDER_BYTES: u64 = 1 << 20;
+
 /// One inode. The lock is never held across a decode, a sync or a reply.
 pub(crate) struct Inode {
     pub ino: Ino,
@@ -109,8 +112,9 @@ impl InodeState {
         if self.removed { Err(Error::NotFound) } else { Ok(()) }
     }
 
+    /// What is lost by dropping a clean inode is found again or assumed for the worse when it is loaded.
     fn evictable(&self) -> bool {
-        !self.dirty && self.handles.is_empty() && self.unlogged.is_empty() && self.rec.nlink > 0 && !self.queued
+        !self.dirty && self.handles.is_empty() && self.unlogged.is_empty() && self.rec.nlink > 0
     }
 }
 
@@ -129,9 +133,10 @@ impl Inode {
         self.state.write().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// True when `start` continues the last read; remembers `end`.
+    /// True when `start` continues the last read, give or take what the kernel reorders; remembers `end`.
     pub fn continues(&self, start: u64, end: u64) -> bool {
-        self.read_end.swap(end, Ordering::Relaxed) == start && start > 0
+        let last = self.read_end.swap(end, Ordering::Relaxed);
+        start > 0 && start.abs_diff(last) <= READ_REORDER_BYTES
     }
 }
 

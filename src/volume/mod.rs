@@ -241,6 +241,9 @@ impl Volume {
                 file.set_len(state.rec.size).map_err(|e| staging::io_error("cut", ino, e))?;
                 state.cut = true;
             }
+            // Whether these bytes were ever synced is not known: assume not.
+            state.unsynced = true;
+            state.cut |= !staged.growing;
             state.staged_bytes = file.allocated().unwrap_or(0);
             state.queued = self.queue_lock().knows(ino);
         }
