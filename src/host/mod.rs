@@ -5,6 +5,17 @@
 //! `RealDisk` is the machine; `SimDisk` is its twin for tests: it keeps what a disk could hold after a crash at any
 //! sync, and fails on command.
 
+mod machine;
+mod real;
+mod sys;
+
+pub use machine::{
+    Mount, canonical, cores, inode_of, is_directory, memory, monotonic_ms, mount_of, mounts, now, open_log, random_id,
+    remove_socket, restrict_to_owner, set_readahead,
+};
+pub use real::RealDisk;
+pub use sys::{effective_uid, lower_priority, new_session, raise_open_files_limit, unmount};
+
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -59,8 +70,11 @@ pub trait Disk: Send + Sync + 'static {
     fn sync_dir(&self, path: &str) -> io::Result<()>;
     /// Space left.
     fn space(&self) -> io::Result<Space>;
-    /// Takes the exclusive lock of the store, held until the returned value is dropped. `WouldBlock` when another holds it.
-    fn lock(&self) -> io::Result<Box<dyn Send + Sync>>;
+    /// Makes everything written so far durable, all files and directories.
+    fn sync_all(&self) -> io::Result<()>;
+    /// Takes the lock of the store, held until the returned value is dropped: shared by readers, or alone. `WouldBlock`
+    /// when another holds one that conflicts.
+    fn lock(&self, shared: bool) -> io::Result<Box<dyn Send + Sync>>;
     /// The directory on this machine, for an engine that needs one; `None` in a simulation.
     fn native_path(&self) -> Option<&Path>;
 }

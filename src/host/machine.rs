@@ -1,0 +1,173 @@
+//! Clock, cores, memory, mounts: facts about the machine and this process.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::sys;
+
+/// Seconds and nanoseconds since 1970.
+pub fn now() -> (i64, u32) {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(d) => (d.as_secs() as i64, d.subsec_nanos()),
+        Err(_) => (0, 0),
+    }
+}
+
+/// Milliseconds of a clock that never goes back, from some moment before the first call. Never 0.
+pub fn monotonic_ms() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1
+}
+
+/// Processors this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// Resident memory of this process and its highest value so far, bytes; 0 where unknown.
+pub fn memory() -> (u64, u64) {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| -> u64 {
+        status
+            .lines()
+            .find_map(|l| l.strip_prefix(name))
+            .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+            .map_or(0, |kib| kib << 10)
+    };
+    (field("VmRSS:"), field("VmHWM:"))
+}
+
+/// Sixteen random bytes.
+pub fn random_id() -> io::Result<[u8; 16]> {
+    let mut id = [0; 16];
+    sys::random(&mut id)?;
+    Ok(id)
+}
+
+/// One line of /proc/self/mountinfo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    pub device: (u32, u32),
+    pub mountpoint: PathBuf,
+    /// Type, with subtype: "fuse.tersefs".
+    pub kind: String,
+    /// What is mounted, as its filesystem named it.
+    pub source: String,
+}
+
+/// All mounts that this process sees, in the order in which they were made.
+pub fn mounts() -> io::Result<Vec<Mount>> {
+    Ok(fs::read_to_string("/proc/self/mountinfo")?.lines().filter_map(parse_mount).collect())
+}
+
+fn parse_mount(line: &str) -> Option<Mount> {
+    let (left, right) = line.split_once(" - ")?;
+    let mut left = left.split(' ');
+    let device = left.nth(2)?.split_once(':')?;
+    let mountpoint = left.nth(1)?;
+    let mut right = right.split(' ');
+    Some(Mount {
+        device: (device.0.parse().ok()?, device.1.parse().ok()?),
+        mountpoint: PathBuf::from(unescape(mountpoint)),
+        kind: right.next()?.to_string(),
+        source: unescape(right.next()?),
+    })
+}
+
+/// The kernel writes space, tab, newline and backslash as three octal digits.
+fn unescape(text: &str) -> String {
+    let mut out = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let code = (*first == b'\\').then(|| tail.get(..3)).flatten().and_then(|d| {
+            d.iter().try_fold(0u32, |n, c| (b'0'..=b'7').contains(c).then(|| n * 8 + u32::from(c - b'0')))
+        });
+        match code {
+            Some(c) => {
+                out.push(c as u8);
+                rest = tail.get(3..).unwrap_or_default();
+            }
+            None => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The last mount whose mountpoint is `path` or above it.
+pub fn mount_of(path: &Path) -> io::Result<Option<Mount>> {
+    let path = fs::canonicalize(path)?;
+    Ok(mounts()?
+        .into_iter()
+        .rev()
+        .filter(|m| path.starts_with(&m.mountpoint))
+        .max_by_key(|m| m.mountpoint.components().count()))
+}
+
+/// Asks the kernel to read ahead up to `kib` KiB in files of the filesystem mounted at `path`. Only root may.
+pub fn set_readahead(path: &Path, kib: u32) -> io::Result<()> {
+    let (major, minor) = sys::device_of(path)?;
+    fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), kib.to_string())
+}
+
+/// Removes a socket that a process before us left behind.
+pub fn remove_socket(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Lets only the owner use a socket.
+pub fn restrict_to_owner(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+}
+
+/// Absolute path without symlinks.
+pub fn canonical(path: &Path) -> io::Result<PathBuf> {
+    fs::canonicalize(path)
+}
+
+/// True when `path` is a directory.
+pub fn is_directory(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|m| m.is_dir())
+}
+
+/// Inode number of a file.
+pub fn inode_of(path: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(fs::metadata(path)?.ino())
+}
+
+/// Opens a file for appending, made for its owner only: where a daemon logs.
+pub fn open_log(path: &Path) -> io::Result<fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_is_read_with_its_escapes() {
+        let line =
+            r"36 35 98:0 / /mnt/with\040space rw,noatime master:1 - fuse.tersefs /data/st\134ore rw,errors=continue";
+        let m = parse_mount(line).unwrap();
+        assert_eq!(m.mountpoint, PathBuf::from("/mnt/with space"));
+        assert_eq!((m.kind.as_str(), m.source.as_str(), m.device), ("fuse.tersefs", r"/data/st\ore", (98, 0)));
+        assert!(parse_mount("garbage").is_none());
+    }
+
+    #[test]
+    fn this_machine_has_a_root_and_memory() {
+        assert!(mounts().unwrap().iter().any(|m| m.mountpoint == Path::new("/")));
+        assert!(memory().0 > 0 && monotonic_ms() > 0 && now().0 > 1_600_000_000);
+    }
+}

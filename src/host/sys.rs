@@ -1,0 +1,146 @@
+//! System calls that the standard library does not offer.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::{Seek, Space};
+
+/// What fallocate(2) does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Allocate {
+    KeepSize,
+    Punch,
+}
+
+fn check(ret: libc::c_int) -> io::Result<()> {
+    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn offset(value: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(value).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// Takes a lock of the file without waiting. `WouldBlock` when another open file holds one that conflicts.
+pub(crate) fn lock(fd: RawFd, shared: bool) -> io::Result<()> {
+    let kind = if shared { libc::LOCK_SH } else { libc::LOCK_EX };
+    // JUSTIFICATION: File::try_lock cannot be told from other locks of this process; flock belongs to the open file.
+    // SAFETY: flock takes no pointers; a bad descriptor gives EBADF.
+    check(unsafe { libc::flock(fd, kind | libc::LOCK_NB) })
+}
+
+/// Makes everything written to the filesystem of `fd` durable.
+pub(crate) fn syncfs(fd: RawFd) -> io::Result<()> {
+    // JUSTIFICATION: no safe call syncs a filesystem. SAFETY: no pointers; a bad descriptor gives EBADF.
+    check(unsafe { libc::syncfs(fd) })
+}
+
+/// fallocate(2). `Unsupported` where the filesystem cannot.
+pub(crate) fn fallocate(fd: RawFd, what: Allocate, start: u64, len: u64) -> io::Result<()> {
+    let mode = match what {
+        Allocate::KeepSize => libc::FALLOC_FL_KEEP_SIZE,
+        Allocate::Punch => libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
+    };
+    let (start, len) = (offset(start)?, offset(len)?);
+    // JUSTIFICATION: no safe call punches holes. SAFETY: no pointers; a bad descriptor gives EBADF.
+    check(unsafe { libc::fallocate(fd, mode, start, len) })
+}
+
+/// lseek(2) with SEEK_DATA or SEEK_HOLE; `None` past the end.
+pub(crate) fn seek(fd: RawFd, from: u64, what: Seek) -> io::Result<Option<u64>> {
+    let whence = match what {
+        Seek::Data => libc::SEEK_DATA,
+        Seek::Hole => libc::SEEK_HOLE,
+    };
+    let from = offset(from)?;
+    // JUSTIFICATION: std's Seek has no data and hole. SAFETY: no pointers. The file position it moves is never used:
+    // all reads and writes name their offset.
+    let at = unsafe { libc::lseek(fd, from, whence) };
+    if at >= 0 {
+        return Ok(Some(at as u64));
+    }
+    let e = io::Error::last_os_error();
+    if e.raw_os_error() == Some(libc::ENXIO) { Ok(None) } else { Err(e) }
+}
+
+/// statvfs(3) of the filesystem that holds `path`.
+pub(crate) fn space(path: &Path) -> io::Result<Space> {
+    let path = c_path(path)?;
+    // JUSTIFICATION: std has no statvfs. SAFETY: all-zero bytes are a valid statvfs, and the call fills it.
+    let mut s: libc::statvfs = unsafe { std::mem::zeroed() };
+    // JUSTIFICATION: as above. SAFETY: `path` is a C string that outlives the call, `s` is writable.
+    check(unsafe { libc::statvfs(path.as_ptr(), &mut s) })?;
+    Ok(Space {
+        total_bytes: s.f_blocks * s.f_frsize,
+        free_bytes: s.f_bfree * s.f_frsize,
+        available_bytes: s.f_bavail * s.f_frsize,
+        total_files: s.f_files,
+        free_files: s.f_ffree,
+    })
+}
+
+/// Fills `buf` with random bytes from the kernel.
+pub(crate) fn random(buf: &mut [u8]) -> io::Result<()> {
+    // JUSTIFICATION: std has no random bytes. SAFETY: the pointer and length are those of a writable slice.
+    let n = unsafe { libc::getrandom(buf.as_mut_ptr().cast(), buf.len(), 0) };
+    if n == buf.len() as isize { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lowers the scheduling priority of the calling thread: `nice` from 0 to 19, and as a batch job when `batch`.
+/// A refusal is ignored: it only means less politeness.
+pub fn lower_priority(nice: i32, batch: bool) {
+    // JUSTIFICATION: no safe call. SAFETY: no pointers; 0 names the calling thread on Linux.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+    if batch {
+        // JUSTIFICATION: no safe call. SAFETY: all-zero bytes are a valid sched_param; the pointer is to a local.
+        unsafe {
+            let param: libc::sched_param = std::mem::zeroed();
+            libc::sched_setscheduler(0, libc::SCHED_BATCH, &param);
+        }
+    }
+}
+
+/// Effective user of this process.
+pub fn effective_uid() -> u32 {
+    // JUSTIFICATION: std has no geteuid. SAFETY: it cannot fail and takes nothing.
+    unsafe { libc::geteuid() }
+}
+
+/// Starts a new session, so that the process outlives its terminal.
+pub fn new_session() -> io::Result<()> {
+    // JUSTIFICATION: std has no setsid. SAFETY: it takes nothing.
+    if unsafe { libc::setsid() } >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Raises the limit of open files to the most this process may have; returns it.
+pub fn raise_open_files_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // JUSTIFICATION: std has no rlimits. SAFETY: the pointer is to a local of the right type, in both calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+    limit.rlim_cur
+}
+
+/// Unmounts; `lazy` detaches a busy mount that ends when its last user does.
+pub fn unmount(mountpoint: &Path, lazy: bool) -> io::Result<()> {
+    let path = c_path(mountpoint)?;
+    // JUSTIFICATION: std has no umount. SAFETY: `path` is a C string that outlives the call.
+    check(unsafe { libc::umount2(path.as_ptr(), if lazy { libc::MNT_DETACH } else { 0 }) })
+}
+
+/// Device number (major, minor) of the filesystem at `path`.
+pub fn device_of(path: &Path) -> io::Result<(u32, u32)> {
+    use std::os::unix::fs::MetadataExt;
+    let dev = std::fs::metadata(path)?.dev();
+    Ok((libc::major(dev), libc::minor(dev)))
+}
