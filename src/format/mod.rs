@@ -1,9 +1,40 @@
 //! Every byte of the envelope on disk: superblock, pack records, segment headers, metadata operations.
 //!
 //! Must not know: files, packs as files, models. It turns values into bytes and bytes into values.
+//! Invariants: fixed fields are little-endian, everything else is LEB128; bytes from outside give a value or
+//! `Malformed`, never a panic and never an allocation beyond a bound named here; golden bytes in
+//! `tests/t1_format.rs` pin every layout.
+//!
+//! # A store on disk
+//! ```text
+//! FORMAT                      superblock (superblock.rs)
+//! LOCK                        flock: shared by readers, exclusive for a mount
+//! packs/<xx>/pack-<16 hex>    records (record.rs), append-only; <xx> = low byte of the number
+//! staging/<ino>.<epoch>       plain bytes not coded yet (volume room)
+//! index/                      derived, may be deleted at any time (store/index.rs)
+//! index.bad-<n>/              an index that failed, kept for a look
+//! control.sock                commands to the daemon
+//! ```
+//! A pack of stream *data* holds PACK, then SEGMENT records. A pack of stream *meta* holds PACK, then META records; or
+//! PACK, SNAPSHOT records and SNAPSHOT_END. Packs are numbered in the order of their creation and never reused. The
+//! state of the volume is: the newest meta pack with a complete snapshot (or nothing), then all META records of later
+//! meta packs, in order.
 
 mod meta;
+mod ops;
+mod record;
 mod segment;
+mod superblock;
+mod wire;
 
 pub use meta::{Dentry, Extent, FileKind, InodeRecord, MetaOp, Staging, Time};
+pub use ops::{
+    decode_dentry, decode_extent, decode_inode, decode_ops, encode_dentry, encode_extent, encode_inode, encode_ops,
+};
+pub use record::{
+    BODY_BYTES_MAX, HEADER_BYTES_MAX, HEADER_FIXED_BYTES, PackHeader, Place, Prefix, RECORD_ALIGN, RECORD_MAGIC,
+    RecordHeader, RecordKind, SnapshotEnd, Stream, check_body, decode_header, encode_record,
+};
 pub use segment::{Coding, Owner, SegmentHeader};
+pub use superblock::{FORMAT_VERSION, SUPERBLOCK_BYTES, Superblock, Usable};
+pub use wire::Malformed;
