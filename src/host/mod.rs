@@ -14,7 +14,7 @@ pub use machine::{
     remove_socket, restrict_to_owner, set_readahead,
 };
 pub use real::RealDisk;
-pub use sys::{effective_uid, lower_priority, new_session, raise_open_files_limit, unmount};
+pub use sys::{effective_gid, effective_uid, lower_priority, new_session, raise_open_files_limit, unmount};
 
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -112,6 +112,12 @@ pub fn effective_uid() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// Effective group of this process.
+pub fn effective_gid() -> u32 {
+    // JUSTIFICATION: std has no getegid. SAFETY: it cannot fail and takes nothing.
+    unsafe { libc::getegid() }
+}
+
 /// Starts a new session, so that the process outlives its terminal.
 pub fn new_session() -> io::Result<()> {
     // JUSTIFICATION: std has no setsid. SAFETY: it takes nothing.

@@ -1,43 +1,54 @@
 //! Packs, index, recovery. Sees opaque bytes only: what a payload means is not known here.
+//!
+//! Must not know: models, files of users, the kernel. It keeps segments and metadata, and finds them again.
+//!
+//! # Invariants
+//! 1. The packs are the truth. The index holds nothing that `open` with `rebuild` does not restore from packs alone.
+//! 2. A pack is only appended to; a record is whole or not there.
+//! 3. A transaction is one record: all of its operations or none, in the order of their txids.
+//! 4. An index says with its position how far it has read the log. Replaying from an older position changes nothing but
+//!    to bring it up to date, so whatever sled made of a crash is set right or found out.
+//! 5. After a failed write or sync the store takes no more changes (`Error::ReadOnly`): nobody knows what is on disk.
+//!
+//! # Locks
+//! log (appending and applying one transaction) → index overlay. data (appending segments). Neither is held over a sync,
+//! but where a pack is full and the next one begins.
 
-use std::fmt;
-use std::io;
-use std::sync::Arc;
+mod error;
+mod index;
+mod keys;
+mod pack;
+mod recovery;
+mod snapshot;
+mod survey;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::base::{ByteRange, Ino, PackId, SegmentRef, TxId, Uuid};
-use crate::format::{Dentry, Extent, InodeRecord, MetaOp, SegmentHeader};
-use crate::host::Disk;
+use crate::format::{
+    BODY_BYTES_MAX, Dentry, Extent, FileKind, InodeRecord, MetaOp, RecordKind, SUPERBLOCK_BYTES, SegmentHeader, Stream,
+    Superblock, Time, Usable, decode_dentry, encode_ops,
+};
+use crate::host::{self, Disk, OpenMode};
 
-/// What can go wrong in the store.
-#[derive(Debug)]
-pub enum Error {
-    /// The disk failed. `what` names the step.
-    Io { what: String, source: io::Error },
-    /// Bytes on disk fail a check.
-    Corrupt { what: &'static str, pack: PackId, offset: u64 },
-    /// There is no store here, or it cannot be used; the sentence says why and what to do.
-    Unusable(String),
-    /// A write or sync failed before; the store takes no more changes until it is opened again.
-    ReadOnly,
-    /// Another process holds the store.
-    Locked,
-}
+pub use error::Error;
+pub use recovery::Recovery;
+pub use survey::{RecordSummary, Survey};
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Io { what, source } => write!(f, "{what}: {source}"),
-            Error::Corrupt { what, pack, offset } => write!(f, "damaged {what} in pack {pack} at offset {offset}"),
-            Error::Unusable(why) => f.write_str(why),
-            Error::ReadOnly => {
-                f.write_str("the store is read-only after a failed write; restart after mending the disk")
-            }
-            Error::Locked => f.write_str("the store is in use by another process"),
-        }
-    }
-}
+use index::Index;
+use keys::{Highest, bad, by_name, by_number, by_two};
+use pack::{ActivePack, PackReader};
+use recovery::{Packs, Position};
 
-impl std::error::Error for Error {}
+/// Superblock.
+const FORMAT_FILE: &str = "FORMAT";
+/// A meta pack is closed when it grows beyond this, bytes.
+const META_PACK_BYTES_MAX: u64 = 64 << 20;
+/// Bodies of transactions shorter than this are stored as they are: compressing them gains little.
+const COMPRESS_BYTES_MIN: usize = 512;
+/// zstd level of transactions: they are on the path of commits.
+const COMMIT_LEVEL: i32 = 1;
 
 /// Which engine keeps the index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,23 +63,12 @@ pub enum IndexEngine {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StoreOptions {
     pub engine: IndexEngine,
-    /// Take no lock for writing, change nothing on disk.
+    /// Take the lock of readers, change nothing on disk.
     pub read_only: bool,
     /// Forget the index and rebuild it from the packs.
     pub rebuild: bool,
-    /// A pack is closed when it grows beyond this, bytes.
+    /// A data pack is closed when it grows beyond this, bytes.
     pub pack_bytes_max: u64,
-}
-
-/// What opening found and did.
-#[derive(Clone, Debug, Default)]
-pub struct Recovery {
-    /// Metadata transactions applied from packs.
-    pub replayed: u64,
-    /// True when the index was made anew.
-    pub rebuilt: bool,
-    /// Sentences about damage found on the way, one each: what, pack, offset.
-    pub damage: Vec<String>,
 }
 
 /// Bytes used on disk.
@@ -82,134 +82,562 @@ pub struct Usage {
     pub inodes: u64,
 }
 
-/// An open store.
-///
-/// # Locks
-/// Calls may come from any thread; commits are ordered by one internal lock, held over one `write_at`, never over a sync.
-pub struct Store {}
+/// The metadata log.
+struct Log {
+    active: Option<ActivePack>,
+    position: Position,
+    /// Bytes of all meta packs but the active one.
+    closed_bytes: u64,
+    packs: Vec<PackId>,
+}
+
+/// The packs of segments.
+struct Data {
+    active: Option<ActivePack>,
+    closed_bytes: u64,
+    unsynced: bool,
+}
+
+/// An open store. Calls may come from any thread.
+pub struct Store {
+    disk: Arc<dyn Disk>,
+    uuid: Uuid,
+    options: StoreOptions,
+    reader: PackReader,
+    index: Index,
+    log: Mutex<Log>,
+    data: Mutex<Data>,
+    /// Number of the next pack.
+    next_pack: AtomicU64,
+    next_ino: AtomicU64,
+    next_serial: AtomicU64,
+    inodes: AtomicU64,
+    /// Txid of the last transaction in the kernel, and of the last one on disk.
+    committed: AtomicU64,
+    synced: Mutex<u64>,
+    /// Bytes of the metadata log when it was last compacted.
+    snapshot_bytes: AtomicU64,
+    read_only: AtomicBool,
+    closed: AtomicBool,
+    _lock: Box<dyn Send + Sync>,
+}
+
+fn read_superblock(disk: &dyn Disk) -> Result<Superblock, Error> {
+    let file = match disk.open(FORMAT_FILE, OpenMode::Read) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::Unusable("there is no tersefs store here; make one with `tersefs mkfs`".into()));
+        }
+        other => other.map_err(Error::io("open the superblock FORMAT"))?,
+    };
+    let mut bytes = vec![0; SUPERBLOCK_BYTES];
+    let got = file.read_at(&mut bytes, 0).map_err(Error::io("read the superblock FORMAT"))?;
+    bytes.truncate(got);
+    Superblock::decode(&bytes).map_err(|e| {
+        Error::Unusable(format!("the superblock FORMAT is damaged: {e}; restore it from a copy of the store"))
+    })
+}
 
 impl Store {
-    /// Creates an empty store (superblock, root directory, first packs) in an empty directory.
+    /// Creates an empty store (root directory, first pack, superblock) in a directory.
+    ///
+    /// # Errors
+    /// `Unusable` when there is a store already, or other packs.
     ///
     /// # Durability
-    /// All of it is on disk at return.
-    pub fn create(_disk: &Arc<dyn Disk>) -> Result<Uuid, Error> {
-        todo!()
+    /// All of it is on disk at return; before, there is no superblock and so no store.
+    pub fn create(disk: &Arc<dyn Disk>, pack_bytes_max: u64) -> Result<Uuid, Error> {
+        let _lock = lock(&**disk, false)?;
+        if Store::exists(disk)? {
+            return Err(Error::Unusable("there is a tersefs store here already".into()));
+        }
+        let uuid = Uuid(host::random_id().map_err(Error::io("random bytes for the volume's UUID"))?);
+        for id in pack::list(&**disk)? {
+            // Only a mkfs that was cut off leaves packs without a superblock, and only the first one.
+            if id != PackId(1) {
+                return Err(Error::Unusable(format!("there is no superblock but a pack {id}: not an empty directory")));
+            }
+            pack::remove(&**disk, id).map_err(Error::io("remove what an unfinished mkfs left"))?;
+        }
+        let mut first = ActivePack::create(&**disk, uuid, PackId(1), Stream::Meta, 0)?;
+        let (secs, nanos) = host::now();
+        let now = Time { secs, nanos };
+        let root = InodeRecord {
+            ino: Ino::ROOT,
+            kind: FileKind::Directory,
+            mode: 0o755,
+            uid: host::effective_uid(),
+            gid: host::effective_gid(),
+            nlink: 2,
+            rdev: 0,
+            size: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: now,
+            generation: crate::base::Generation(0),
+            staging: None,
+            coded: false,
+            stored_bytes: 0,
+            target: Vec::new(),
+            parent: Ino::ROOT,
+        };
+        first.append(RecordKind::Meta, 1, &[], &encode_ops(&[MetaOp::PutInode(root)]), None)?;
+        first.file.sync_data().map_err(Error::io("sync the first pack"))?;
+        disk.create_dir("staging").map_err(Error::io("create staging"))?;
+        let block = Superblock::new(uuid, secs, pack_bytes_max).encode();
+        let draft = disk.open("FORMAT.new", OpenMode::Create).map_err(Error::io("create the superblock"))?;
+        draft.set_len(0).map_err(Error::io("create the superblock"))?;
+        draft.write_at(&block, 0).map_err(Error::io("write the superblock"))?;
+        draft.sync_data().map_err(Error::io("sync the superblock"))?;
+        disk.rename("FORMAT.new", FORMAT_FILE).map_err(Error::io("name the superblock"))?;
+        disk.sync_dir("").map_err(Error::io("sync the store's directory"))?;
+        Ok(uuid)
     }
 
     /// True when the directory holds a store (of any version).
-    pub fn exists(_disk: &Arc<dyn Disk>) -> Result<bool, Error> {
-        todo!()
+    pub fn exists(disk: &Arc<dyn Disk>) -> Result<bool, Error> {
+        Ok(disk.list("").map_err(Error::io("list the store"))?.iter().any(|n| n == FORMAT_FILE))
     }
 
-    /// Opens a store: takes the lock, checks the superblock, opens or rebuilds the index, replays what it has not seen.
-    pub fn open(_disk: Arc<dyn Disk>, _options: StoreOptions) -> Result<(Store, Recovery), Error> {
-        todo!()
+    /// Opens a store: takes the lock, checks the superblock, opens or rebuilds the index, replays what it has not seen,
+    /// cuts off what a crash left unfinished behind the last good record.
+    pub fn open(disk: Arc<dyn Disk>, mut options: StoreOptions) -> Result<(Store, Recovery), Error> {
+        let block = read_superblock(&*disk)?;
+        match block.usable() {
+            Usable::ReadWrite => {}
+            Usable::ReadOnly(why) => {
+                log::warn!("{why}");
+                options.read_only = true;
+            }
+            Usable::No(why) => return Err(Error::Unusable(why)),
+        }
+        let lock = lock(&*disk, options.read_only)?;
+        let mut recovery = Recovery::default();
+        let reader = PackReader::new(disk.clone(), block.uuid);
+        let packs = recovery::sort_packs(&*disk, &reader, &mut recovery)?;
+        let (index, position) = open_index(&*disk, &reader, &packs, options, &mut recovery)?;
+        let sizes = |ids: &[PackId]| -> u64 { ids.iter().filter_map(|id| reader.file(*id).ok()?.len().ok()).sum() };
+        let (meta_bytes, data_bytes) = (sizes(&packs.meta), sizes(&packs.data));
+        let store = Store {
+            uuid: block.uuid,
+            options,
+            index,
+            log: Mutex::new(Log { active: None, position, closed_bytes: meta_bytes, packs: packs.meta.clone() }),
+            data: Mutex::new(Data { active: None, closed_bytes: data_bytes, unsynced: false }),
+            next_pack: AtomicU64::new(packs.highest + 1),
+            next_ino: AtomicU64::new(position.next_ino.max(2)),
+            next_serial: AtomicU64::new(position.next_serial.max(3)),
+            inodes: AtomicU64::new(position.inodes),
+            committed: AtomicU64::new(position.txid),
+            synced: Mutex::new(position.txid),
+            snapshot_bytes: AtomicU64::new(0),
+            read_only: AtomicBool::new(options.read_only),
+            closed: AtomicBool::new(false),
+            _lock: lock,
+            reader,
+            disk,
+        };
+        if !options.read_only {
+            store.resume(&packs)?;
+            if recovery.rebuilt {
+                store.checkpoint()?;
+            }
+        }
+        Ok((store, recovery))
+    }
+
+    /// Goes on with the last pack of each stream, when it has room.
+    fn resume(&self, packs: &Packs) -> Result<(), Error> {
+        let mut log = self.log_lock();
+        if let Some(id) = packs.meta.last().filter(|id| id.0 == log.position.pack) {
+            let active = ActivePack::resume(&*self.disk, self.uuid, *id, log.position.next_offset)?;
+            log.closed_bytes = log.closed_bytes.saturating_sub(self.file_len(*id)?);
+            log.active = Some(active);
+        }
+        drop(log);
+        if let Some(id) = packs.data.last() {
+            let tail = recovery::tail_of(&self.reader, *id)?;
+            if tail > 0 && tail < self.options.pack_bytes_max {
+                let len = self.file_len(*id)?;
+                let active = ActivePack::resume(&*self.disk, self.uuid, *id, tail)?;
+                let mut data = self.data_lock();
+                data.closed_bytes = data.closed_bytes.saturating_sub(len);
+                data.active = Some(active);
+            }
+        }
+        Ok(())
+    }
+
+    fn file_len(&self, id: PackId) -> Result<u64, Error> {
+        self.reader.file(id)?.len().map_err(Error::io(format!("stat pack {id}")))
+    }
+
+    fn log_lock(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn data_lock(&self) -> MutexGuard<'_, Data> {
+        self.data.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn next_pack(&self) -> PackId {
+        PackId(self.next_pack.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Identity of the volume.
     pub fn uuid(&self) -> Uuid {
-        todo!()
+        self.uuid
     }
 
     /// True when no change is accepted (opened so, or after a failure).
     pub fn is_read_only(&self) -> bool {
-        todo!()
+        self.read_only.load(Ordering::Acquire)
+    }
+
+    fn writable(&self) -> Result<(), Error> {
+        if self.is_read_only() { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
+    /// A step that changes the disk: its failure ends all changes.
+    fn terminal<T>(&self, step: Result<T, Error>) -> Result<T, Error> {
+        if let Err(e) = &step {
+            if !self.read_only.swap(true, Ordering::AcqRel) {
+                log::error!("the store is read-only from now on: {e}");
+            }
+        }
+        step
     }
 
     /// Appends a coded segment to the active data pack.
     ///
     /// # Durability
     /// None until `sync_segments`.
-    pub fn append_segment(&self, _header: &SegmentHeader, _payload: &[u8]) -> Result<SegmentRef, Error> {
-        todo!()
+    pub fn append_segment(&self, header: &SegmentHeader, payload: &[u8]) -> Result<SegmentRef, Error> {
+        self.writable()?;
+        let fields = header.encode();
+        if fields.len() > crate::format::HEADER_BYTES_MAX - 64 || payload.len() > BODY_BYTES_MAX {
+            return Err(Error::TooLarge { what: "segment", bytes: (fields.len() + payload.len()) as u64 });
+        }
+        let mut data = self.data_lock();
+        let full = data.active.as_ref().is_none_or(|a| a.tail >= self.options.pack_bytes_max);
+        if full {
+            self.terminal(self.next_data_pack(&mut data))?;
+        }
+        let txid = self.committed.load(Ordering::Relaxed);
+        let Some(active) = &mut data.active else { return Err(Error::ReadOnly) };
+        let pack = active.id;
+        let appended = active.append(RecordKind::Segment, txid, &fields, payload, None);
+        let (offset, stored_len) = self.terminal(appended)?;
+        data.unsynced = true;
+        Ok(SegmentRef { pack, offset, stored_len })
+    }
+
+    fn next_data_pack(&self, data: &mut Data) -> Result<(), Error> {
+        if let Some(full) = &data.active {
+            full.file.sync_data().map_err(Error::io(format!("sync pack {}", full.id)))?;
+            data.closed_bytes += full.tail;
+        }
+        let txid = self.committed.load(Ordering::Relaxed);
+        data.active = Some(ActivePack::create(&*self.disk, self.uuid, self.next_pack(), Stream::Data, txid)?);
+        Ok(())
     }
 
     /// Makes all segments appended so far durable. A failure makes the store read-only.
     pub fn sync_segments(&self) -> Result<(), Error> {
-        todo!()
+        self.writable()?;
+        let file = {
+            let mut data = self.data_lock();
+            if !std::mem::take(&mut data.unsynced) {
+                return Ok(());
+            }
+            data.active.as_ref().map(|a| (a.id, a.file.clone()))
+        };
+        match file {
+            Some((id, file)) => self.terminal(file.sync_data().map_err(Error::io(format!("sync pack {id}")))),
+            None => Ok(()),
+        }
     }
 
     /// Reads one segment record and checks it: header check, body check, and that the record is the one named.
-    pub fn fetch_segment(&self, _at: SegmentRef) -> Result<(SegmentHeader, Vec<u8>), Error> {
-        todo!()
+    pub fn fetch_segment(&self, at: SegmentRef) -> Result<(SegmentHeader, Vec<u8>), Error> {
+        let record = self.reader.fetch(at.pack, at.offset)?;
+        let corrupt = |what| Error::Corrupt { what, pack: at.pack, offset: at.offset };
+        if record.header.kind != RecordKind::Segment || record.stored_len != u64::from(at.stored_len) {
+            return Err(corrupt("segment reference"));
+        }
+        let header = SegmentHeader::decode(&record.header.fields).map_err(|e| corrupt(e.0))?;
+        Ok((header, record.body))
+    }
+
+    /// Reads and checks the header of a segment, without its payload.
+    pub fn segment_header(&self, at: SegmentRef) -> Result<SegmentHeader, Error> {
+        let record = self.reader.fetch_header(&*self.reader.file(at.pack)?, at.pack, at.offset)?;
+        let corrupt = |what| Error::Corrupt { what, pack: at.pack, offset: at.offset };
+        if record.header.kind != RecordKind::Segment {
+            return Err(corrupt("segment reference"));
+        }
+        SegmentHeader::decode(&record.header.fields).map_err(|e| corrupt(e.0))
     }
 
     /// Appends one transaction to the metadata log and applies it to the index: all steps or none, visible at return.
     ///
+    /// # Errors
+    /// `TooLarge` beyond the bound of a record body, before anything is written.
+    ///
     /// # Durability
     /// Survives the death of this process at return (it is in the kernel); survives power loss after `sync_meta`.
-    pub fn commit(&self, _ops: &[MetaOp]) -> Result<TxId, Error> {
-        todo!()
+    pub fn commit(&self, ops: &[MetaOp]) -> Result<TxId, Error> {
+        self.writable()?;
+        let body = encode_ops(ops);
+        if body.len() > BODY_BYTES_MAX {
+            return Err(Error::TooLarge { what: "transaction", bytes: body.len() as u64 });
+        }
+        let compressed = if body.len() >= COMPRESS_BYTES_MIN {
+            zstd::bulk::compress(&body, COMMIT_LEVEL).ok().filter(|c| c.len() < body.len())
+        } else {
+            None
+        };
+        let mut log = self.log_lock();
+        self.writable()?;
+        let full = log.active.as_ref().is_none_or(|a| a.tail >= META_PACK_BYTES_MAX);
+        if full {
+            self.terminal(self.next_meta_pack(&mut log))?;
+        }
+        let txid = log.position.txid + 1;
+        let Some(active) = &mut log.active else { return Err(Error::ReadOnly) };
+        let appended = match &compressed {
+            Some(c) => active.append(RecordKind::Meta, txid, &[], c, Some(body.len() as u32)),
+            None => active.append(RecordKind::Meta, txid, &[], &body, None),
+        };
+        let (pack, tail) = (active.id.0, active.tail);
+        let (offset, _) = self.terminal(appended)?;
+        let mut highest = Highest::default();
+        // The record is in the log: if the index fails now, the next open rebuilds it with this transaction.
+        self.terminal(keys::apply(&self.index, ops, &mut highest))?;
+        log.position = Position { pack, last_offset: offset, txid, next_offset: tail, ..log.position };
+        self.next_ino.fetch_max(highest.ino + 1, Ordering::Relaxed);
+        self.next_serial.fetch_max(highest.serial + 1, Ordering::Relaxed);
+        self.inodes.fetch_add(highest.inodes as u64, Ordering::Relaxed);
+        self.committed.store(txid, Ordering::Release);
+        drop(log);
+        if self.index.is_full() {
+            self.checkpoint()?;
+        }
+        Ok(TxId(txid))
+    }
+
+    /// Closes the active meta pack and begins another. What was in it is on disk then.
+    fn next_meta_pack(&self, log: &mut Log) -> Result<(), Error> {
+        if let Some(full) = &log.active {
+            full.file.sync_data().map_err(Error::io(format!("sync pack {}", full.id)))?;
+            log.closed_bytes += full.tail;
+        }
+        let id = self.next_pack();
+        let active = ActivePack::create(&*self.disk, self.uuid, id, Stream::Meta, log.position.txid)?;
+        log.position = Position { pack: id.0, last_offset: 0, next_offset: active.tail, ..log.position };
+        log.packs.push(id);
+        log.active = Some(active);
+        Ok(())
     }
 
     /// Makes all transactions committed before the call durable; callers at the same time share one sync.
     pub fn sync_meta(&self) -> Result<(), Error> {
-        todo!()
+        let wanted = self.committed.load(Ordering::Acquire);
+        let mut synced = self.synced.lock().unwrap_or_else(|e| e.into_inner());
+        if *synced >= wanted {
+            return Ok(());
+        }
+        self.writable()?;
+        let (upto, file) = {
+            let log = self.log_lock();
+            (log.position.txid, log.active.as_ref().map(|a| a.file.clone()))
+        };
+        if let Some(file) = file {
+            self.terminal(file.sync_data().map_err(Error::io("sync the metadata log")))?;
+        }
+        *synced = upto;
+        Ok(())
     }
 
     /// A number never used for an inode before.
     pub fn allocate_ino(&self) -> Ino {
-        todo!()
+        Ino(self.next_ino.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A number larger than any given before: staging epochs, directory cookies.
+    /// A number larger than any given before, at least 3: staging epochs, directory cookies.
     pub fn allocate_serial(&self) -> u64 {
-        todo!()
+        self.next_serial.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Attributes of an inode.
-    pub fn inode(&self, _ino: Ino) -> Result<Option<InodeRecord>, Error> {
-        todo!()
+    pub fn inode(&self, ino: Ino) -> Result<Option<InodeRecord>, Error> {
+        self.index.get(&by_number(keys::INODE, ino.0))?.map(|v| keys::inode_value(&v)).transpose()
     }
 
     /// What a name points to.
-    pub fn dentry(&self, _parent: Ino, _name: &[u8]) -> Result<Option<Dentry>, Error> {
-        todo!()
+    pub fn dentry(&self, parent: Ino, name: &[u8]) -> Result<Option<Dentry>, Error> {
+        let value = self.index.get(&by_name(keys::DENTRY, parent.0, name))?;
+        value.map(|v| decode_dentry(&v).map_err(bad)).transpose()
     }
 
     /// Up to `limit` entries of a directory whose cookie is larger than `after`, in the order of cookies.
-    pub fn dentries(&self, _parent: Ino, _after: u64, _limit: usize) -> Result<Vec<(Vec<u8>, Dentry)>, Error> {
-        todo!()
+    pub fn dentries(&self, parent: Ino, after: u64, limit: usize) -> Result<Vec<(Vec<u8>, Dentry)>, Error> {
+        let mut from = by_two(keys::COOKIE, parent.0, after);
+        from.push(0);
+        let page = self.index.range(&from, &keys::after_number(keys::COOKIE, parent.0), limit)?;
+        let mut out = Vec::with_capacity(page.len());
+        for (key, name) in page {
+            // A name removed between the two look-ups is passed over.
+            if let Some(dentry) = self.dentry(parent, &name)? {
+                if dentry.cookie == keys::last_number(&key)? {
+                    out.push((name, dentry));
+                }
+            }
+        }
+        Ok(out)
     }
 
     /// Up to `limit` extents that meet `range`, ascending.
-    pub fn extents(&self, _ino: Ino, _range: ByteRange, _limit: usize) -> Result<Vec<Extent>, Error> {
-        todo!()
+    pub fn extents(&self, ino: Ino, range: ByteRange, limit: usize) -> Result<Vec<Extent>, Error> {
+        keys::extents(&self.index, ino, range, limit)
     }
 
     /// One extended attribute.
-    pub fn xattr(&self, _ino: Ino, _name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        todo!()
+    pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.index.get(&by_name(keys::XATTR, ino.0, name))
     }
 
     /// Names of all extended attributes of an inode.
-    pub fn xattr_names(&self, _ino: Ino) -> Result<Vec<Vec<u8>>, Error> {
-        todo!()
+    pub fn xattr_names(&self, ino: Ino) -> Result<Vec<Vec<u8>>, Error> {
+        let from = by_number(keys::XATTR, ino.0);
+        let page = self.index.range(&from, &keys::after_number(keys::XATTR, ino.0), XATTRS_MAX)?;
+        Ok(page.into_iter().map(|(key, _)| key.get(9..).unwrap_or_default().to_vec()).collect())
     }
 
     /// Up to `limit` inodes with a number larger than `after`, ascending.
-    pub fn inodes(&self, _after: Ino, _limit: usize) -> Result<Vec<InodeRecord>, Error> {
-        todo!()
+    pub fn inodes(&self, after: Ino, limit: usize) -> Result<Vec<InodeRecord>, Error> {
+        let mut from = by_number(keys::INODE, after.0);
+        from.push(0);
+        let page = self.index.range(&from, &[keys::INODE + 1], limit)?;
+        page.iter().map(|(_, v)| keys::inode_value(v)).collect()
     }
 
     /// Up to `limit` inodes without a name (unlinked while open), to be removed at start.
-    pub fn orphans(&self, _limit: usize) -> Result<Vec<Ino>, Error> {
-        todo!()
+    pub fn orphans(&self, limit: usize) -> Result<Vec<Ino>, Error> {
+        let page = self.index.range(&[keys::ORPHAN], &[keys::ORPHAN + 1], limit)?;
+        page.iter().map(|(key, _)| keys::last_number(key).map(Ino)).collect()
     }
 
-    /// Brings the index on disk up to date, so that the next open replays little. Compacts the metadata log when worth it.
+    /// Brings the index on disk up to date, so that the next open replays little. Compacts the metadata log when it is
+    /// worth it.
+    ///
+    /// # Blocking
+    /// Disk, for as long as it takes to write what changed since the last one; commits go on meanwhile.
     pub fn checkpoint(&self) -> Result<(), Error> {
-        todo!()
+        self.writable()?;
+        self.sync_meta()?;
+        if snapshot::is_due(self, snapshot::GROWTH_ONLINE) {
+            return self.terminal(snapshot::compact(self));
+        }
+        if self.index.waiting() == 0 {
+            return Ok(());
+        }
+        let (frozen, position) = {
+            let log = self.log_lock();
+            (self.index.freeze(), self.position(&log))
+        };
+        // What the position promises must be on disk: the records that came since the sync above are not.
+        self.sync_meta()?;
+        if let Err(e) = frozen.write_out((keys::POSITION.to_vec(), position.encode())) {
+            log::warn!("the index was not brought up to date: {e}; the next mount replays more or rebuilds it");
+        }
+        Ok(())
+    }
+
+    fn position(&self, log: &Log) -> Position {
+        Position {
+            next_ino: self.next_ino.load(Ordering::Relaxed),
+            next_serial: self.next_serial.load(Ordering::Relaxed),
+            inodes: self.inodes.load(Ordering::Relaxed),
+            ..log.position
+        }
     }
 
     /// Bytes used on disk.
     pub fn usage(&self) -> Usage {
-        todo!()
+        let meta_bytes = {
+            let log = self.log_lock();
+            log.closed_bytes + log.active.as_ref().map_or(0, |a| a.tail)
+        };
+        let data = self.data_lock();
+        Usage {
+            data_bytes: data.closed_bytes + data.active.as_ref().map_or(0, |a| a.tail),
+            meta_bytes,
+            inodes: self.inodes.load(Ordering::Relaxed),
+        }
     }
 
-    /// Checkpoints and marks the index as cleanly closed. The lock is given back when the store is dropped.
+    /// Checkpoints, and compacts the metadata log when it is worth it. The lock is given back when the store is dropped.
     pub fn close(&self) -> Result<(), Error> {
-        todo!()
+        if self.closed.swap(true, Ordering::AcqRel) || self.is_read_only() {
+            return Ok(());
+        }
+        self.sync_segments()?;
+        if snapshot::is_due(self, snapshot::GROWTH_AT_CLOSE) {
+            self.sync_meta()?;
+            self.terminal(snapshot::compact(self))?;
+        }
+        self.checkpoint()
     }
+}
+
+/// Extended attributes of one inode.
+const XATTRS_MAX: usize = 65_536;
+
+fn lock(disk: &dyn Disk, shared: bool) -> Result<Box<dyn Send + Sync>, Error> {
+    match disk.lock(shared) {
+        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Err(Error::Locked),
+        other => other.map_err(Error::io("lock the store")),
+    }
+}
+
+/// The index, up to date with the packs, and where the log ends.
+fn open_index(
+    disk: &dyn Disk,
+    reader: &PackReader,
+    packs: &Packs,
+    options: StoreOptions,
+    recovery: &mut Recovery,
+) -> Result<(Index, Position), Error> {
+    let engine = if options.read_only { IndexEngine::Memory } else { options.engine };
+    let root = match (engine, disk.native_path()) {
+        (IndexEngine::Sled, Some(root)) => root,
+        (IndexEngine::Sled | IndexEngine::Memory, _) => {
+            let index = Index::memory();
+            let position = recovery::replay(&index, reader, packs, None, recovery)?;
+            return Ok((index, position));
+        }
+    };
+    if options.rebuild {
+        disk.remove_dir_all(index::INDEX_DIR).map_err(Error::io("remove the index"))?;
+    }
+    let (index, _) = Index::sled(disk, root)?;
+    let outcome = recovery::position_of(&index, reader).and_then(|position| match position {
+        Some(position) => recovery::replay(&index, reader, packs, Some(position), recovery).map(Some),
+        None => Ok(None),
+    });
+    match outcome {
+        Ok(Some(position)) if !index.is_bad() => return Ok((index, position)),
+        Ok(_) => {}
+        Err(Error::Index(why)) => log::warn!("the index is damaged ({why}); it is rebuilt from the packs"),
+        Err(e) => return Err(e),
+    }
+    // New or unusable: begin with an empty one.
+    drop(index);
+    disk.remove_dir_all(index::INDEX_DIR).map_err(Error::io("remove the index"))?;
+    let (index, _) = Index::sled(disk, root)?;
+    recovery.rebuilt = true;
+    recovery.replayed = 0;
+    let position = recovery::replay(&index, reader, packs, None, recovery)?;
+    Ok((index, position))
 }

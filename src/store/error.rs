@@ -1,0 +1,50 @@
+//! What can go wrong in the store.
+
+use std::fmt;
+use std::io;
+
+use crate::base::PackId;
+
+/// What can go wrong in the store.
+#[derive(Debug)]
+pub enum Error {
+    /// The disk failed. `what` names the step.
+    Io { what: String, source: io::Error },
+    /// Bytes on disk fail a check.
+    Corrupt { what: &'static str, pack: PackId, offset: u64 },
+    /// The index gave something it cannot have been given. The next mount rebuilds it from the packs.
+    Index(String),
+    /// There is no store here, or it cannot be used; the sentence says why and what to do.
+    Unusable(String),
+    /// A transaction or record larger than the format allows.
+    TooLarge { what: &'static str, bytes: u64 },
+    /// A write or sync failed before; the store takes no more changes until it is opened again.
+    ReadOnly,
+    /// Another process holds the store.
+    Locked,
+}
+
+impl Error {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+        let what = what.into();
+        move |source| Error::Io { what, source }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Io { what, source } => write!(f, "{what}: {source}"),
+            Error::Corrupt { what, pack, offset } => write!(f, "damaged {what} in pack {pack} at offset {offset}"),
+            Error::Index(why) => write!(f, "the index is damaged ({why}); mount again to rebuild it from the packs"),
+            Error::Unusable(why) => f.write_str(why),
+            Error::TooLarge { what, bytes } => write!(f, "{what} of {bytes} bytes is larger than the format allows"),
+            Error::ReadOnly => {
+                f.write_str("the store is read-only after a failed write; mend the disk and mount again")
+            }
+            Error::Locked => f.write_str("the store is in use by another process"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

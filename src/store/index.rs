@@ -1,0 +1,358 @@
+//! The index: ordered keys and values, derived from the packs.
+//!
+//! The only place that knows sled. sled 0.34.7 is used with care, since it is known to fail to open after a crash while
+//! it opens, to panic on damaged files and to grow: nothing durable depends on it, it is written only at checkpoints, in
+//! small batches, every value carries a check of its own, and any error, panic or delay leads to a rebuild from packs.
+//! In front of it stands an overlay in memory, so that a commit costs microseconds and a checkpoint writes each key once.
+//!
+//! On disk: `index/` (sled's own files; key as in keys.rs, value = CRC32C of key and value, then the value).
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
+use std::time::Duration;
+
+use super::error::Error;
+use super::keys::Batch;
+use crate::base::{crc32c, crc32c_append};
+use crate::host::Disk;
+
+/// Directory of sled's files.
+pub(crate) const INDEX_DIR: &str = "index";
+/// sled is given this long to open; then it is set aside.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(120);
+/// Keys per batch: larger ones are not recovered reliably.
+const KEYS_PER_BATCH: usize = 64;
+/// sled's page cache, bytes; it uses several times as much.
+const CACHE_BYTES: u64 = 24 << 20;
+/// Keys in the overlay at which a checkpoint is due.
+const OVERLAY_KEYS_MAX: usize = 200_000;
+/// Failed indexes kept for a look.
+const BAD_KEPT: usize = 2;
+
+type Map = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+/// Keys with values, ascending.
+pub(crate) type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+#[derive(Default)]
+struct Overlay {
+    active: Map,
+    /// What a checkpoint is writing to the engine.
+    frozen: Option<Arc<Map>>,
+}
+
+/// Where keys and values are kept.
+pub(crate) struct Index {
+    overlay: RwLock<Overlay>,
+    engine: Option<sled::Db>,
+    /// Held during a checkpoint: one at a time.
+    flushing: Mutex<()>,
+    bad: AtomicBool,
+}
+
+/// A frozen state of the index: what all keys were at one moment.
+pub(crate) struct Frozen<'a> {
+    index: &'a Index,
+    map: Arc<Map>,
+    _one: std::sync::MutexGuard<'a, ()>,
+}
+
+fn check(key: &[u8], value: &[u8]) -> [u8; 4] {
+    crc32c_append(crc32c(key), value).to_le_bytes()
+}
+
+fn unwrap_value(key: &[u8], stored: &[u8]) -> Result<Vec<u8>, Error> {
+    let (crc, value) = stored.split_first_chunk::<4>().ok_or_else(|| Error::Index("short value".into()))?;
+    if *crc == check(key, value) { Ok(value.to_vec()) } else { Err(Error::Index("value check".into())) }
+}
+
+impl Index {
+    /// An index in memory alone.
+    pub fn memory() -> Index {
+        Index {
+            overlay: RwLock::new(Overlay::default()),
+            engine: None,
+            flushing: Mutex::new(()),
+            bad: AtomicBool::new(false),
+        }
+    }
+
+    /// Opens sled in `index/`. An index that does not open, in whatever way, is renamed to `index.bad-<n>`, and a new,
+    /// empty one takes its place; the flag says so.
+    pub fn sled(disk: &dyn Disk, root: &Path) -> Result<(Index, bool), Error> {
+        let dir = root.join(INDEX_DIR);
+        // A kill while sled opens leaves a snapshot that it will choose and fail on.
+        for name in disk.list(INDEX_DIR).map_err(Error::io("list index"))? {
+            if name.starts_with("snap.") && name.ends_with(".generating") {
+                disk.remove(&format!("{INDEX_DIR}/{name}"))
+                    .map_err(Error::io("remove an unfinished index snapshot"))?;
+            }
+        }
+        match open_within(dir.clone(), OPEN_TIMEOUT) {
+            Ok(db) => Ok((Index { engine: Some(db), ..Index::memory() }, false)),
+            Err(why) => {
+                log::warn!("the index does not open ({why}); it is set aside and rebuilt from the packs");
+                set_aside(disk)?;
+                let db = open_within(dir, OPEN_TIMEOUT).map_err(Error::Index)?;
+                Ok((Index { engine: Some(db), ..Index::memory() }, true))
+            }
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Overlay> {
+        self.overlay.read().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Overlay> {
+        self.overlay.write().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Runs a step of the engine. The first failure marks the index: it is not asked again and the next open rebuilds it.
+    fn guarded<T>(&self, step: impl FnOnce(&sled::Db) -> Result<T, Error>) -> Result<Option<T>, Error> {
+        let Some(db) = &self.engine else { return Ok(None) };
+        if self.bad.load(Ordering::Acquire) {
+            return Err(Error::Index("it failed before".into()));
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| step(db)))
+            .unwrap_or_else(|_| Err(Error::Index("the engine panicked".into())));
+        if let Err(e) = &outcome {
+            if !self.bad.swap(true, Ordering::AcqRel) {
+                log::error!("{e}");
+            }
+        }
+        outcome.map(Some)
+    }
+
+    /// True when the index failed and must be rebuilt.
+    pub fn is_bad(&self) -> bool {
+        self.bad.load(Ordering::Acquire)
+    }
+
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let overlay = self.read();
+        if let Some(found) = overlay.active.get(key) {
+            return Ok(found.clone());
+        }
+        if let Some(found) = overlay.frozen.as_ref().and_then(|f| f.get(key)) {
+            return Ok(found.clone());
+        }
+        let stored = self.guarded(|db| {
+            let stored = db.get(key).map_err(|e| Error::Index(e.to_string()))?;
+            stored.map(|v| unwrap_value(key, &v)).transpose()
+        })?;
+        Ok(stored.flatten())
+    }
+
+    /// Up to `limit` keys from `from` (included) to `end` (excluded), ascending.
+    pub fn range(&self, from: &[u8], end: &[u8], limit: usize) -> Result<Pairs, Error> {
+        let overlay = self.read();
+        self.merged(Some(&overlay.active), overlay.frozen.as_deref(), from, end, limit)
+    }
+
+    /// Merges up to three sources; the earlier one wins.
+    fn merged(
+        &self,
+        first: Option<&Map>,
+        second: Option<&Map>,
+        from: &[u8],
+        end: &[u8],
+        limit: usize,
+    ) -> Result<Pairs, Error> {
+        if from >= end {
+            return Ok(Vec::new());
+        }
+        let bounds = (Bound::Included(from), Bound::Excluded(end));
+        let mut maps: Vec<_> =
+            [first, second].into_iter().flatten().map(|m| m.range::<[u8], _>(bounds).peekable()).collect();
+        let pairs = self.guarded(|db| {
+            let mut base = db.range(from..end);
+            let mut ahead = next_pair(&mut base)?;
+            let mut out: Pairs = Vec::new();
+            while out.len() < limit {
+                let lowest = maps
+                    .iter_mut()
+                    .filter_map(|m| m.peek().map(|(k, _)| k.as_slice()))
+                    .chain(ahead.as_ref().map(|(k, _)| k.as_slice()))
+                    .min()
+                    .map(<[u8]>::to_vec);
+                let Some(key) = lowest else { break };
+                let mut value: Option<Option<Vec<u8>>> = None;
+                for map in &mut maps {
+                    if let Some((_, v)) = map.next_if(|(k, _)| **k == key) {
+                        value.get_or_insert_with(|| v.clone());
+                    }
+                }
+                if let Some((_, v)) = ahead.take_if(|(k, _)| *k == key) {
+                    value.get_or_insert(Some(v));
+                    ahead = next_pair(&mut base)?;
+                }
+                out.extend(value.flatten().map(|v| (key, v)));
+            }
+            Ok(out)
+        })?;
+        match pairs {
+            Some(pairs) => Ok(pairs),
+            // In memory alone there is one map, and nothing removed is kept in it.
+            None => Ok(first
+                .or(second)
+                .into_iter()
+                .flat_map(|m| m.range::<[u8], _>(bounds))
+                .filter_map(|(k, v)| v.as_ref().map(|v| (k.clone(), v.clone())))
+                .take(limit)
+                .collect()),
+        }
+    }
+
+    /// Sets and removes keys. In memory: the engine sees them at the next checkpoint.
+    pub fn put(&self, batch: Batch) {
+        let mut overlay = self.write();
+        for (key, value) in batch {
+            if value.is_none() && self.engine.is_none() {
+                overlay.active.remove(&key);
+            } else {
+                overlay.active.insert(key, value);
+            }
+        }
+    }
+
+    /// True when so much waits in memory that a checkpoint is due.
+    pub fn is_full(&self) -> bool {
+        self.engine.is_some() && self.read().active.len() > OVERLAY_KEYS_MAX
+    }
+
+    /// Keys that wait for a checkpoint.
+    pub fn waiting(&self) -> usize {
+        if self.engine.is_some() { self.read().active.len() } else { 0 }
+    }
+
+    /// Fixes the state of now. The caller holds its own lock against changes while it calls.
+    ///
+    /// # Blocking
+    /// Until a checkpoint under way ends.
+    pub fn freeze(&self) -> Frozen<'_> {
+        let one = self.flushing.lock().unwrap_or_else(|e| e.into_inner());
+        let mut overlay = self.write();
+        let map = match (&self.engine, &overlay.frozen) {
+            // Without an engine the map stays where it is: it is the index.
+            (None, _) => Arc::new(overlay.active.clone()),
+            (Some(_), None) => {
+                let map = Arc::new(std::mem::take(&mut overlay.active));
+                overlay.frozen = Some(map.clone());
+                map
+            }
+            (Some(_), Some(left)) => {
+                // A checkpoint that failed left its keys: they go with those of now.
+                let mut all = (**left).clone();
+                all.append(&mut std::mem::take(&mut overlay.active));
+                let map = Arc::new(all);
+                overlay.frozen = Some(map.clone());
+                map
+            }
+        };
+        Frozen { index: self, map, _one: one }
+    }
+}
+
+impl Frozen<'_> {
+    /// As `Index::range`, of the frozen state.
+    pub fn range(&self, from: &[u8], end: &[u8], limit: usize) -> Result<Pairs, Error> {
+        self.index.merged(None, Some(&self.map), from, end, limit)
+    }
+
+    /// Writes the frozen keys to the engine, then `position`, and flushes: a crash in between leaves an older position
+    /// with some newer keys, which replaying the log from there sets right.
+    ///
+    /// # Durability
+    /// On disk at return, as far as sled keeps its word; nothing depends on it.
+    pub fn write_out(self, position: (Vec<u8>, Vec<u8>)) -> Result<(), Error> {
+        self.index.guarded(|db| {
+            let fail = |e: sled::Error| Error::Index(e.to_string());
+            let mut batch = sled::Batch::default();
+            let mut count = 0;
+            for (key, value) in self.map.iter() {
+                match value {
+                    Some(value) => batch.insert(key.as_slice(), stored(key, value)),
+                    None => batch.remove(key.as_slice()),
+                }
+                count += 1;
+                if count == KEYS_PER_BATCH {
+                    db.apply_batch(std::mem::take(&mut batch)).map_err(fail)?;
+                    count = 0;
+                }
+            }
+            db.apply_batch(batch).map_err(fail)?;
+            db.flush().map_err(fail)?;
+            db.insert(position.0.as_slice(), stored(&position.0, &position.1)).map_err(fail)?;
+            db.flush().map_err(fail)?;
+            Ok(())
+        })?;
+        if self.index.engine.is_some() {
+            self.index.write().frozen = None;
+        }
+        Ok(())
+    }
+}
+
+fn stored(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut out = check(key, value).to_vec();
+    out.extend_from_slice(value);
+    out
+}
+
+/// The next pair of sled's iterator, which must not be used past an error.
+fn next_pair(iter: &mut sled::Iter) -> Result<Option<(Vec<u8>, Vec<u8>)>, Error> {
+    match iter.next() {
+        None => Ok(None),
+        Some(Err(e)) => Err(Error::Index(e.to_string())),
+        Some(Ok((key, value))) => {
+            let value = unwrap_value(&key, &value)?;
+            Ok(Some((key.to_vec(), value)))
+        }
+    }
+}
+
+/// Opens sled on a thread of its own, since it may panic or hang on damaged files.
+fn open_within(dir: PathBuf, limit: Duration) -> Result<sled::Db, String> {
+    let (tx, rx) = mpsc::channel();
+    let open = move || {
+        let opened = catch_unwind(|| {
+            sled::Config::new()
+                .path(&dir)
+                .cache_capacity(CACHE_BYTES)
+                .flush_every_ms(None)
+                .use_compression(false)
+                .open()
+        });
+        let opened = match opened {
+            Ok(Ok(db)) => Ok(db),
+            Ok(Err(e)) => Err(e.to_string()),
+            Err(_) => Err("the engine panicked".to_string()),
+        };
+        // The receiver is gone when the limit has passed: then the database is closed again.
+        let _ = tx.send(opened);
+    };
+    std::thread::Builder::new().name("index-open".into()).spawn(open).map_err(|e| e.to_string())?;
+    rx.recv_timeout(limit).unwrap_or_else(|_| Err(format!("not open after {} s", limit.as_secs())))
+}
+
+/// Renames `index/` to the next free `index.bad-<n>` and deletes the oldest beyond those kept.
+pub(crate) fn set_aside(disk: &dyn Disk) -> Result<(), Error> {
+    let fail = || Error::io("set the failed index aside");
+    let mut old: Vec<u64> = disk
+        .list("")
+        .map_err(fail())?
+        .iter()
+        .filter_map(|n| n.strip_prefix("index.bad-").and_then(|n| n.parse().ok()))
+        .collect();
+    old.sort();
+    let next = old.last().map_or(1, |n| n + 1);
+    disk.rename(INDEX_DIR, &format!("index.bad-{next}")).map_err(fail())?;
+    let excess = (old.len() + 1).saturating_sub(BAD_KEPT);
+    for n in old.into_iter().take(excess) {
+        disk.remove_dir_all(&format!("index.bad-{n}")).map_err(fail())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! The index as keys and values, and what each metadata operation does to them.
+//!
+//! ```text
+//! key                              value
+//! 'C' parent cookie                name                readdir in the order of creation
+//! 'D' parent name                  dentry
+//! 'E' inode file-offset            extent
+//! 'I' inode                        inode
+//! 'O' inode                        (empty)             unlinked while open
+//! 'S' name                         state: "position"
+//! 'X' inode name                   value of an extended attribute
+//! ```
+//! Numbers in keys are big-endian, so that keys of one inode are neighbours in the order of their offsets.
+
+use super::error::Error;
+use super::index::Index;
+use crate::base::{ByteRange, Ino, SEGMENT_BYTES_MAX};
+use crate::format::{
+    Extent, Malformed, MetaOp, decode_dentry, decode_extent, decode_inode, encode_dentry, encode_extent, encode_inode,
+};
+
+pub(crate) const INODE: u8 = b'I';
+pub(crate) const DENTRY: u8 = b'D';
+pub(crate) const COOKIE: u8 = b'C';
+pub(crate) const EXTENT: u8 = b'E';
+pub(crate) const ORPHAN: u8 = b'O';
+pub(crate) const XATTR: u8 = b'X';
+
+/// Where the index stands in the log.
+pub(crate) const POSITION: &[u8] = b"Sposition";
+
+/// Extents or keys removed per look-up, so that memory stays bounded whatever the size of a file.
+const KEYS_PER_STEP: usize = 4096;
+
+pub(crate) fn by_number(tag: u8, n: u64) -> Vec<u8> {
+    let mut key = vec![tag];
+    key.extend_from_slice(&n.to_be_bytes());
+    key
+}
+
+pub(crate) fn by_two(tag: u8, a: u64, b: u64) -> Vec<u8> {
+    let mut key = by_number(tag, a);
+    key.extend_from_slice(&b.to_be_bytes());
+    key
+}
+
+pub(crate) fn by_name(tag: u8, a: u64, name: &[u8]) -> Vec<u8> {
+    let mut key = by_number(tag, a);
+    key.extend_from_slice(name);
+    key
+}
+
+/// First key after all that start with `tag` and `n`.
+pub(crate) fn after_number(tag: u8, n: u64) -> Vec<u8> {
+    match n.checked_add(1) {
+        Some(next) => by_number(tag, next),
+        None => vec![tag + 1],
+    }
+}
+
+/// A number at the end of a key.
+pub(crate) fn last_number(key: &[u8]) -> Result<u64, Error> {
+    key.last_chunk::<8>().map(|n| u64::from_be_bytes(*n)).ok_or_else(|| Error::Index("short key".into()))
+}
+
+pub(crate) fn bad(e: Malformed) -> Error {
+    Error::Index(e.to_string())
+}
+
+/// Keys to set, or to remove where the value is `None`. Later ones win.
+pub(crate) type Batch = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+/// Numbers that follow from operations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Highest {
+    pub ino: u64,
+    pub serial: u64,
+    /// Inodes added less inodes removed.
+    pub inodes: i64,
+}
+
+impl Highest {
+    fn see(&mut self, op: &MetaOp) {
+        match op {
+            MetaOp::PutInode(rec) => {
+                self.ino = self.ino.max(rec.ino.0);
+                self.serial = self.serial.max(rec.staging.map_or(0, |s| s.epoch));
+            }
+            MetaOp::PutDentry { dentry, .. } => self.serial = self.serial.max(dentry.cookie),
+            MetaOp::RemoveInode(_)
+            | MetaOp::RemoveDentry { .. }
+            | MetaOp::PutExtent { .. }
+            | MetaOp::RemoveExtents { .. }
+            | MetaOp::PutXattr { .. }
+            | MetaOp::RemoveXattr { .. } => {}
+        }
+    }
+}
+
+/// Extents that meet `range`, ascending, at most `limit`.
+pub(crate) fn extents(index: &Index, ino: Ino, range: ByteRange, limit: usize) -> Result<Vec<Extent>, Error> {
+    let mut out = Vec::new();
+    // No extent is longer than a segment, so one that reaches into the range starts at most that far before it.
+    let mut from = by_two(EXTENT, ino.0, range.start.saturating_sub(u64::from(SEGMENT_BYTES_MAX)));
+    let end = by_two(EXTENT, ino.0, range.end);
+    loop {
+        let page = index.range(&from, &end, limit.saturating_add(16).min(KEYS_PER_STEP))?;
+        let Some((last, _)) = page.last() else { return Ok(out) };
+        from = last.clone();
+        from.push(0);
+        for (_, value) in page {
+            let e = decode_extent(&value).map_err(bad)?;
+            if !ByteRange::at(e.file_offset, u64::from(e.len)).intersect(&range).is_empty() {
+                out.push(e);
+                if out.len() >= limit {
+                    return Ok(out);
+                }
+            }
+        }
+    }
+}
+
+/// Applies operations to the index, one after the other: each sees what the ones before it did.
+pub(crate) fn apply(index: &Index, ops: &[MetaOp], highest: &mut Highest) -> Result<(), Error> {
+    for op in ops {
+        highest.see(op);
+        let mut batch = Batch::new();
+        match op {
+            MetaOp::PutInode(rec) => {
+                let key = by_number(INODE, rec.ino.0);
+                if index.get(&key)?.is_none() {
+                    highest.inodes += 1;
+                }
+                batch.push((key, Some(encode_inode(rec))));
+                batch.push((by_number(ORPHAN, rec.ino.0), (rec.nlink == 0).then(Vec::new)));
+            }
+            MetaOp::RemoveInode(ino) => {
+                let key = by_number(INODE, ino.0);
+                if index.get(&key)?.is_some() {
+                    highest.inodes -= 1;
+                }
+                batch.push((key, None));
+                batch.push((by_number(ORPHAN, ino.0), None));
+                for tag in [EXTENT, XATTR] {
+                    remove_all(index, by_number(tag, ino.0), after_number(tag, ino.0))?;
+                }
+            }
+            MetaOp::PutDentry { parent, name, dentry } => {
+                remove_cookie(index, *parent, name, &mut batch)?;
+                batch.push((by_name(DENTRY, parent.0, name), Some(encode_dentry(dentry))));
+                batch.push((by_two(COOKIE, parent.0, dentry.cookie), Some(name.clone())));
+            }
+            MetaOp::RemoveDentry { parent, name } => {
+                remove_cookie(index, *parent, name, &mut batch)?;
+                batch.push((by_name(DENTRY, parent.0, name), None));
+            }
+            MetaOp::PutExtent { ino, extent } => {
+                cut(index, *ino, ByteRange::at(extent.file_offset, u64::from(extent.len)))?;
+                batch.push((by_two(EXTENT, ino.0, extent.file_offset), Some(encode_extent(extent))));
+            }
+            MetaOp::RemoveExtents { ino, start, end } => cut(index, *ino, ByteRange { start: *start, end: *end })?,
+            MetaOp::PutXattr { ino, name, value } => {
+                batch.push((by_name(XATTR, ino.0, name), Some(value.clone())));
+            }
+            MetaOp::RemoveXattr { ino, name } => batch.push((by_name(XATTR, ino.0, name), None)),
+        }
+        index.put(batch);
+    }
+    Ok(())
+}
+
+fn remove_cookie(index: &Index, parent: Ino, name: &[u8], batch: &mut Batch) -> Result<(), Error> {
+    if let Some(old) = index.get(&by_name(DENTRY, parent.0, name))? {
+        let old = decode_dentry(&old).map_err(bad)?;
+        batch.push((by_two(COOKIE, parent.0, old.cookie), None));
+    }
+    Ok(())
+}
+
+fn remove_all(index: &Index, mut from: Vec<u8>, end: Vec<u8>) -> Result<(), Error> {
+    loop {
+        let page = index.range(&from, &end, KEYS_PER_STEP)?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        from = last.clone();
+        from.push(0);
+        index.put(page.into_iter().map(|(key, _)| (key, None)).collect());
+    }
+}
+
+/// Ends what extents say of `range`; those across a border are cut.
+fn cut(index: &Index, ino: Ino, range: ByteRange) -> Result<(), Error> {
+    loop {
+        let page = extents(index, ino, range, KEYS_PER_STEP)?;
+        let mut batch = Batch::new();
+        for e in &page {
+            let whole = ByteRange::at(e.file_offset, u64::from(e.len));
+            batch.push((by_two(EXTENT, ino.0, e.file_offset), None));
+            if whole.start < range.start {
+                let left = Extent { len: (range.start - whole.start) as u32, ..*e };
+                batch.push((by_two(EXTENT, ino.0, left.file_offset), Some(encode_extent(&left))));
+            }
+            if whole.end > range.end {
+                let skip = (range.end - whole.start) as u32;
+                let right =
+                    Extent { file_offset: range.end, len: e.len - skip, segment_offset: e.segment_offset + skip, ..*e };
+                batch.push((by_two(EXTENT, ino.0, right.file_offset), Some(encode_extent(&right))));
+            }
+        }
+        let more = page.len() >= KEYS_PER_STEP;
+        index.put(batch);
+        if !more {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads an inode's value.
+pub(crate) fn inode_value(value: &[u8]) -> Result<crate::format::InodeRecord, Error> {
+    decode_inode(value).map_err(bad)
+}
