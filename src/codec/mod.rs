@@ -1,9 +1,28 @@
 //! One segment: classify, choose, encode, verify, decode.
+//!
+//! Must not know: files, packs, the index. Decoded bytes are returned only when their hash is right; encoded bytes only
+//! when they were decoded and compared.
+
+mod classify;
+mod rate;
 
 use std::fmt;
+use std::time::Instant;
 
-use crate::base::{Class, MethodId};
+use crate::base::{Class, MethodId, SEGMENT_BYTES_MAX, plain_hash};
 use crate::format::Coding;
+use crate::models::{self, MODELS, Model};
+use crate::telemetry;
+
+pub use classify::{classify, segment_bytes};
+pub use rate::predicted_decode_ms;
+
+/// Bytes tried before a segment is called incompressible.
+const PROBE_BYTES: usize = 4 << 10;
+/// Places in the segment where they are taken.
+const PROBES: usize = 4;
+/// A probe that zstd's fastest level does not shrink below this share (1/1000) counts against coding.
+const PROBE_SHARE: usize = 985;
 
 /// What bounds the choice of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,28 +71,96 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Tells the kind of data from its first bytes (pass up to 64 KiB, or a whole small file).
-pub fn classify(_sample: &[u8]) -> Class {
-    todo!()
-}
-
-/// Plain bytes per segment of a class: a power of two from 64 KiB to 1 MiB.
-pub fn segment_bytes(_class: Class) -> u32 {
-    todo!()
+/// True when samples of the data do not shrink even a little: then no model is tried, and the cost is that of a glance.
+fn looks_incompressible(raw: &[u8]) -> bool {
+    if raw.len() < PROBE_BYTES {
+        return false;
+    }
+    let stride = (raw.len() - PROBE_BYTES) / (PROBES - 1).max(1);
+    (0..PROBES).all(|n| {
+        let Some(probe) = raw.get(n * stride..n * stride + PROBE_BYTES) else { return true };
+        match zstd::bulk::compress(probe, 1) {
+            Ok(c) => c.len() * 1000 > probe.len() * PROBE_SHARE,
+            Err(_) => false,
+        }
+    })
 }
 
 /// Codes `raw` (1 to `SEGMENT_BYTES_MAX` bytes) by the smallest method within the policy, and proves that it decodes.
 /// Never larger than `raw` itself: raw storage is always legal.
-pub fn encode(_raw: &[u8], _class: Class, _policy: &Policy) -> Result<Encoded, Error> {
-    todo!()
+pub fn encode(raw: &[u8], class: Class, policy: &Policy) -> Result<Encoded, Error> {
+    if raw.is_empty() || raw.len() > SEGMENT_BYTES_MAX as usize {
+        return Err(Error::BadLength { len: raw.len() as u64 });
+    }
+    let started = Instant::now();
+    let mut best: Option<(MethodId, Vec<u8>)> = None;
+    if class == Class::Incompressible || looks_incompressible(raw) {
+        telemetry::EARLY_ABORTS.add(1);
+    } else {
+        for model in MODELS {
+            let id = model.id();
+            let wanted = policy.only.is_none_or(|only| only == id);
+            if id == MethodId::Raw || !wanted || predicted_decode_ms(id, raw.len() as u32) > policy.decode_ms_max {
+                continue;
+            }
+            if let Ok(payload) = model.encode(raw, class) {
+                if best.as_ref().is_none_or(|(_, b)| payload.len() < b.len()) {
+                    best = Some((id, payload));
+                }
+            }
+        }
+    }
+    // Decode what was chosen, and what it falls back to, until one proves itself.
+    let chosen = best.filter(|(id, payload)| {
+        let model = models::model(*id);
+        let proven = decode_timed(model, payload, raw.len(), model.revision()).is_ok_and(|plain| plain == raw);
+        if !proven {
+            log::error!("method {} did not give back the bytes of a segment; it is stored raw", id.name());
+        }
+        proven
+    });
+    let (id, payload) = chosen.unwrap_or_else(|| (MethodId::Raw, raw.to_vec()));
+    telemetry::ENCODED_BYTES.add(raw.len() as u64);
+    telemetry::ENCODE_US.add(started.elapsed().as_micros() as u64);
+    let coding = Coding {
+        method: id as u16,
+        revision: models::model(id).revision(),
+        profile: 0,
+        class,
+        raw_len: raw.len() as u32,
+        model: [0; 16],
+        plain_hash: plain_hash(raw),
+    };
+    Ok(Encoded { coding, payload })
+}
+
+fn decode_timed(model: &dyn Model, payload: &[u8], raw_len: usize, revision: u16) -> Result<Vec<u8>, models::Error> {
+    let started = Instant::now();
+    let plain = model.decode(payload, raw_len, revision)?;
+    let elapsed = started.elapsed();
+    rate::learn(model.id(), plain.len() as u64, elapsed);
+    telemetry::DECODED_BYTES.add(plain.len() as u64);
+    telemetry::DECODE_US.add(elapsed.as_micros() as u64);
+    Ok(plain)
 }
 
 /// Decodes a payload and checks it against the plain hash. Never returns bytes that fail the check, never panics.
-pub fn decode(_coding: &Coding, _payload: &[u8]) -> Result<Vec<u8>, Error> {
-    todo!()
-}
-
-/// Milliseconds that decoding `raw_len` bytes of `method` takes on this machine: a measured rate, refined as decodes happen.
-pub fn predicted_decode_ms(_method: MethodId, _raw_len: u32) -> u32 {
-    todo!()
+pub fn decode(coding: &Coding, payload: &[u8]) -> Result<Vec<u8>, Error> {
+    if coding.raw_len == 0 || coding.raw_len > SEGMENT_BYTES_MAX {
+        return Err(Error::BadLength { len: u64::from(coding.raw_len) });
+    }
+    let unknown = Error::UnknownMethod { method: coding.method, revision: coding.revision };
+    let Some(id) = MethodId::from_u16(coding.method) else { return Err(unknown) };
+    if coding.profile != 0 || coding.model != [0; 16] {
+        return Err(Error::Corrupt { what: "it names a numeric profile or a model that this build does not have" });
+    }
+    let plain =
+        decode_timed(models::model(id), payload, coding.raw_len as usize, coding.revision).map_err(|e| match e {
+            models::Error::Corrupt(what) => Error::Corrupt { what },
+            models::Error::UnknownRevision(_) => unknown,
+        })?;
+    if plain_hash(&plain) != coding.plain_hash {
+        return Err(Error::Corrupt { what: "the decoded bytes fail their hash" });
+    }
+    Ok(plain)
 }

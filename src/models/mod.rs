@@ -1,1 +1,93 @@
-//! (room being built)
+//! Predictors and coders, one folder each, behind one trait.
+//!
+//! Must not know: segments' headers, packs, files, threads. A model turns plain bytes into a payload and back.
+//!
+//! # Invariants
+//! 1. Encoder and decoder step a predictor through the same function, in the same order, on integers alone: the same
+//!    payload decodes to the same bytes on every machine.
+//! 2. A decoder is given any bytes. It gives back exactly `raw_len` bytes or an error; it never panics, and its work and
+//!    memory are bounded by `raw_len`.
+//! 3. `revision` is raised whenever the bytes that a model writes change; older revisions keep decoding.
+
+mod cm;
+mod raw;
+mod zstd;
+
+use std::fmt;
+
+use crate::base::{Class, MethodId};
+
+/// Why a model does not code a segment. Not an error: the segment is coded otherwise. Numbers are counted and never reused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum Declined {
+    /// The payload would not be smaller than the plain bytes.
+    DoesNotShrink = 1,
+    /// The model's library failed.
+    Failed = 2,
+}
+
+/// A payload that does not decode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// Not what the model writes.
+    Corrupt(&'static str),
+    /// Written by a revision this build does not know.
+    UnknownRevision(u16),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Corrupt(what) => f.write_str(what),
+            Error::UnknownRevision(r) => write!(f, "revision {r} of the method is not known to this build"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// A way to code whole segments. Called once per segment.
+pub trait Model: Sync {
+    /// Its number on disk.
+    fn id(&self) -> MethodId;
+
+    /// Revision of the bytes it writes.
+    fn revision(&self) -> u16;
+
+    /// Memory that one encode or decode takes besides its input and output, bytes.
+    fn memory_bytes(&self) -> u64;
+
+    /// Plain bytes per millisecond that one core decodes, before anything was measured on this machine.
+    fn decode_rate_guess(&self) -> u64;
+
+    /// Codes a segment of at least one byte.
+    ///
+    /// # Errors
+    /// `Declined` when the payload would not be smaller than `raw`; nothing is lost but time.
+    fn encode(&self, raw: &[u8], class: Class) -> Result<Vec<u8>, Declined>;
+
+    /// Gives back the `raw_len` plain bytes of a payload.
+    fn decode(&self, payload: &[u8], raw_len: usize, revision: u16) -> Result<Vec<u8>, Error>;
+}
+
+/// Predicts one bit after the other. Called once per symbol, so never through dyn.
+pub trait Predictor {
+    /// Probability that the next bit is 1, in 1/65536, 1 to 65535.
+    fn predict(&mut self) -> u16;
+
+    /// Takes the bit that came, and moves on.
+    fn observe(&mut self, bit: u8);
+}
+
+/// Every model of this build, in the order of their numbers.
+pub static MODELS: [&dyn Model; 3] = [&raw::Raw, &zstd::Zstd, &cm::Cm];
+
+/// The model of a method.
+pub fn model(id: MethodId) -> &'static dyn Model {
+    match id {
+        MethodId::Raw => &raw::Raw,
+        MethodId::Zstd => &zstd::Zstd,
+        MethodId::Cm => &cm::Cm,
+    }
+}

@@ -1,0 +1,156 @@
+//! Ratio and speed of the codec on files, beside other compressors in the same run.
+//!
+//! `cargo bench --bench codec -- FILE...` (without files: the cuts in tests/data). For each file: bytes in independent
+//! segments with 100 bytes for each header, bits per byte, MB/s of one core for coding (without verification) and
+//! decoding; then `xz -9e`, `zstd -19` and `zpaq -m5` of the whole file where they are installed, with their user time.
+//! Set `BENCH_PEERS=0` to leave the others out.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::process::{Command, Stdio};
+
+use tersefs::base::{Class, MethodId};
+use tersefs::codec;
+use tersefs::models;
+
+/// Estimate of the record around a payload, bytes.
+const HEADER_BYTES: usize = 100;
+
+/// User and system seconds of this process.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    stat.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
+}
+
+struct Row {
+    bytes: usize,
+    encode_s: f64,
+    decode_s: f64,
+    methods: BTreeMap<&'static str, usize>,
+}
+
+fn ours(data: &[u8], class: Class, only: Option<MethodId>) -> Row {
+    let mut row = Row { bytes: 0, encode_s: 0.0, decode_s: 0.0, methods: BTreeMap::new() };
+    for raw in data.chunks(codec::segment_bytes(class) as usize) {
+        let started = cpu_seconds();
+        let mut best: Option<(MethodId, Vec<u8>)> = None;
+        for id in [MethodId::Cm, MethodId::Zstd] {
+            if only.is_none_or(|o| o == id) {
+                if let Ok(p) = models::model(id).encode(raw, class) {
+                    if best.as_ref().is_none_or(|(_, b)| p.len() < b.len()) {
+                        best = Some((id, p));
+                    }
+                }
+            }
+        }
+        row.encode_s += cpu_seconds() - started;
+        let (id, payload) = best.unwrap_or((MethodId::Raw, raw.to_vec()));
+        let started = cpu_seconds();
+        let model = models::model(id);
+        let plain = model.decode(&payload, raw.len(), model.revision()).expect("decodes");
+        row.decode_s += cpu_seconds() - started;
+        assert!(plain == raw, "exact");
+        row.bytes += payload.len() + HEADER_BYTES;
+        *row.methods.entry(id.name()).or_default() += 1;
+    }
+    row
+}
+
+/// Bytes that a command writes to its standard output, and its user seconds.
+fn peer(command: &str, file: &str) -> Option<(usize, f64)> {
+    let script = format!("{command} < '{file}'; times 1>&2");
+    let mut child =
+        Command::new("bash").args(["-c", &script]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().ok()?;
+    let mut out = Vec::new();
+    child.stdout.take()?.read_to_end(&mut out).ok()?;
+    let mut times = String::new();
+    child.stderr.take()?.read_to_string(&mut times).ok()?;
+    child.wait().ok()?;
+    let user = times.lines().last()?.split_whitespace().next()?.to_string();
+    let (m, s) = user.trim_end_matches('s').split_once('m')?;
+    (!out.is_empty()).then_some((out.len(), m.parse::<f64>().ok()? * 60.0 + s.parse::<f64>().ok()?))
+}
+
+/// zpaq -m5 of the whole file: archive bytes, user seconds of coding and of decoding.
+fn zpaq(file: &str) -> Option<(usize, f64, f64)> {
+    let dir = std::env::temp_dir().join(format!("bench-zpaq-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).ok()?;
+    let archive = dir.join("a.zpaq");
+    let _ = std::fs::remove_file(&archive);
+    let a = archive.to_str()?;
+    let add = peer(&format!("zpaq a '{a}' '{file}' -m5 -t1 2>/dev/null; echo"), "/dev/null")?;
+    let size = std::fs::metadata(&archive).ok()?.len() as usize;
+    let out = dir.join("out");
+    let get = peer(&format!("zpaq x '{a}' -to '{}' -t1 -force 2>/dev/null; echo", out.to_str()?), "/dev/null")?;
+    let _ = std::fs::remove_dir_all(&dir);
+    Some((size, add.1, get.1))
+}
+
+fn main() {
+    let mut files: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    if files.is_empty() {
+        let cuts = std::fs::read_dir("tests/data").expect("tests/data");
+        files =
+            cuts.flatten().map(|e| e.path().to_string_lossy().into_owned()).filter(|p| !p.ends_with(".md")).collect();
+        files.sort();
+    }
+    let peers = std::env::var("BENCH_PEERS").map_or(true, |v| v != "0");
+    let only = std::env::var("BENCH_METHOD").ok().and_then(|m| MethodId::ALL.into_iter().find(|i| i.name() == m));
+    println!(
+        "{:<14} {:>9} {:>8} {:>9} {:>6} {:>7} {:>7} | {:>9} {:>9} {:>9} {:>7} {:>7} | {:>6} {:>6} {:>6}",
+        "file",
+        "bytes",
+        "class",
+        "ours",
+        "bpb",
+        "enc",
+        "dec",
+        "xz -9e",
+        "zstd -19",
+        "zpaq -m5",
+        "z enc",
+        "z dec",
+        "/xz",
+        "/zpaq",
+        "x zpaq"
+    );
+    for file in files {
+        let Ok(data) = std::fs::read(&file) else {
+            eprintln!("cannot read {file}");
+            continue;
+        };
+        let class = codec::classify(data.get(..64 << 10).unwrap_or(&data));
+        let row = ours(&data, class, only);
+        let mb = data.len() as f64 / 1e6;
+        let name = file.rsplit('/').next().unwrap_or(&file);
+        print!(
+            "{:<14} {:>9} {:>8} {:>9} {:>6.3} {:>7.2} {:>7.2} | ",
+            name,
+            data.len(),
+            class.name().get(..8).unwrap_or(class.name()),
+            row.bytes,
+            row.bytes as f64 * 8.0 / data.len() as f64,
+            mb / row.encode_s,
+            mb / row.decode_s
+        );
+        if peers {
+            let xz = peer("xz -9e -c", &file);
+            let zstd = peer("zstd -19 -c 2>/dev/null", &file);
+            let zpaq = zpaq(&file);
+            let size = |v: Option<usize>| v.map_or("-".to_string(), |n| n.to_string());
+            print!("{:>9} {:>9} {:>9} ", size(xz.map(|x| x.0)), size(zstd.map(|x| x.0)), size(zpaq.map(|z| z.0)));
+            if let (Some(xz), Some((z, enc, dec))) = (xz, zpaq) {
+                print!("{:>7.3} {:>7.3} | ", mb / enc, mb / dec);
+                print!(
+                    "{:>6.3} {:>6.3} {:>6.1}",
+                    row.bytes as f64 / xz.0 as f64,
+                    row.bytes as f64 / z as f64,
+                    dec / row.decode_s
+                );
+            }
+        }
+        println!();
+    }
+    let (_, peak) = tersefs::host::memory();
+    println!("peak memory {} MiB", peak >> 20);
+}
