@@ -1,1 +1,124 @@
-//! (room being built)
+//! Tasks that decide when: the compressor, the flush and checkpoint timers, the control socket.
+//!
+//! Must not know: how anything is done. Tokio waits here; everything that computes or touches the disk runs on the
+//! worker pool or on tokio's threads for blocking calls.
+//!
+//! # Limits
+//! Segments in the hands of coders, connections and lengths of requests are bounded by the constants of each file.
+//! Nothing is polled faster than every `IDLE_PAUSE` when there is nothing to do.
+
+mod compressor;
+mod control;
+pub mod protocol;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::volume::Volume;
+use crate::workers::Workers;
+use compressor::Compressor;
+
+/// Changes are made durable this often.
+const FLUSH_EVERY: Duration = Duration::from_secs(3);
+/// The index is brought up to date this often.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+/// Tasks of a volume that is closing are given this long.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Ends the mount. Called from any thread; true means at once, even if files are open.
+pub type Unmount = Arc<dyn Fn(bool) -> io::Result<()> + Send + Sync>;
+
+/// What runs beside a mounted volume.
+pub struct Background {
+    runtime: Runtime,
+    stop: watch::Sender<bool>,
+}
+
+impl Background {
+    /// Starts everything. `socket` is where commands are taken; with `coding` false nothing is coded but on demand.
+    pub fn start(
+        volume: Arc<Volume>,
+        workers: Arc<Workers>,
+        socket: &Path,
+        coding: bool,
+        unmount: Unmount,
+    ) -> io::Result<Background> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .max_blocking_threads(16)
+            .thread_name("background")
+            .enable_all()
+            .build()?;
+        let (stop, stopped) = watch::channel(false);
+        let compressor = Arc::new(Compressor::new(volume.clone(), workers, coding));
+        runtime.spawn(compressor.clone().run(stopped.clone()));
+        runtime.spawn(every(FLUSH_EVERY, stopped.clone(), volume.clone(), |v| {
+            if let Err(e) = v.flush() {
+                log::warn!("changes are not on disk yet: {e}");
+            }
+        }));
+        runtime.spawn(every(CHECKPOINT_EVERY, stopped.clone(), volume.clone(), |v| {
+            if let Err(e) = v.checkpoint() {
+                log::warn!("checkpoint: {e}");
+            }
+        }));
+        runtime.spawn(signals(stopped.clone(), unmount.clone()));
+        let listener = {
+            let _inside = runtime.enter();
+            control::bind(socket)?
+        };
+        runtime.spawn(control::serve(listener, volume, compressor, unmount, stopped));
+        Ok(Background { runtime, stop })
+    }
+
+    /// Ends all tasks. Segments being coded are finished and left out; their bytes stay in staging.
+    ///
+    /// # Blocking
+    /// Until they have ended, at most a minute.
+    pub fn stop(self) {
+        // Nobody listens any more only if all tasks ended already.
+        let _ = self.stop.send(true);
+        self.runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    }
+}
+
+/// Runs a step again and again until the end.
+async fn every(period: Duration, mut stop: watch::Receiver<bool>, volume: Arc<Volume>, step: fn(&Volume)) {
+    loop {
+        tokio::select! {
+            _ = tokio::time::sleep(period) => {}
+            _ = stop.changed() => return,
+        }
+        let volume = volume.clone();
+        if tokio::task::spawn_blocking(move || step(&volume)).await.is_err() {
+            log::error!("a periodic task failed");
+        }
+    }
+}
+
+/// A polite request to end unmounts; files that are still open do not hold it up.
+async fn signals(mut stop: watch::Receiver<bool>, unmount: Unmount) {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        log::warn!("signals are not handled");
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = term.recv() => log::info!("SIGTERM: unmounting"),
+            _ = int.recv() => log::info!("SIGINT: unmounting"),
+            _ = stop.changed() => return,
+        }
+        let unmount = unmount.clone();
+        match tokio::task::spawn_blocking(move || unmount(true)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => log::error!("cannot unmount: {e}"),
+            Err(_) => log::error!("the unmount failed"),
+        }
+    }
+}

@@ -84,6 +84,10 @@ impl Queue {
         all
     }
 
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
     /// Files that failed, with one reason.
     pub fn stuck(&self) -> (u64, Option<String>) {
         let stuck = self.items.values().filter(|i| i.attempts > 0);

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::types::{Error, FileReport, SegmentReport, Status};
+use super::types::{Backlog, Error, FileReport, SegmentReport, Status};
 use super::{Volume, data::stored_share, staging};
 use crate::base::{ByteRange, Class, Ino, MethodId};
 use crate::codec;
@@ -28,6 +28,13 @@ fn method_name(method: u16) -> String {
 }
 
 impl Volume {
+    /// Files that wait for coding, how many of them are stuck, and why one of them is. Costs nothing.
+    pub fn backlog(&self) -> Backlog {
+        let queue = self.queue_lock();
+        let (stuck, reason) = queue.stuck();
+        Backlog { files: queue.len() as u64, stuck, reason }
+    }
+
     /// Counts for `status`. Walks all extents of the index: a second per million segments or so.
     pub fn status(&self) -> Result<Status, Error> {
         let usage = self.store.usage();
@@ -123,7 +130,7 @@ impl Volume {
         for e in extents.iter().take(SEGMENTS_LISTED_MAX) {
             segments.extend(plain(at, e.file_offset));
             at = e.file_offset + u64::from(e.len);
-            let header = self.store.fetch_segment(e.segment).map(|(header, _)| header.coding);
+            let header = self.store.segment_header(e.segment).map(|header| header.coding);
             let predicted = MethodId::from_u16(e.method).map_or(0, |m| codec::predicted_decode_ms(m, e.segment_bytes));
             segments.push(SegmentReport {
                 file_offset: e.file_offset,

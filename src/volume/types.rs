@@ -252,8 +252,17 @@ pub struct CodedSegment {
     pub(crate) outcome: Result<(Encoded, Vec<Owner>), Error>,
 }
 
+/// Files that wait for coding.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Backlog {
+    pub files: u64,
+    /// Files among them that could not be coded, with a reason.
+    pub stuck: u64,
+    pub reason: Option<String>,
+}
+
 /// Counts of a volume.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Status {
     pub uuid: String,
     pub read_only: bool,
@@ -280,7 +289,7 @@ pub struct Status {
 }
 
 /// One segment of a file.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct SegmentReport {
     pub file_offset: u64,
     pub bytes: u64,
@@ -299,7 +308,7 @@ pub struct SegmentReport {
 }
 
 /// Everything `stat` shows of one file.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct FileReport {
     pub ino: u64,
     pub size: u64,

@@ -1,0 +1,165 @@
+//! The compressor: asks the volume what is worth coding, has it coded on the pool, has it committed in batches.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::volume::{CodedSegment, CodingTask, Volume};
+use crate::workers::{Priority, Workers};
+
+/// Segments handed out per thread of the pool.
+const SEGMENTS_PER_THREAD: usize = 4;
+/// Segments that are committed together: each commit syncs twice.
+const BATCH: usize = 32;
+/// A coded segment waits at most this long for others.
+const BATCH_AGE: Duration = Duration::from_secs(1);
+/// Pause when there is nothing to code.
+const IDLE_PAUSE: Duration = Duration::from_millis(500);
+/// Pause when there is nothing to code and somebody waits for the end.
+const DRAIN_PAUSE: Duration = Duration::from_millis(50);
+
+/// State shared with the control socket.
+pub(super) struct Compressor {
+    volume: Arc<Volume>,
+    workers: Arc<Workers>,
+    paused: AtomicBool,
+    /// Callers of `wait`: while there are any, quiet times are not waited for.
+    drainers: AtomicUsize,
+    /// Raised each time nothing is left to code, with nothing under way.
+    settled: AtomicU64,
+    /// Raised each time the next look begins.
+    rounds: AtomicU64,
+    wake: Notify,
+}
+
+/// Asks for draining as long as it lives.
+pub(super) struct Draining<'a>(&'a Compressor);
+
+impl Drop for Draining<'_> {
+    fn drop(&mut self) {
+        self.0.drainers.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Compressor {
+    pub fn new(volume: Arc<Volume>, workers: Arc<Workers>, coding: bool) -> Compressor {
+        Compressor {
+            volume,
+            workers,
+            paused: AtomicBool::new(!coding),
+            drainers: AtomicUsize::new(0),
+            settled: AtomicU64::new(0),
+            rounds: AtomicU64::new(0),
+            wake: Notify::new(),
+        }
+    }
+
+    pub fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+    }
+
+    /// Codes everything that can be coded, without waiting for quiet times, while the guard lives.
+    pub fn drain(&self) -> Draining<'_> {
+        self.drainers.fetch_add(1, Ordering::AcqRel);
+        self.wake.notify_one();
+        Draining(self)
+    }
+
+    /// A look that begins from now on, for `is_settled_since`.
+    pub fn next_round(&self) -> u64 {
+        self.rounds.load(Ordering::Acquire) + 1
+    }
+
+    /// True when a look that began at `round` or later found nothing to code and nothing was under way.
+    pub fn is_settled_since(&self, round: u64) -> bool {
+        self.settled.load(Ordering::Acquire) >= round
+    }
+
+    /// Works until `stop`.
+    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let room = self.workers.threads() * SEGMENTS_PER_THREAD;
+        let (done, mut coded) = mpsc::unbounded_channel::<CodedSegment>();
+        let mut under_way = 0;
+        let mut batch: Vec<CodedSegment> = Vec::new();
+        let mut oldest = Instant::now();
+        while !*stop.borrow() {
+            let draining = self.drainers.load(Ordering::Acquire) > 0;
+            let round = self.rounds.fetch_add(1, Ordering::AcqRel) + 1;
+            let mut planned = 0;
+            if !self.is_paused() && under_way + batch.len() < room.max(BATCH) && under_way < room {
+                let volume = self.volume.clone();
+                let limit = room - under_way;
+                let tasks = tokio::task::spawn_blocking(move || volume.plan_coding(limit, draining)).await;
+                for task in tasks.unwrap_or_default() {
+                    planned += 1;
+                    self.submit(task, &done);
+                }
+                under_way += planned;
+            }
+            if under_way == 0 && batch.is_empty() {
+                self.settled.store(round, Ordering::Release);
+                let pause = if draining { DRAIN_PAUSE } else { IDLE_PAUSE };
+                tokio::select! {
+                    _ = tokio::time::sleep(pause) => {}
+                    _ = self.wake.notified() => {}
+                    _ = stop.changed() => {}
+                }
+                continue;
+            }
+            if under_way > 0 {
+                let patience = if batch.is_empty() { IDLE_PAUSE } else { BATCH_AGE.saturating_sub(oldest.elapsed()) };
+                tokio::select! {
+                    Some(segment) = coded.recv() => {
+                        if batch.is_empty() {
+                            oldest = Instant::now();
+                        }
+                        batch.push(segment);
+                        under_way -= 1;
+                        while let Ok(segment) = coded.try_recv() {
+                            batch.push(segment);
+                            under_way -= 1;
+                        }
+                    }
+                    _ = tokio::time::sleep(patience) => {}
+                    _ = stop.changed() => {}
+                }
+            }
+            let due = batch.len() >= BATCH || oldest.elapsed() >= BATCH_AGE || under_way == 0;
+            if !batch.is_empty() && due {
+                let ready = std::mem::take(&mut batch);
+                let volume = self.volume.clone();
+                match tokio::task::spawn_blocking(move || volume.commit_coded(ready)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(e)) => {
+                        log::error!("coded segments were not committed: {e}");
+                        tokio::time::sleep(IDLE_PAUSE).await;
+                    }
+                    Err(_) => log::error!("the commit of coded segments failed"),
+                }
+            }
+        }
+    }
+
+    /// Hands a task to the pool; a full queue is waited for, on the pool's own account, by coding it right away there.
+    fn submit(&self, task: CodingTask, done: &mpsc::UnboundedSender<CodedSegment>) {
+        let volume = self.volume.clone();
+        let done = done.clone();
+        let job = Box::new(move || {
+            // Nobody listens when the volume is closing: the bytes stay in staging.
+            let _ = done.send(volume.code(task));
+        });
+        if let Err(job) = self.workers.submit(Priority::Background, job) {
+            // The bound of the queue is far above what is handed out; a thread of its own keeps the promise all the same.
+            if std::thread::Builder::new().name("code-extra".into()).spawn(job).is_err() {
+                log::error!("no thread to code a segment; its file is coded after the next mount");
+            }
+        }
+    }
+}

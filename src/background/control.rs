@@ -1,0 +1,166 @@
+//! The control socket: commands of `tersefs status`, `stat`, `wait`, `umount` and others. For the owner of the store only.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+
+use super::Unmount;
+use super::compressor::Compressor;
+use super::protocol::{Request, Response};
+use crate::base::Ino;
+use crate::host;
+use crate::telemetry;
+use crate::volume::Volume;
+
+/// Connections at a time; more wait.
+const CONNECTIONS_MAX: usize = 32;
+/// Longest request, bytes.
+const REQUEST_BYTES_MAX: u64 = 64 << 10;
+/// Progress is told this often.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// Takes the place of a socket that a dead daemon left: the lock of the store says that it is dead.
+pub(super) fn bind(socket: &Path) -> io::Result<UnixListener> {
+    host::remove_socket(socket)?;
+    let listener = UnixListener::bind(socket)?;
+    host::restrict_to_owner(socket)?;
+    Ok(listener)
+}
+
+/// Answers connections until `stop`.
+pub(super) async fn serve(
+    listener: UnixListener,
+    volume: Arc<Volume>,
+    compressor: Arc<Compressor>,
+    unmount: Unmount,
+    mut stop: watch::Receiver<bool>,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(e) => {
+                    log::warn!("control socket: {e}");
+                    tokio::time::sleep(PROGRESS_EVERY).await;
+                    continue;
+                }
+            },
+            _ = stop.changed() => return,
+        };
+        let (volume, compressor, unmount, mut stop) =
+            (volume.clone(), compressor.clone(), unmount.clone(), stop.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            tokio::select! {
+                // A client that went away is no failure of ours.
+                _ = converse(stream, &volume, &compressor, &unmount) => {}
+                _ = stop.changed() => {}
+            }
+        });
+    }
+}
+
+async fn converse(
+    stream: UnixStream,
+    volume: &Arc<Volume>,
+    compressor: &Compressor,
+    unmount: &Unmount,
+) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    loop {
+        let mut line = String::new();
+        if (&mut reader).take(REQUEST_BYTES_MAX).read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        let request = match serde_json::from_str::<Request>(&line) {
+            Ok(request) => request,
+            Err(e) => {
+                let message = format!("not a request: {e}");
+                send(&mut writer, &Response::Error { message }).await?;
+                return Ok(());
+            }
+        };
+        if request == Request::Wait {
+            wait(volume, compressor, &mut writer).await?;
+        }
+        let response = answer(request, volume, compressor, unmount).await;
+        send(&mut writer, &response).await?;
+    }
+}
+
+async fn send(writer: &mut (impl AsyncWriteExt + Unpin), response: &Response) -> io::Result<()> {
+    let mut line = serde_json::to_vec(response)?;
+    line.push(b'\n');
+    writer.write_all(&line).await
+}
+
+/// Tells the progress until nothing is left to code.
+async fn wait(volume: &Volume, compressor: &Compressor, writer: &mut (impl AsyncWriteExt + Unpin)) -> io::Result<()> {
+    let _draining = compressor.drain();
+    let round = compressor.next_round();
+    while !compressor.is_settled_since(round) {
+        let progress = Response::Progress { backlog: volume.backlog(), encoded_bytes: telemetry::ENCODED_BYTES.get() };
+        send(writer, &progress).await?;
+        tokio::time::sleep(PROGRESS_EVERY).await;
+    }
+    Ok(())
+}
+
+/// Runs a step that may touch the disk.
+async fn blocking<T: Send + 'static>(step: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(step)
+        .await
+        .unwrap_or_else(|_| Err("the daemon failed at this; see its log".to_string()))
+}
+
+async fn answer(request: Request, volume: &Arc<Volume>, compressor: &Compressor, unmount: &Unmount) -> Response {
+    let v = volume.clone();
+    let done = match request {
+        Request::Ping | Request::Wait => Ok(()),
+        Request::Status => {
+            return match blocking(move || v.status().map_err(|e| e.to_string())).await {
+                Ok(status) => {
+                    let (memory_bytes, memory_peak_bytes) = host::memory();
+                    Response::Status {
+                        status: Box::new(status),
+                        paused: compressor.is_paused(),
+                        memory_bytes,
+                        memory_peak_bytes,
+                    }
+                }
+                Err(message) => Response::Error { message },
+            };
+        }
+        Request::Stat { ino } => {
+            return match blocking(move || v.report(Ino(ino)).map_err(|e| e.to_string())).await {
+                Ok(report) => Response::Stat { report },
+                Err(message) => Response::Error { message },
+            };
+        }
+        Request::Pause => {
+            compressor.pause(true);
+            Ok(())
+        }
+        Request::Resume => {
+            compressor.pause(false);
+            Ok(())
+        }
+        Request::Flush => blocking(move || v.flush().map_err(|e| e.to_string())).await,
+        Request::Unmount { lazy } => {
+            let unmount = unmount.clone();
+            blocking(move || unmount(lazy).map_err(|e| format!("cannot unmount: {e}"))).await
+        }
+    };
+    match done {
+        Ok(()) => Response::Ok { backlog: volume.backlog() },
+        Err(message) => Response::Error { message },
+    }
+}

@@ -1,0 +1,57 @@
+//! What daemon and commands say to each other over the control socket: one JSON value a line, a request and then
+//! responses, of which the last is not `Progress`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::volume::{Backlog, FileReport, Status};
+
+/// Longest line, bytes.
+pub const LINE_BYTES_MAX: u64 = 64 << 20;
+/// Name of the socket in the store's directory.
+pub const SOCKET: &str = "control.sock";
+
+/// What a command asks for.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(tag = "verb", rename_all = "snake_case")]
+pub enum Request {
+    Ping,
+    Status,
+    Stat {
+        ino: u64,
+    },
+    /// Answered when nothing is left to code; `Progress` lines come before.
+    Wait,
+    Pause,
+    Resume,
+    /// Files below the mountpoint that are open make it fail, unless `lazy`.
+    Unmount {
+        lazy: bool,
+    },
+    /// Makes everything written so far durable.
+    Flush,
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Response {
+    Ok { backlog: Backlog },
+    Status { status: Box<Status>, paused: bool, memory_bytes: u64, memory_peak_bytes: u64 },
+    Stat { report: FileReport },
+    Progress { backlog: Backlog, encoded_bytes: u64 },
+    Error { message: String },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read_back() {
+        for request in [Request::Ping, Request::Stat { ino: 7 }, Request::Unmount { lazy: true }] {
+            let line = serde_json::to_string(&request).unwrap();
+            assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
+        }
+        assert!(serde_json::from_str::<Request>("{\"verb\":\"format_disk\"}").is_err());
+    }
+}
