@@ -151,6 +151,16 @@ pub fn open_log(path: &Path) -> io::Result<fs::File> {
     fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
+/// True when there is something at `path`.
+pub fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// Last line of a text file that is not empty.
+pub fn last_line(path: &Path) -> Option<String> {
+    fs::read_to_string(path).ok()?.lines().rev().find(|l| !l.trim().is_empty()).map(str::to_string)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,11 +10,11 @@ mod real;
 mod sys;
 
 pub use machine::{
-    Mount, canonical, cores, inode_of, is_directory, memory, monotonic_ms, mount_of, mounts, now, open_log, random_id,
-    remove_socket, restrict_to_owner, set_readahead,
+    Mount, canonical, cores, exists, inode_of, is_directory, last_line, memory, monotonic_ms, mount_of, mounts, now,
+    open_log, random_id, remove_socket, restrict_to_owner, set_readahead,
 };
 pub use real::RealDisk;
-pub use sys::{effective_gid, effective_uid, lower_priority, new_session, raise_open_files_limit, unmount};
+pub use sys::{effective_gid, effective_uid, in_new_session, lower_priority, raise_open_files_limit, unmount};
 
 use std::io;
 use std::os::fd::BorrowedFd;

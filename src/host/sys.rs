@@ -4,7 +4,9 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 
 use super::{Seek, Space};
 
@@ -118,10 +120,12 @@ pub fn effective_gid() -> u32 {
     unsafe { libc::getegid() }
 }
 
-/// Starts a new session, so that the process outlives its terminal.
-pub fn new_session() -> io::Result<()> {
-    // JUSTIFICATION: std has no setsid. SAFETY: it takes nothing.
-    if unsafe { libc::setsid() } >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// Has a command run in a session of its own, so that it outlives the terminal it is started from.
+pub fn in_new_session(command: &mut Command) {
+    // JUSTIFICATION: only pre_exec runs between fork and exec. SAFETY: setsid is async-signal-safe and takes nothing.
+    unsafe {
+        command.pre_exec(|| if libc::setsid() >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) });
+    }
 }
 
 /// Raises the limit of open files to the most this process may have; returns it.

@@ -65,6 +65,8 @@ pub struct StoreOptions {
     pub engine: IndexEngine,
     /// Take the lock of readers, change nothing on disk.
     pub read_only: bool,
+    /// Read without any lock, beside a mount: what is appended meanwhile is not seen. Implies `read_only`.
+    pub peek: bool,
     /// Forget the index and rebuild it from the packs.
     pub rebuild: bool,
     /// A data pack is closed when it grows beyond this, bytes.
@@ -211,7 +213,8 @@ impl Store {
             }
             Usable::No(why) => return Err(Error::Unusable(why)),
         }
-        let lock = lock(&*disk, options.read_only)?;
+        options.read_only |= options.peek;
+        let lock = if options.peek { Box::new(()) } else { lock(&*disk, options.read_only)? };
         let mut recovery = Recovery::default();
         let reader = PackReader::new(disk.clone(), block.uuid);
         let packs = recovery::sort_packs(&*disk, &reader, &mut recovery)?;

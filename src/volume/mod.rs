@@ -105,6 +105,7 @@ impl Volume {
             StoreOptions {
                 engine: options.engine,
                 read_only: options.read_only,
+                peek: false,
                 rebuild: options.rebuild_index,
                 pack_bytes_max: options.pack_bytes_max,
             },
@@ -164,6 +165,11 @@ impl Volume {
             }
         }
         Ok(())
+    }
+
+    /// True when nothing can be changed: opened so, or after a failure.
+    pub fn is_read_only(&self) -> bool {
+        self.writable().is_err()
     }
 
     // ---- shared steps ----

@@ -1,0 +1,146 @@
+//! The table of verbs and flags; help comes from it.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use crate::base::MethodId;
+
+/// A filesystem that understands what it stores.
+#[derive(Parser, Debug)]
+#[command(name = "tersefs", version, about, max_term_width = 100)]
+pub(super) struct Args {
+    /// Say more (-v), or everything (-vv)
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Verb {
+    /// Make an empty store in a directory
+    Mkfs { store: PathBuf },
+    /// Mount a store; one that does not exist is made first
+    Mount(MountArgs),
+    /// Wait for pending work, then unmount
+    Umount {
+        mountpoint: PathBuf,
+        /// Do not wait for coding; say what is left (exit code 4 when something is). Nothing is lost: what is left stays
+        /// plain in the store and is coded after the next mount
+        #[arg(long)]
+        now: bool,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show queue, ratio, methods and cache of a mounted volume
+    Status {
+        /// Store, mountpoint, or anything below it; may be left out when one volume is mounted
+        path: Option<PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how a file is kept: per segment its method, bits per byte and predicted time to decode
+    Stat {
+        file: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Wait until everything that can be coded is coded
+    Wait { path: Option<PathBuf> },
+    /// Stop coding; files stay readable and writable
+    Pause { path: Option<PathBuf> },
+    /// Go on coding
+    Resume { path: Option<PathBuf> },
+    /// Check a store that is not mounted
+    Fsck {
+        store: PathBuf,
+        /// Forget the index and make it anew from the packs
+        #[arg(long)]
+        rebuild_index: bool,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read and decode every segment of a store, mounted or not, and report damage by path
+    Scrub {
+        /// Store, mountpoint, or anything below it
+        store: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show packs and records of a store, damaged ones too; never writes
+    Inspect {
+        store: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(ClapArgs, Debug)]
+pub(super) struct MountArgs {
+    /// Directory of the store
+    pub store: PathBuf,
+    pub mountpoint: PathBuf,
+    /// Return when the volume is mounted, and serve it in the background; messages go to STORE/daemon.log
+    #[arg(long)]
+    pub daemon: bool,
+    /// Change nothing in the store
+    #[arg(long)]
+    pub read_only: bool,
+    /// Forget the index and make it anew from the packs
+    #[arg(long)]
+    pub rebuild_index: bool,
+    /// Decoded segments kept in memory, MiB
+    #[arg(long, default_value_t = 128)]
+    pub cache_mib: u64,
+    /// A file is coded after it was closed and unchanged for this long, seconds
+    #[arg(long, default_value_t = 3.0)]
+    pub quiet_seconds: f64,
+    /// Longest time that decoding one segment may take on this machine, milliseconds
+    #[arg(long, default_value_t = 2000)]
+    pub decode_ms: u32,
+    /// Method to code with; auto takes the smallest
+    #[arg(long, value_enum, default_value_t = MethodArg::Auto)]
+    pub method: MethodArg,
+    /// Let other users use the mount (for root this is so in any case)
+    #[arg(long)]
+    pub allow_other: bool,
+    /// Do not code in the background; `tersefs resume` starts it
+    #[arg(long)]
+    pub no_coding: bool,
+    /// Threads for decoding, and as many for coding; 0 means one per core
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// Set by --daemon for the process it starts
+    #[arg(long, hide = true)]
+    pub detached: bool,
+}
+
+/// Methods that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum MethodArg {
+    Auto,
+    Raw,
+    Zstd,
+    Cm,
+}
+
+impl MethodArg {
+    pub fn only(self) -> Option<MethodId> {
+        match self {
+            MethodArg::Auto => None,
+            MethodArg::Raw => Some(MethodId::Raw),
+            MethodArg::Zstd => Some(MethodId::Zstd),
+            MethodArg::Cm => Some(MethodId::Cm),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            MethodArg::Auto => "auto",
+            MethodArg::Raw => "raw",
+            MethodArg::Zstd => "zstd",
+            MethodArg::Cm => "cm",
+        }
+    }
+}

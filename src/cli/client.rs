@@ -1,0 +1,199 @@
+//! Commands that talk to a running daemon over its control socket.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Failure, Outcome, show};
+use crate::background::protocol::{LINE_BYTES_MAX, Request, Response, SOCKET};
+use crate::host;
+use crate::volume::Backlog;
+
+/// Exit code when `umount --now` left files uncoded.
+const LEFT: i32 = 4;
+
+/// A conversation with a daemon.
+struct Client {
+    stream: BufReader<UnixStream>,
+}
+
+/// The store that a path belongs to: itself, or the source of the mount it lies in.
+pub(super) fn store_of(path: &Path) -> Result<PathBuf, Failure> {
+    if host::exists(&path.join("FORMAT")) && host::exists(&path.join("packs")) {
+        return Ok(path.to_path_buf());
+    }
+    match host::mount_of(path)? {
+        Some(m) if m.kind == "fuse.tersefs" => Ok(PathBuf::from(m.source)),
+        _ => Err(Failure(format!("{} is neither a store nor in a mounted tersefs volume", path.display()))),
+    }
+}
+
+/// The store to talk about when no path is given: the only one that is mounted.
+fn only_store() -> Result<PathBuf, Failure> {
+    let mut stores: Vec<String> =
+        host::mounts()?.into_iter().filter(|m| m.kind == "fuse.tersefs").map(|m| m.source).collect();
+    stores.dedup();
+    match stores.as_slice() {
+        [one] => Ok(PathBuf::from(one)),
+        [] => Err(Failure("no tersefs volume is mounted".into())),
+        _ => Err(Failure("several volumes are mounted; say which: give a mountpoint or a store".into())),
+    }
+}
+
+impl Client {
+    fn connect(path: Option<&Path>) -> Result<Client, Failure> {
+        let store = match path {
+            Some(path) => store_of(path)?,
+            None => only_store()?,
+        };
+        let socket = store.join(SOCKET);
+        let stream = UnixStream::connect(&socket).map_err(|e| {
+            Failure(format!("no daemon answers at {}: {e}; is {} mounted?", socket.display(), store.display()))
+        })?;
+        Ok(Client { stream: BufReader::new(stream) })
+    }
+
+    fn send(&mut self, request: &Request) -> Result<(), Failure> {
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line)?;
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<Response, Failure> {
+        let mut line = String::new();
+        if (&mut self.stream).take(LINE_BYTES_MAX).read_line(&mut line)? == 0 {
+            return Err(Failure("the daemon ended the conversation".into()));
+        }
+        match serde_json::from_str(&line)? {
+            Response::Error { message } => Err(Failure(message)),
+            other => Ok(other),
+        }
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<Response, Failure> {
+        self.send(request)?;
+        self.receive()
+    }
+
+    /// Waits until everything is coded, with a progress bar of files.
+    fn wait(&mut self) -> Result<Backlog, Failure> {
+        self.send(&Request::Wait)?;
+        let bar = ProgressBar::new(0);
+        bar.set_style(
+            ProgressStyle::with_template("coding [{bar:30}] {pos}/{len} files, {msg} coded, {elapsed}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        let mut first: Option<(u64, u64)> = None;
+        loop {
+            match self.receive()? {
+                Response::Progress { backlog, encoded_bytes } => {
+                    let (files, bytes) = *first.get_or_insert((backlog.files, encoded_bytes));
+                    let files = files.max(backlog.files);
+                    first = Some((files, bytes));
+                    bar.set_length(files);
+                    bar.set_position(files - backlog.files);
+                    bar.set_message(show::bytes(encoded_bytes - bytes));
+                }
+                Response::Ok { backlog } => {
+                    bar.finish_and_clear();
+                    return Ok(backlog);
+                }
+                _ => return Err(Failure("the daemon answered something else".into())),
+            }
+        }
+    }
+
+    /// Reads until the daemon is gone.
+    fn until_gone(mut self) {
+        let mut rest = Vec::new();
+        let _ = self.stream.get_ref().set_read_timeout(Some(Duration::from_secs(600)));
+        let _ = self.stream.read_to_end(&mut rest);
+    }
+}
+
+pub(super) fn status(path: Option<&Path>, json: bool) -> Outcome {
+    match Client::connect(path)?.ask(&Request::Status)? {
+        Response::Status { status, paused, memory_bytes, memory_peak_bytes } => {
+            if json {
+                let mut value = serde_json::to_value(&status)?;
+                if let Some(map) = value.as_object_mut() {
+                    map.insert("paused".into(), paused.into());
+                    map.insert("memory_bytes".into(), memory_bytes.into());
+                    map.insert("memory_peak_bytes".into(), memory_peak_bytes.into());
+                }
+                println!("{}", serde_json::to_string_pretty(&value)?);
+            } else {
+                show::status(&status, paused, memory_bytes);
+            }
+            Ok(0)
+        }
+        _ => Err(Failure("the daemon answered something else".into())),
+    }
+}
+
+pub(super) fn stat(file: &Path, json: bool) -> Outcome {
+    let ino = host::inode_of(file).map_err(|e| Failure(format!("{}: {e}", file.display())))?;
+    if host::mount_of(file)?.is_none_or(|m| m.kind != "fuse.tersefs") {
+        return Err(Failure(format!("{} is not in a mounted tersefs volume", file.display())));
+    }
+    match Client::connect(Some(file))?.ask(&Request::Stat { ino })? {
+        Response::Stat { report } => {
+            if json {
+                println!("{}", serde_json::to_string_pretty(&report)?);
+            } else {
+                show::file(&file.display().to_string(), &report);
+            }
+            Ok(0)
+        }
+        _ => Err(Failure("the daemon answered something else".into())),
+    }
+}
+
+pub(super) fn wait(path: Option<&Path>) -> Outcome {
+    let left = Client::connect(path)?.wait()?;
+    tell_left(&left);
+    Ok(if left.stuck > 0 { 1 } else { 0 })
+}
+
+fn tell_left(left: &Backlog) {
+    if left.stuck > 0 {
+        let why = left.reason.as_deref().unwrap_or("no reason is known");
+        eprintln!("{} files could not be coded and stay plain: {why}", left.stuck);
+    }
+    if left.files > left.stuck {
+        eprintln!("{} files are open for writing or changed meanwhile; they are coded later", left.files - left.stuck);
+    }
+}
+
+pub(super) fn pause(path: Option<&Path>, pause: bool) -> Outcome {
+    Client::connect(path)?.ask(if pause { &Request::Pause } else { &Request::Resume })?;
+    Ok(0)
+}
+
+pub(super) fn umount(mountpoint: &Path, now: bool, json: bool) -> Outcome {
+    let mut client = Client::connect(Some(mountpoint))?;
+    if !now {
+        client.ask(&Request::Resume)?;
+        let left = client.wait()?;
+        tell_left(&left);
+    }
+    let left = match client.ask(&Request::Unmount { lazy: false })? {
+        Response::Ok { backlog } => backlog,
+        _ => return Err(Failure("the daemon answered something else".into())),
+    };
+    // The store is closed when the daemon is gone, not before.
+    client.until_gone();
+    if json {
+        println!("{}", serde_json::to_string_pretty(&left)?);
+    } else if now && left.files > 0 {
+        println!(
+            "{} files are not coded yet; they are safe in the store and are coded after the next mount",
+            left.files
+        );
+    }
+    Ok(if now && left.files > 0 { LEFT } else { 0 })
+}

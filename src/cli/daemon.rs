@@ -1,0 +1,283 @@
+//! `mount`: assembly of the daemon, and its life from first to last request.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use super::args::MountArgs;
+use super::{Failure, Outcome};
+use crate::background::{Background, Unmount, protocol};
+use crate::codec::Policy;
+use crate::fuse::{self, MountOptions};
+use crate::host::{self, Disk, RealDisk};
+use crate::store::{self, IndexEngine, Store};
+use crate::tools;
+use crate::volume::{Volume, VolumeOptions};
+use crate::workers::Workers;
+
+/// What the detached process writes to its standard output when it serves.
+const READY: &str = "ready";
+/// Where a detached daemon writes its messages.
+const LOG_FILE: &str = "daemon.log";
+/// The kernel reads this far ahead, KiB: two requests of the largest size.
+const READAHEAD_KIB: u32 = 2048;
+/// Bytes after which a pack is closed.
+const PACK_BYTES_MAX: u64 = 256 << 20;
+
+/// Runs `mount`.
+pub(super) fn mount(args: &MountArgs) -> Outcome {
+    if args.daemon {
+        return detach(args);
+    }
+    check_mountpoint(&args.mountpoint)?;
+    let disk = RealDisk::open(&args.store, !args.read_only)
+        .map_err(|e| Failure(format!("cannot use {} as a store: {e}", args.store.display())))?;
+    let root = disk.native_path().unwrap_or(&args.store).to_path_buf();
+    let mountpoint = host::canonical(&args.mountpoint)?;
+    if mountpoint.starts_with(&root) {
+        return Err(Failure("the mountpoint lies inside the store; choose another directory".into()));
+    }
+    let disk: Arc<dyn Disk> = disk;
+    let fresh = !Store::exists(&disk)?;
+    if fresh {
+        if args.read_only {
+            return Err(Failure(format!("there is no store in {}", root.display())));
+        }
+        let uuid = tools::mkfs(&disk, PACK_BYTES_MAX)?;
+        log::info!("made a new store {uuid} in {}", root.display());
+    }
+    let files = host::raise_open_files_limit();
+    log::debug!("up to {files} open files");
+    let threads = if args.threads == 0 { host::cores() } else { args.threads };
+    let workers = Arc::new(Workers::new(threads));
+    let volume = open_volume(args, &disk, &root, &workers, threads)?;
+    serve(args, volume, workers, &root, &mountpoint, fresh)
+}
+
+fn options(args: &MountArgs, threads: usize) -> VolumeOptions {
+    VolumeOptions {
+        read_only: args.read_only,
+        rebuild_index: args.rebuild_index,
+        engine: IndexEngine::Sled,
+        cache_bytes: args.cache_mib << 20,
+        quiet_ms: (args.quiet_seconds.clamp(0.0, 1e9) * 1000.0) as u64,
+        policy: Policy { decode_ms_max: args.decode_ms, only: args.method.only() },
+        pack_bytes_max: PACK_BYTES_MAX,
+        ahead: threads,
+    }
+}
+
+/// Opens the volume; where nothing can be written it is opened read-only, and this is said.
+fn open_volume(
+    args: &MountArgs,
+    disk: &Arc<dyn Disk>,
+    root: &Path,
+    workers: &Arc<Workers>,
+    threads: usize,
+) -> Result<Arc<Volume>, Failure> {
+    let mut wanted = options(args, threads);
+    let opened = match Volume::open(disk.clone(), wanted.clone(), workers.clone()) {
+        Err(e) if !wanted.read_only && is_read_only(&e) => {
+            eprintln!("tersefs: {}: {e}; mounting read-only", root.display());
+            wanted.read_only = true;
+            Volume::open(disk.clone(), wanted, workers.clone())
+        }
+        other => other,
+    };
+    let (volume, recovery) = opened.map_err(|e| Failure(format!("{}: {e}", root.display())))?;
+    if recovery.rebuilt {
+        log::info!("the index was made anew from the packs ({} transactions)", recovery.replayed);
+    }
+    for damage in &recovery.damage {
+        log::warn!("{damage}");
+    }
+    Ok(volume)
+}
+
+fn is_read_only(e: &crate::volume::Error) -> bool {
+    let kind = match e {
+        crate::volume::Error::Store(store::Error::Io { source, .. }) | crate::volume::Error::Io { source, .. } => {
+            source.kind()
+        }
+        _ => return false,
+    };
+    matches!(kind, io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+}
+
+fn check_mountpoint(mountpoint: &Path) -> Result<(), Failure> {
+    let shown = mountpoint.display();
+    if let Ok(path) = host::canonical(mountpoint) {
+        if host::mounts()?.iter().any(|m| m.mountpoint == path && m.kind == "fuse.tersefs") {
+            return Err(Failure(format!("{shown}: a tersefs volume is mounted there already")));
+        }
+    }
+    if !host::is_directory(mountpoint) {
+        return Err(Failure(format!(
+            "{shown} is not a directory (or a stale mount: then `umount -l {shown}`); make it with mkdir"
+        )));
+    }
+    Ok(())
+}
+
+/// Mounts, serves, and puts everything away in the right order.
+fn serve(
+    args: &MountArgs,
+    volume: Arc<Volume>,
+    workers: Arc<Workers>,
+    root: &Path,
+    mountpoint: &Path,
+    fresh: bool,
+) -> Outcome {
+    let is_root = host::effective_uid() == 0;
+    let read_only = volume.is_read_only();
+    let mounted = fuse::mount(
+        volume.clone(),
+        mountpoint,
+        &MountOptions {
+            source: root.to_string_lossy().into_owned(),
+            read_only,
+            allow_other: args.allow_other || is_root,
+            privileged: is_root,
+        },
+    )
+    .map_err(|e| mount_failure(&e, mountpoint))?;
+    let point = mountpoint.to_path_buf();
+    let unmount: Unmount = Arc::new(move |at_once| unmount(&point, at_once));
+    let started = Background::start(
+        volume.clone(),
+        workers.clone(),
+        &root.join(protocol::SOCKET),
+        !args.no_coding && !read_only,
+        unmount.clone(),
+    );
+    let background = match started {
+        Ok(background) => background,
+        Err(e) => {
+            // Without a control socket the volume can still be used, but nobody could ask it anything: rather not.
+            unmount(true)?;
+            volume.close()?;
+            return Err(Failure(format!("cannot start background work: {e}")));
+        }
+    };
+    // The first request to the mountpoint is answered only when it is served: from another thread.
+    let point = mountpoint.to_path_buf();
+    std::thread::spawn(move || {
+        if let Err(e) = host::set_readahead(&point, READAHEAD_KIB) {
+            log::debug!("read-ahead stays as the kernel has it: {e}");
+        }
+    });
+    greet(args, root, mountpoint, fresh, read_only)?;
+    let served = mounted.serve();
+    background.stop();
+    let closed = volume.close();
+    drop(workers);
+    let _ = host::remove_socket(&root.join(protocol::SOCKET));
+    served.map_err(|e| Failure(format!("the connection to the kernel failed: {e}")))?;
+    closed.map_err(|e| Failure(format!("closing the store: {e}")))?;
+    log::info!("{} is unmounted", mountpoint.display());
+    Ok(0)
+}
+
+fn mount_failure(e: &io::Error, mountpoint: &Path) -> Failure {
+    let shown = mountpoint.display();
+    if host::effective_uid() != 0 && e.kind() == io::ErrorKind::NotFound {
+        return Failure("mounting as a user needs fusermount3: install the package fuse3 (or mount as root)".into());
+    }
+    if !host::exists(Path::new("/dev/fuse")) {
+        return Failure("there is no /dev/fuse: load the kernel module fuse (`modprobe fuse`)".into());
+    }
+    Failure(format!("cannot mount on {shown}: {e}"))
+}
+
+/// Unmounts; `at_once` detaches a mount that is in use.
+fn unmount(mountpoint: &Path, at_once: bool) -> io::Result<()> {
+    match host::unmount(mountpoint, false) {
+        Err(e) if e.kind() == io::ErrorKind::ResourceBusy && at_once => host::unmount(mountpoint, true),
+        // Users unmount through the helper.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            let flag = if at_once { "-uz" } else { "-u" };
+            let output = Command::new("fusermount3").arg(flag).arg(mountpoint).output()?;
+            if output.status.success() {
+                Ok(())
+            } else {
+                Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_string()))
+            }
+        }
+        other => other,
+    }
+}
+
+fn greet(args: &MountArgs, root: &Path, mountpoint: &Path, fresh: bool, read_only: bool) -> Result<(), Failure> {
+    if args.detached {
+        let mut out = io::stdout();
+        writeln!(out, "{READY}")?;
+        out.flush()?;
+        return Ok(());
+    }
+    hints(root, mountpoint, fresh, read_only);
+    println!("Press Ctrl-C to unmount, or run the commands above in another terminal.");
+    Ok(())
+}
+
+fn hints(root: &Path, mountpoint: &Path, fresh: bool, read_only: bool) {
+    let how = if read_only { ", read-only" } else { "" };
+    let new = if fresh { "new store" } else { "store" };
+    let at = mountpoint.display();
+    println!("{new} {} is mounted on {at}{how}.", root.display());
+    println!("  cp -a FILES {at}/          copy something in; it is coded in the background once it is quiet");
+    println!("  tersefs status {at}        see what waits, what was saved");
+    println!("  tersefs wait {at}          wait until everything is coded");
+    println!("  tersefs umount {at}        finish and unmount");
+}
+
+/// Starts this program again in a session of its own and waits until it serves.
+fn detach(args: &MountArgs) -> Outcome {
+    check_mountpoint(&args.mountpoint)?;
+    let disk = RealDisk::open(&args.store, !args.read_only)
+        .map_err(|e| Failure(format!("cannot use {} as a store: {e}", args.store.display())))?;
+    let root: PathBuf = disk.native_path().unwrap_or(&args.store).to_path_buf();
+    let disk: Arc<dyn Disk> = disk;
+    let fresh = !Store::exists(&disk)?;
+    if fresh && !args.read_only {
+        // Before the log file is there: mkfs wants an empty directory.
+        tools::mkfs(&disk, PACK_BYTES_MAX)?;
+    }
+    let log = if args.read_only { None } else { host::open_log(&root.join(LOG_FILE)).ok() };
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("mount").arg(&root).arg(host::canonical(&args.mountpoint)?).arg("--detached");
+    for (set, flag) in [
+        (args.read_only, "--read-only"),
+        (args.rebuild_index, "--rebuild-index"),
+        (args.allow_other, "--allow-other"),
+        (args.no_coding, "--no-coding"),
+    ] {
+        if set {
+            command.arg(flag);
+        }
+    }
+    command
+        .arg(format!("--cache-mib={}", args.cache_mib))
+        .arg(format!("--quiet-seconds={}", args.quiet_seconds))
+        .arg(format!("--decode-ms={}", args.decode_ms))
+        .arg(format!("--method={}", args.method.name()))
+        .arg(format!("--threads={}", args.threads))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log.map_or_else(Stdio::null, Stdio::from))
+        .current_dir("/");
+    host::in_new_session(&mut command);
+    let mut child = command.spawn()?;
+    let mut line = String::new();
+    if let Some(out) = child.stdout.take() {
+        BufReader::new(out).read_line(&mut line)?;
+    }
+    if line.trim() == READY {
+        hints(&root, &args.mountpoint, fresh, args.read_only);
+        return Ok(0);
+    }
+    let status = child.wait()?;
+    let log = root.join(LOG_FILE);
+    let why = host::last_line(&log).unwrap_or_else(|| format!("it ended with {status}"));
+    Err(Failure(format!("{} (more in {})", why.trim_start_matches("tersefs: "), log.display())))
+}

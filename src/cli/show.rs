@@ -1,0 +1,124 @@
+//! Reports as text.
+
+use crate::tools::InspectLine;
+use crate::volume::{FileReport, Status};
+
+/// Bytes in a unit that reads well.
+pub(super) fn bytes(n: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = n as f64;
+    let mut unit = UNITS.iter();
+    let mut name = unit.next().unwrap_or(&"B");
+    for next in unit {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        name = next;
+    }
+    if *name == "B" { format!("{n} B") } else { format!("{value:.1} {name}") }
+}
+
+fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
+}
+
+pub(super) fn status(s: &Status, paused: bool, memory: u64) {
+    let state = match (s.read_only, paused) {
+        (true, _) => "read-only",
+        (false, true) => "coding is paused",
+        (false, false) if s.queue_files > 0 => "coding",
+        (false, false) => "idle",
+    };
+    println!("volume    {} ({state})", s.uuid);
+    println!("inodes    {}", s.inodes);
+    println!("queue     {} files, {} in staging", s.queue_files, bytes(s.queue_bytes));
+    if s.stuck_files > 0 {
+        let why = s.stuck_reason.as_deref().unwrap_or("no reason is known");
+        println!("stuck     {} files: {why}", s.stuck_files);
+    }
+    println!(
+        "coded     {} in {}: {:.1} % of plain, {:.3} bits per byte",
+        bytes(s.coded_plain_bytes),
+        bytes(s.coded_stored_bytes),
+        percent(s.coded_stored_bytes, s.coded_plain_bytes),
+        s.coded_stored_bytes as f64 * 8.0 / s.coded_plain_bytes.max(1) as f64
+    );
+    for (name, (extents, plain, stored)) in &s.methods {
+        println!(
+            "  {name:<7} {extents} extents, {} in {} ({:.1} %)",
+            bytes(*plain),
+            bytes(*stored),
+            percent(*stored, *plain)
+        );
+    }
+    println!("packs     {} of segments, {} of metadata", bytes(s.data_pack_bytes), bytes(s.meta_pack_bytes));
+    println!(
+        "cache     {}, {} hits, {} misses, {} decodes",
+        bytes(s.cache_bytes),
+        s.cache_hits,
+        s.cache_misses,
+        s.decodes
+    );
+    if s.decode_failures > 0 {
+        println!("damage    {} decodes failed, {} segments in quarantine", s.decode_failures, s.quarantined);
+    }
+    println!("memory    {}", bytes(memory));
+}
+
+pub(super) fn file(name: &str, r: &FileReport) {
+    println!("{name}: inode {}, {}", r.ino, bytes(r.size));
+    println!(
+        "staged {}, coded {}, saved {:.1} % of the coded part",
+        bytes(r.staged_bytes),
+        bytes(r.stored_bytes),
+        r.saved * 100.0
+    );
+    println!(
+        "{:>14} {:>10} {:<15} {:<10} {:>10} {:>7} {:>9}",
+        "offset", "bytes", "method", "class", "stored", "bpb", "decode"
+    );
+    for s in &r.segments {
+        if s.segment_bytes == 0 {
+            println!("{:>14} {:>10} {:<15}", s.file_offset, s.bytes, s.method);
+        } else {
+            println!(
+                "{:>14} {:>10} {:<15} {:<10} {:>10} {:>7.3} {:>6} ms",
+                s.file_offset, s.bytes, s.method, s.class, s.stored_bytes, s.bits_per_byte, s.predicted_decode_ms
+            );
+        }
+    }
+}
+
+pub(super) fn inspect_line(line: &InspectLine) {
+    match line {
+        InspectLine::Superblock { version, compat, ro_compat, incompat, uuid, created } => {
+            println!(
+                "store {uuid}, format {version}, features {compat:#x}/{ro_compat:#x}/{incompat:#x}, made {created}"
+            );
+        }
+        InspectLine::Pack { pack, stream, bytes } => println!("pack {pack}: {stream}, {bytes} bytes"),
+        InspectLine::Segment { offset, bytes, method, revision, class, plain_bytes, plain_hash, owners, .. } => {
+            println!("{offset:>12} {bytes:>9} segment {method}.{revision} {class} {plain_bytes} plain {plain_hash}");
+            for (ino, file, segment, len) in owners {
+                println!("{:>23} inode {ino} {file}+{len} at {segment}", "");
+            }
+        }
+        InspectLine::Meta { offset, bytes, txid, ops, .. } => show_ops("transaction", *offset, *bytes, *txid, ops),
+        InspectLine::Snapshot { offset, bytes, txid, ops, .. } => show_ops("snapshot", *offset, *bytes, *txid, ops),
+        InspectLine::SnapshotEnd { offset, records, .. } => {
+            println!("{offset:>12} end of a snapshot of {records} records")
+        }
+        InspectLine::Damage { offset, bytes, what, at_end, .. } => {
+            let kind = if *at_end { "cut off" } else { "DAMAGED" };
+            println!("{offset:>12} {bytes:>9} {kind}: {what}");
+        }
+    }
+}
+
+fn show_ops(kind: &str, offset: u64, bytes: u64, txid: u64, ops: &[String]) {
+    println!("{offset:>12} {bytes:>9} {kind} {txid}");
+    for op in ops {
+        println!("{:>23} {op}", "");
+    }
+}
