@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
 use super::Unmount;
 use super::compressor::Compressor;
@@ -41,7 +42,9 @@ pub(super) async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut conversations = JoinSet::new();
     loop {
+        while conversations.try_join_next().is_some() {}
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -52,19 +55,18 @@ pub(super) async fn serve(
                     continue;
                 }
             },
-            _ = stop.changed() => return,
+            _ = stop.changed() => break,
         };
         let (volume, compressor, unmount, mut stop) =
             (volume.clone(), compressor.clone(), unmount.clone(), stop.clone());
-        tokio::spawn(async move {
+        conversations.spawn(async move {
             let _place = place;
-            tokio::select! {
-                // A client that went away is no failure of ours.
-                _ = converse(stream, &volume, &compressor, &unmount) => {}
-                _ = stop.changed() => {}
-            }
+            // A client that went away is no failure of ours.
+            let _ = converse(stream, &volume, &compressor, &unmount, &mut stop).await;
         });
     }
+    // Whoever asked for the unmount is still owed an answer.
+    while conversations.join_next().await.is_some() {}
 }
 
 async fn converse(
@@ -72,12 +74,18 @@ async fn converse(
     volume: &Arc<Volume>,
     compressor: &Compressor,
     unmount: &Unmount,
+    stop: &mut watch::Receiver<bool>,
 ) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     loop {
         let mut line = String::new();
-        if (&mut reader).take(REQUEST_BYTES_MAX).read_line(&mut line).await? == 0 {
+        let mut limited = (&mut reader).take(REQUEST_BYTES_MAX);
+        let got = tokio::select! {
+            got = limited.read_line(&mut line) => got?,
+            _ = stop.changed() => 0,
+        };
+        if got == 0 {
             return Ok(());
         }
         let request = match serde_json::from_str::<Request>(&line) {
@@ -89,7 +97,10 @@ async fn converse(
             }
         };
         if request == Request::Wait {
-            wait(volume, compressor, &mut writer).await?;
+            tokio::select! {
+                waited = wait(volume, compressor, &mut writer) => waited?,
+                _ = stop.changed() => return Ok(()),
+            }
         }
         let response = answer(request, volume, compressor, unmount).await;
         send(&mut writer, &response).await?;

@@ -11,14 +11,17 @@ mod compressor;
 mod control;
 pub mod protocol;
 
+use std::future::Future;
 use std::io;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::volume::Volume;
 use crate::workers::Workers;
@@ -38,6 +41,7 @@ pub type Unmount = Arc<dyn Fn(bool) -> io::Result<()> + Send + Sync>;
 pub struct Background {
     runtime: Runtime,
     stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
 }
 
 impl Background {
@@ -57,33 +61,44 @@ impl Background {
             .build()?;
         let (stop, stopped) = watch::channel(false);
         let compressor = Arc::new(Compressor::new(volume.clone(), workers, coding));
-        runtime.spawn(compressor.clone().run(stopped.clone()));
-        runtime.spawn(every(FLUSH_EVERY, stopped.clone(), volume.clone(), |v| {
+        let mut tasks = JoinSet::new();
+        let mut spawn = |task: Pin<Box<dyn Future<Output = ()> + Send>>| {
+            tasks.spawn_on(task, runtime.handle());
+        };
+        spawn(Box::pin(compressor.clone().run(stopped.clone())));
+        spawn(Box::pin(every(FLUSH_EVERY, stopped.clone(), volume.clone(), |v| {
             if let Err(e) = v.flush() {
                 log::warn!("changes are not on disk yet: {e}");
             }
-        }));
-        runtime.spawn(every(CHECKPOINT_EVERY, stopped.clone(), volume.clone(), |v| {
+        })));
+        spawn(Box::pin(every(CHECKPOINT_EVERY, stopped.clone(), volume.clone(), |v| {
             if let Err(e) = v.checkpoint() {
                 log::warn!("checkpoint: {e}");
             }
-        }));
-        runtime.spawn(signals(stopped.clone(), unmount.clone()));
+        })));
+        spawn(Box::pin(signals(stopped.clone(), unmount.clone())));
         let listener = {
             let _inside = runtime.enter();
             control::bind(socket)?
         };
-        runtime.spawn(control::serve(listener, volume, compressor, unmount, stopped));
-        Ok(Background { runtime, stop })
+        spawn(Box::pin(control::serve(listener, volume, compressor, unmount, stopped)));
+        Ok(Background { runtime, stop, tasks })
     }
 
     /// Ends all tasks. Segments being coded are finished and left out; their bytes stay in staging.
     ///
     /// # Blocking
     /// Until they have ended, at most a minute.
-    pub fn stop(self) {
+    pub fn stop(mut self) {
         // Nobody listens any more only if all tasks ended already.
         let _ = self.stop.send(true);
+        let ended = self.runtime.block_on(async {
+            let all = async { while self.tasks.join_next().await.is_some() {} };
+            tokio::time::timeout(SHUTDOWN_TIMEOUT, all).await
+        });
+        if ended.is_err() {
+            log::warn!("background tasks did not end in time");
+        }
         self.runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     }
 }

@@ -1,6 +1,6 @@
 //! Commands that talk to a running daemon over its control socket.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,14 +9,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Failure, Outcome, show};
 use crate::background::protocol::{LINE_BYTES_MAX, Request, Response, SOCKET};
-use crate::host;
+use crate::host::{self, Disk, RealDisk};
 use crate::volume::Backlog;
 
+/// A daemon is given this long to put a store away, seconds.
+const CLOSE_SECONDS_MAX: u64 = 600;
 /// Exit code when `umount --now` left files uncoded.
 const LEFT: i32 = 4;
 
 /// A conversation with a daemon.
 struct Client {
+    store: PathBuf,
     stream: BufReader<UnixStream>,
 }
 
@@ -53,7 +56,7 @@ impl Client {
         let stream = UnixStream::connect(&socket).map_err(|e| {
             Failure(format!("no daemon answers at {}: {e}; is {} mounted?", socket.display(), store.display()))
         })?;
-        Ok(Client { stream: BufReader::new(stream) })
+        Ok(Client { store, stream: BufReader::new(stream) })
     }
 
     fn send(&mut self, request: &Request) -> Result<(), Failure> {
@@ -107,11 +110,17 @@ impl Client {
         }
     }
 
-    /// Reads until the daemon is gone.
-    fn until_gone(mut self) {
-        let mut rest = Vec::new();
-        let _ = self.stream.get_ref().set_read_timeout(Some(Duration::from_secs(600)));
-        let _ = self.stream.read_to_end(&mut rest);
+    /// Waits until the daemon has given the store back.
+    fn until_gone(self) -> Result<(), Failure> {
+        drop(self.stream);
+        let disk = RealDisk::open(&self.store, false)?;
+        for _ in 0..CLOSE_SECONDS_MAX * 20 {
+            match disk.lock(true) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(50)),
+                other => return other.map(drop).map_err(Failure::from),
+            }
+        }
+        Err(Failure(format!("the daemon still holds the store after {CLOSE_SECONDS_MAX} s; see its log")))
     }
 }
 
@@ -186,7 +195,7 @@ pub(super) fn umount(mountpoint: &Path, now: bool, json: bool) -> Outcome {
         _ => return Err(Failure("the daemon answered something else".into())),
     };
     // The store is closed when the daemon is gone, not before.
-    client.until_gone();
+    client.until_gone()?;
     if json {
         println!("{}", serde_json::to_string_pretty(&left)?);
     } else if now && left.files > 0 {

@@ -86,7 +86,8 @@ fn open_volume(
         other => other,
     };
     let (volume, recovery) = opened.map_err(|e| Failure(format!("{}: {e}", root.display())))?;
-    if recovery.rebuilt {
+    // The first mount of a new store builds its index too; only a rebuild is worth a word.
+    if recovery.rebuilt && recovery.replayed > 1 {
         log::info!("the index was made anew from the packs ({} transactions)", recovery.replayed);
     }
     for damage in &recovery.damage {

@@ -43,9 +43,15 @@ pub fn run() -> i32 {
         1 => log::LevelFilter::Debug,
         _ => log::LevelFilter::Trace,
     };
+    if !matches!(args.verb, Verb::Mount(_)) {
+        // A pipe that is closed (`| head`) ends a command quietly.
+        crate::host::end_on_closed_pipe();
+    }
     env_logger::Builder::new()
         .filter_level(log::LevelFilter::Warn)
         .filter_module("tersefs", level)
+        // It warns when a volume was unmounted by somebody else, which is the usual way.
+        .filter_module("fuser::session", log::LevelFilter::Error)
         .parse_default_env()
         .init();
     let outcome = match args.verb {

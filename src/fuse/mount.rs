@@ -39,7 +39,8 @@ pub fn mount(volume: Arc<Volume>, mountpoint: &Path, options: &MountOptions) -> 
     let source = options.source.replace([',', '\\'], "_");
     config.mount_options = vec![
         MountOption::FSName(source),
-        MountOption::Subtype("tersefs".into()),
+        // As a plain option: fuser forgets `Subtype` when it mounts without a helper.
+        MountOption::CUSTOM("subtype=tersefs".into()),
         MountOption::DefaultPermissions,
         if options.read_only { MountOption::RO } else { MountOption::RW },
         if options.privileged { MountOption::Dev } else { MountOption::NoDev },

@@ -14,7 +14,9 @@ pub use machine::{
     open_log, random_id, remove_socket, restrict_to_owner, set_readahead,
 };
 pub use real::RealDisk;
-pub use sys::{effective_gid, effective_uid, in_new_session, lower_priority, raise_open_files_limit, unmount};
+pub use sys::{
+    effective_gid, effective_uid, end_on_closed_pipe, in_new_session, lower_priority, raise_open_files_limit, unmount,
+};
 
 use std::io;
 use std::os::fd::BorrowedFd;

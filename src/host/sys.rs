@@ -128,6 +128,12 @@ pub fn in_new_session(command: &mut Command) {
     }
 }
 
+/// Lets a write to a closed pipe end the process, as other commands do.
+pub fn end_on_closed_pipe() {
+    // JUSTIFICATION: std ignores SIGPIPE and has no way back. SAFETY: SIG_DFL is a valid action; no other thread runs yet.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 /// Raises the limit of open files to the most this process may have; returns it.
 pub fn raise_open_files_limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

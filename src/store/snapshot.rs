@@ -18,7 +18,7 @@ use crate::format::{MetaOp, RecordKind, SnapshotEnd, Stream, decode_dentry, deco
 pub(super) const GROWTH_ONLINE: u64 = 4;
 pub(super) const GROWTH_AT_CLOSE: u64 = 2;
 /// Smaller logs are left alone, bytes.
-const LOG_BYTES_MIN: u64 = 256 << 10;
+const LOG_BYTES_MIN: u64 = 128 << 10;
 /// Plain bytes of operations in one SNAPSHOT record: what one damaged record loses.
 const OPS_PER_RECORD: usize = 4096;
 /// Keys read at a time.

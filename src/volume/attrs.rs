@@ -10,6 +10,11 @@ pub const XATTR_NAME_BYTES_MAX: usize = 255;
 /// Largest value of an extended attribute, bytes (Linux XATTR_SIZE_MAX).
 pub const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
 
+/// Names that the kernel gives a meaning of its own (ACLs): storing them without honouring them would be a lie.
+fn check_namespace(name: &[u8]) -> Result<(), Error> {
+    if name.starts_with(b"system.") { Err(Error::Unsupported) } else { Ok(()) }
+}
+
 impl Volume {
     pub fn getattr(&self, ino: Ino) -> Result<Attr, Error> {
         let inode = self.inode(ino)?;
@@ -66,6 +71,7 @@ impl Volume {
     }
 
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, Error> {
+        check_namespace(name)?;
         self.live(ino)?;
         self.store.xattr(ino, name).map_err(Error::Store)?.ok_or(Error::NoXattr)
     }
@@ -77,6 +83,7 @@ impl Volume {
 
     pub fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), Error> {
         self.writable()?;
+        check_namespace(name)?;
         if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX {
             return Err(Error::Invalid("name of an extended attribute is empty or longer than 255 bytes"));
         }
