@@ -112,9 +112,7 @@ pub fn segment_bytes(class: Class) -> u32 {
     match class {
         Class::Json => 1 << 20,
         Class::Markup | Class::Log => 512 << 10,
-        Class::Unknown | Class::Text | Class::Source | Class::Exec | Class::Binary => 256 << 10,
-        // Nothing is gained by length, and a reader of a part fetches less.
-        Class::Incompressible => 128 << 10,
+        Class::Unknown | Class::Text | Class::Source | Class::Exec | Class::Binary | Class::Incompressible => 256 << 10,
     }
 }
 

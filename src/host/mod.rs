@@ -7,6 +7,7 @@
 
 mod machine;
 mod real;
+mod sim;
 mod sys;
 
 pub use machine::{
@@ -14,6 +15,7 @@ pub use machine::{
     open_log, random_id, remove_socket, restrict_to_owner, set_readahead,
 };
 pub use real::RealDisk;
+pub use sim::{Fault, SimDisk, Survival};
 pub use sys::{
     effective_gid, effective_uid, end_on_closed_pipe, in_new_session, lower_priority, raise_open_files_limit, unmount,
 };

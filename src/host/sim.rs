@@ -1,0 +1,649 @@
+//! `SimDisk`: a disk in memory that knows what would survive.
+//!
+//! It keeps two things of every file: what the kernel holds (what reads see) and what is on disk (as of the last sync).
+//! Changes since then are pending, one by one. A test can cut the power at any step and ask for a disk that could be left:
+//! none of the pending changes, all of them, or any subset, with the last write torn. Names are pending until their
+//! directory is synced, as POSIX has it. Faults can be ordered for any step.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use super::{Disk, DiskFile, OpenMode, Seek, Space};
+
+/// Unit of holes, bytes.
+const PAGE: u64 = 4096;
+/// Where a torn write may be cut, bytes.
+const SECTOR: usize = 512;
+
+/// What may fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// A write, a cut, a hole or a new file.
+    Write,
+    /// A sync of a file or a directory.
+    Sync,
+}
+
+/// Which pending changes a disk keeps when the power is cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Survival {
+    /// Only what was synced.
+    Synced,
+    /// Everything the kernel held: the process died, not the machine.
+    Kernel,
+    /// Any subset, chosen by a seed; of each file's writes any subset, the last one possibly torn.
+    Random(u64),
+}
+
+/// A pending change of a file.
+#[derive(Clone, Debug)]
+enum Change {
+    Write { offset: u64, data: Vec<u8> },
+    SetLen(u64),
+    Punch { offset: u64, len: u64 },
+}
+
+/// Bytes with holes: pages that were written.
+#[derive(Clone, Debug, Default)]
+struct Bytes {
+    len: u64,
+    pages: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Bytes {
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Write { offset, data } => {
+                let mut at = *offset;
+                let mut rest = data.as_slice();
+                while !rest.is_empty() {
+                    let (page, skip) = (at / PAGE, (at % PAGE) as usize);
+                    let n = rest.len().min(PAGE as usize - skip);
+                    let bytes = self.pages.entry(page).or_insert_with(|| vec![0; PAGE as usize]);
+                    bytes[skip..skip + n].copy_from_slice(&rest[..n]);
+                    rest = &rest[n..];
+                    at += n as u64;
+                }
+                self.len = self.len.max(at);
+            }
+            Change::SetLen(len) => {
+                if *len < self.len {
+                    self.zero(*len, self.len - len);
+                    let first_free = len.div_ceil(PAGE);
+                    self.pages.split_off(&first_free);
+                }
+                self.len = *len;
+            }
+            Change::Punch { offset, len } => {
+                let len = (*len).min(self.len.saturating_sub(*offset));
+                self.zero(*offset, len);
+                let pages = offset.div_ceil(PAGE)..(offset + len) / PAGE;
+                for page in pages {
+                    self.pages.remove(&page);
+                }
+            }
+        }
+    }
+
+    fn zero(&mut self, offset: u64, len: u64) {
+        let end = offset + len;
+        if len == 0 {
+            return;
+        }
+        for (page, bytes) in self.pages.range_mut(offset / PAGE..end.div_ceil(PAGE)) {
+            let start = page * PAGE;
+            let from = offset.saturating_sub(start).min(PAGE) as usize;
+            let to = (end - start).min(PAGE) as usize;
+            bytes[from..to].fill(0);
+        }
+    }
+
+    fn read(&self, buf: &mut [u8], offset: u64) -> usize {
+        let n = (buf.len() as u64).min(self.len.saturating_sub(offset)) as usize;
+        let mut done = 0;
+        while done < n {
+            let at = offset + done as u64;
+            let (page, skip) = (at / PAGE, (at % PAGE) as usize);
+            let part = (n - done).min(PAGE as usize - skip);
+            match self.pages.get(&page) {
+                Some(bytes) => buf[done..done + part].copy_from_slice(&bytes[skip..skip + part]),
+                None => buf[done..done + part].fill(0),
+            }
+            done += part;
+        }
+        n
+    }
+
+    fn seek(&self, offset: u64, what: Seek) -> Option<u64> {
+        if offset >= self.len {
+            return None;
+        }
+        match what {
+            Seek::Data => {
+                let (page, _) = self.pages.range(offset / PAGE..).next()?;
+                let at = (page * PAGE).max(offset);
+                (at < self.len).then_some(at)
+            }
+            Seek::Hole => {
+                let mut page = offset / PAGE;
+                while self.pages.contains_key(&page) {
+                    page += 1;
+                }
+                Some((page * PAGE).max(offset).min(self.len))
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    kernel: Bytes,
+    disk: Bytes,
+    pending: Vec<Change>,
+}
+
+/// What a path leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Target {
+    File(u64),
+    Directory,
+}
+
+/// A pending change of names: in `dir`.
+#[derive(Clone, Debug)]
+struct NameChange {
+    dir: String,
+    path: String,
+    to: Option<Target>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    files: BTreeMap<u64, Node>,
+    next: u64,
+    kernel_names: BTreeMap<String, Target>,
+    disk_names: BTreeMap<String, Target>,
+    pending_names: Vec<NameChange>,
+    writes: u64,
+    syncs: u64,
+    /// Power goes at this sync: it and all later calls fail.
+    cut_at_sync: Option<u64>,
+    off: bool,
+    faults: Vec<(Fault, u64, i32)>,
+}
+
+/// A disk in memory. Clones share it.
+#[derive(Clone)]
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+    /// Lock of the store: held while this is alive elsewhere.
+    holder: Arc<Mutex<Weak<()>>>,
+}
+
+impl Default for SimDisk {
+    fn default() -> SimDisk {
+        SimDisk::new()
+    }
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(dir, _)| dir)
+}
+
+fn power_is_out() -> io::Error {
+    io::Error::other("the power is out (simulated)")
+}
+
+/// Pseudo-random numbers from a seed (the constants of Knuth's MMIX generator).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % sides.max(1)
+    }
+}
+
+impl SimDisk {
+    /// An empty disk.
+    pub fn new() -> SimDisk {
+        SimDisk { state: Arc::new(Mutex::new(State::default())), holder: Arc::new(Mutex::new(Weak::new())) }
+    }
+
+    fn lock_state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Syncs so far, of files and directories.
+    pub fn syncs(&self) -> u64 {
+        self.lock_state().syncs
+    }
+
+    /// Writes so far: everything that `Fault::Write` can hit.
+    pub fn writes(&self) -> u64 {
+        self.lock_state().writes
+    }
+
+    /// Cuts the power at sync number `n` (the first is 1), before it takes effect.
+    pub fn cut_power_at_sync(&self, n: u64) {
+        self.lock_state().cut_at_sync = Some(n);
+    }
+
+    /// Makes write or sync number `n` (counted from 1 over the disk's life) fail with an errno.
+    pub fn fail_at(&self, fault: Fault, n: u64, errno: i32) {
+        self.lock_state().faults.push((fault, n, errno));
+    }
+
+    /// Flips bits of a byte in the kernel and on disk: rot. False when there is no such byte.
+    pub fn rot(&self, path: &str, offset: u64, xor: u8) -> bool {
+        let mut state = self.lock_state();
+        let Some(Target::File(id)) = state.kernel_names.get(path).copied() else { return false };
+        let Some(node) = state.files.get_mut(&id) else { return false };
+        let mut byte = [0];
+        if node.kernel.read(&mut byte, offset) == 0 {
+            return false;
+        }
+        let change = Change::Write { offset, data: vec![byte[0] ^ xor] };
+        node.kernel.apply(&change);
+        node.disk.apply(&change);
+        true
+    }
+
+    /// Paths of all files, ascending, with their bytes.
+    pub fn files(&self) -> Vec<(String, u64)> {
+        let state = self.lock_state();
+        state
+            .kernel_names
+            .iter()
+            .filter_map(|(path, t)| match t {
+                Target::File(id) => state.files.get(id).map(|n| (path.clone(), n.kernel.len)),
+                Target::Directory => None,
+            })
+            .collect()
+    }
+
+    /// A new disk that holds what could be left of this one now.
+    pub fn survivor(&self, survival: Survival) -> SimDisk {
+        let state = self.lock_state();
+        let mut dice = match survival {
+            Survival::Random(seed) => Dice(seed.wrapping_mul(2).wrapping_add(1)),
+            Survival::Synced | Survival::Kernel => Dice(0),
+        };
+        let mut names = match survival {
+            Survival::Kernel => state.kernel_names.clone(),
+            Survival::Synced | Survival::Random(_) => state.disk_names.clone(),
+        };
+        if matches!(survival, Survival::Random(_)) {
+            for change in &state.pending_names {
+                if dice.roll(2) == 0 {
+                    match change.to {
+                        Some(target) => names.insert(change.path.clone(), target),
+                        None => names.remove(&change.path),
+                    };
+                }
+            }
+        }
+        // A name whose directory did not survive is gone with it.
+        let all: Vec<String> = names.keys().cloned().collect();
+        for path in all {
+            let dir = parent(&path);
+            if !dir.is_empty() && !names.contains_key(dir) {
+                names.remove(&path);
+            }
+        }
+        let mut files = BTreeMap::new();
+        for target in names.values() {
+            let Target::File(id) = target else { continue };
+            let Some(node) = state.files.get(id) else { continue };
+            let bytes = match survival {
+                Survival::Kernel => node.kernel.clone(),
+                Survival::Synced => node.disk.clone(),
+                Survival::Random(_) => {
+                    let mut bytes = node.disk.clone();
+                    let last = node.pending.len().saturating_sub(1);
+                    for (n, change) in node.pending.iter().enumerate() {
+                        match (dice.roll(3), change) {
+                            (0, _) => {}
+                            (1, Change::Write { offset, data }) if n == last && data.len() > SECTOR => {
+                                let keep = dice.roll((data.len() / SECTOR) as u64 + 1) as usize * SECTOR;
+                                let data = data[..keep.min(data.len())].to_vec();
+                                bytes.apply(&Change::Write { offset: *offset, data });
+                            }
+                            (_, change) => bytes.apply(change),
+                        }
+                    }
+                    bytes
+                }
+            };
+            files.insert(*id, Node { kernel: bytes.clone(), disk: bytes, pending: Vec::new() });
+        }
+        let left =
+            State { files, next: state.next, kernel_names: names.clone(), disk_names: names, ..State::default() };
+        SimDisk { state: Arc::new(Mutex::new(left)), holder: Arc::new(Mutex::new(Weak::new())) }
+    }
+}
+
+impl State {
+    /// Fails when the power is out.
+    fn on(&self) -> io::Result<()> {
+        if self.off { Err(power_is_out()) } else { Ok(()) }
+    }
+
+    fn strike(&self, fault: Fault, n: u64) -> io::Result<()> {
+        match self.faults.iter().find(|(f, at, _)| *f == fault && *at == n) {
+            Some((_, _, errno)) => Err(io::Error::from_raw_os_error(*errno)),
+            None => Ok(()),
+        }
+    }
+
+    fn before_write(&mut self) -> io::Result<()> {
+        self.on()?;
+        self.writes += 1;
+        self.strike(Fault::Write, self.writes)
+    }
+
+    fn before_sync(&mut self) -> io::Result<()> {
+        self.on()?;
+        self.syncs += 1;
+        if self.cut_at_sync == Some(self.syncs) {
+            self.off = true;
+        }
+        self.on()?;
+        self.strike(Fault::Sync, self.syncs)
+    }
+
+    fn name(&mut self, path: &str, to: Option<Target>) {
+        match to {
+            Some(target) => self.kernel_names.insert(path.to_string(), target),
+            None => self.kernel_names.remove(path),
+        };
+        self.pending_names.push(NameChange { dir: parent(path).to_string(), path: path.to_string(), to });
+    }
+
+    fn node(&mut self, id: u64) -> io::Result<&mut Node> {
+        self.files.get_mut(&id).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    fn change(&mut self, id: u64, change: Change) -> io::Result<()> {
+        self.before_write()?;
+        let node = self.node(id)?;
+        node.kernel.apply(&change);
+        node.pending.push(change);
+        Ok(())
+    }
+}
+
+impl Disk for SimDisk {
+    fn open(&self, path: &str, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.lock_state();
+        state.on()?;
+        let found = state.kernel_names.get(path).copied();
+        let id = match (found, mode) {
+            (Some(Target::Directory), _) => return Err(io::Error::from(io::ErrorKind::IsADirectory)),
+            (Some(Target::File(_)), OpenMode::CreateNew) => return Err(io::Error::from(io::ErrorKind::AlreadyExists)),
+            (Some(Target::File(id)), _) => id,
+            (None, OpenMode::Read | OpenMode::Write) => return Err(io::Error::from(io::ErrorKind::NotFound)),
+            (None, OpenMode::Create | OpenMode::CreateNew) => {
+                let dir = parent(path);
+                if !dir.is_empty() && state.kernel_names.get(dir) != Some(&Target::Directory) {
+                    return Err(io::Error::from(io::ErrorKind::NotFound));
+                }
+                state.before_write()?;
+                state.next += 1;
+                let id = state.next;
+                state.files.insert(id, Node::default());
+                state.name(path, Some(Target::File(id)));
+                id
+            }
+        };
+        Ok(Arc::new(SimFile { disk: self.clone(), id, writable: mode != OpenMode::Read }))
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        let mut state = self.lock_state();
+        state.on()?;
+        match state.kernel_names.get(path) {
+            Some(Target::File(_)) => {
+                state.name(path, None);
+                Ok(())
+            }
+            _ => Err(io::Error::from(io::ErrorKind::NotFound)),
+        }
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.lock_state();
+        state.on()?;
+        let target = state.kernel_names.get(from).copied().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let below = format!("{from}/");
+        let inside: Vec<(String, Target)> = state
+            .kernel_names
+            .range(below.clone()..)
+            .take_while(|(p, _)| p.starts_with(&below))
+            .map(|(p, t)| (p.clone(), *t))
+            .collect();
+        state.name(from, None);
+        state.name(to, Some(target));
+        for (path, target) in inside {
+            state.name(&path, None);
+            state.name(&format!("{to}/{}", &path[below.len()..]), Some(target));
+        }
+        Ok(())
+    }
+
+    fn create_dir(&self, path: &str) -> io::Result<()> {
+        let mut state = self.lock_state();
+        state.on()?;
+        if !state.kernel_names.contains_key(path) {
+            state.name(path, Some(Target::Directory));
+        }
+        Ok(())
+    }
+
+    fn remove_dir_all(&self, path: &str) -> io::Result<()> {
+        let mut state = self.lock_state();
+        state.on()?;
+        let below = format!("{path}/");
+        let gone: Vec<String> =
+            state.kernel_names.keys().filter(|p| *p == path || p.starts_with(&below)).cloned().collect();
+        gone.iter().for_each(|p| state.name(p, None));
+        Ok(())
+    }
+
+    fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        let state = self.lock_state();
+        state.on()?;
+        Ok(state
+            .kernel_names
+            .keys()
+            .filter(|p| parent(p) == path)
+            .map(|p| p.rsplit('/').next().unwrap_or(p).to_string())
+            .collect())
+    }
+
+    fn sync_dir(&self, path: &str) -> io::Result<()> {
+        let mut state = self.lock_state();
+        state.before_sync()?;
+        let (now, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.pending_names).into_iter().partition(|c| c.dir == path);
+        state.pending_names = later;
+        for change in now {
+            match change.to {
+                Some(target) => state.disk_names.insert(change.path, target),
+                None => state.disk_names.remove(&change.path),
+            };
+        }
+        Ok(())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        let mut state = self.lock_state();
+        state.before_sync()?;
+        state.pending_names.clear();
+        state.disk_names = state.kernel_names.clone();
+        for node in state.files.values_mut() {
+            node.disk = node.kernel.clone();
+            node.pending.clear();
+        }
+        Ok(())
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        self.lock_state().on()?;
+        let free = 1 << 40;
+        Ok(Space {
+            total_bytes: free,
+            free_bytes: free,
+            available_bytes: free,
+            total_files: 1 << 30,
+            free_files: 1 << 30,
+        })
+    }
+
+    fn lock(&self, _shared: bool) -> io::Result<Box<dyn Send + Sync>> {
+        self.lock_state().on()?;
+        let mut holder = self.holder.lock().unwrap_or_else(|e| e.into_inner());
+        if holder.upgrade().is_some() {
+            return Err(io::Error::from(io::ErrorKind::WouldBlock));
+        }
+        let mine = Arc::new(());
+        *holder = Arc::downgrade(&mine);
+        Ok(Box::new(mine))
+    }
+
+    fn native_path(&self) -> Option<&Path> {
+        None
+    }
+}
+
+struct SimFile {
+    disk: SimDisk,
+    id: u64,
+    writable: bool,
+}
+
+impl SimFile {
+    fn change(&self, change: Change) -> io::Result<()> {
+        if !self.writable {
+            return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        }
+        self.disk.lock_state().change(self.id, change)
+    }
+
+    fn kernel<T>(&self, look: impl FnOnce(&Bytes) -> T) -> io::Result<T> {
+        let mut state = self.disk.lock_state();
+        state.on()?;
+        Ok(look(&state.node(self.id)?.kernel))
+    }
+}
+
+impl DiskFile for SimFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.kernel(|b| b.read(buf, offset))
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.change(Change::Write { offset, data: data.to_vec() })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.disk.lock_state();
+        state.before_sync()?;
+        let node = state.node(self.id)?;
+        node.disk = node.kernel.clone();
+        node.pending.clear();
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.kernel(|b| b.len)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change(Change::SetLen(len))
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.change(Change::Punch { offset, len })
+    }
+
+    fn allocate(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        self.disk.lock_state().before_write()
+    }
+
+    fn seek(&self, offset: u64, what: Seek) -> io::Result<Option<u64>> {
+        self.kernel(|b| b.seek(offset, what))
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        self.kernel(|b| b.pages.len() as u64 * PAGE)
+    }
+
+    fn modified(&self) -> io::Result<(i64, u32)> {
+        self.disk.lock_state().on()?;
+        Ok((0, 0))
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(disk: &SimDisk, path: &str) -> Option<Vec<u8>> {
+        let file = disk.open(path, OpenMode::Read).ok()?;
+        let mut buf = vec![0; file.len().ok()? as usize];
+        file.read_at(&mut buf, 0).ok()?;
+        Some(buf)
+    }
+
+    #[test]
+    fn only_what_was_synced_survives_a_power_cut() {
+        let disk = SimDisk::new();
+        let file = disk.open("a", OpenMode::Create).unwrap();
+        file.write_at(b"one", 0).unwrap();
+        file.sync_data().unwrap();
+        assert_eq!(content(&disk.survivor(Survival::Synced), "a"), None, "its name was not synced");
+        disk.sync_dir("").unwrap();
+        file.write_at(b"two", 0).unwrap();
+        assert_eq!(content(&disk.survivor(Survival::Synced), "a").unwrap(), b"one");
+        assert_eq!(content(&disk.survivor(Survival::Kernel), "a").unwrap(), b"two");
+        let seen: std::collections::BTreeSet<_> =
+            (0..40).map(|s| content(&disk.survivor(Survival::Random(s)), "a").unwrap()).collect();
+        assert_eq!(seen.len(), 2, "old or new");
+    }
+
+    #[test]
+    fn faults_and_power_cuts_strike_where_told() {
+        let disk = SimDisk::new();
+        let file = disk.open("a", OpenMode::Create).unwrap();
+        disk.fail_at(Fault::Write, 2, 28);
+        assert_eq!(file.write_at(b"x", 0).unwrap_err().raw_os_error(), Some(28));
+        file.write_at(b"x", 0).unwrap();
+        disk.cut_power_at_sync(2);
+        file.sync_data().unwrap();
+        assert!(file.sync_data().is_err() && file.write_at(b"y", 0).is_err() && disk.list("").is_err());
+    }
+
+    #[test]
+    fn holes_are_kept() {
+        let disk = SimDisk::new();
+        let file = disk.open("a", OpenMode::Create).unwrap();
+        file.write_at(&[7; 100], 20_000).unwrap();
+        assert_eq!(file.seek(0, Seek::Data).unwrap(), Some(16_384));
+        assert_eq!(file.seek(20_000, Seek::Hole).unwrap(), Some(20_100));
+        file.set_len(20_050).unwrap();
+        file.set_len(30_000).unwrap();
+        let mut buf = [1; 200];
+        assert_eq!(file.read_at(&mut buf, 20_000).unwrap(), 200);
+        assert!(buf[..50] == [7; 50] && buf[50..] == [0; 150]);
+        file.punch(16_384, 8192).unwrap();
+        assert_eq!(file.seek(0, Seek::Data).unwrap(), None);
+    }
+}

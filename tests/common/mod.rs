@@ -1,0 +1,102 @@
+//! What several tests share: a volume on a simulated disk, reads that wait, coding on demand, dice.
+
+#![allow(dead_code)]
+
+use std::sync::{Arc, mpsc};
+
+use tersefs::base::{ByteRange, Ino, MethodId};
+use tersefs::codec::Policy;
+use tersefs::host::{Disk, SimDisk};
+use tersefs::store::{IndexEngine, Store};
+use tersefs::volume::{Error, Volume, VolumeOptions};
+use tersefs::workers::Workers;
+
+/// Pseudo-random numbers from a seed (the constants of Knuth's MMIX generator).
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Dice {
+        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let x = self.0 >> 17;
+        x ^ x >> 23
+    }
+
+    pub fn roll(&mut self, sides: u64) -> u64 {
+        self.next() % sides
+    }
+
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
+        if of.is_empty() { None } else { of.get(self.roll(of.len() as u64) as usize) }
+    }
+
+    /// Bytes that look like text, so that models have something to do.
+    pub fn text(&mut self, len: usize) -> Vec<u8> {
+        const WORDS: [&str; 12] = [
+            "the ", "segment ", "pack ", "of ", "bytes\n", "is ", "coded ", "and ", "read ", "again ", "42 ", "never ",
+        ];
+        let mut out = Vec::with_capacity(len + 10);
+        while out.len() < len {
+            out.extend_from_slice(WORDS[self.roll(12) as usize].as_bytes());
+        }
+        out.truncate(len);
+        out
+    }
+}
+
+pub fn options(only: Option<MethodId>) -> VolumeOptions {
+    VolumeOptions {
+        engine: IndexEngine::Memory,
+        quiet_ms: 0,
+        cache_bytes: 1 << 20,
+        policy: Policy { only, ..Policy::default() },
+        pack_bytes_max: 1 << 20,
+        ..VolumeOptions::default()
+    }
+}
+
+/// A fresh store on a simulated disk.
+pub fn fresh() -> SimDisk {
+    let disk = SimDisk::new();
+    let store: Arc<dyn Disk> = Arc::new(disk.clone());
+    Store::create(&store, 1 << 20).expect("mkfs");
+    disk
+}
+
+pub fn open(disk: &SimDisk, options: VolumeOptions, workers: &Arc<Workers>) -> Result<Arc<Volume>, Error> {
+    Volume::open(Arc::new(disk.clone()), options, workers.clone()).map(|(v, _)| v)
+}
+
+/// A read that waits for its answer.
+pub fn read(volume: &Arc<Volume>, ino: Ino, start: u64, len: u64) -> Result<Vec<u8>, Error> {
+    let (tx, rx) = mpsc::channel();
+    volume.read(
+        ino,
+        ByteRange::at(start, len),
+        Box::new(move |outcome| {
+            let _ = tx.send(outcome.map(<[u8]>::to_vec));
+        }),
+    );
+    rx.recv_timeout(std::time::Duration::from_secs(60)).expect("a read is always answered")
+}
+
+/// Codes whatever can be coded; `between` runs after the segments were coded and before they are committed.
+pub fn code_all(volume: &Arc<Volume>, mut between: impl FnMut()) -> Result<usize, Error> {
+    let mut segments = 0;
+    loop {
+        let tasks = volume.plan_coding(8, true);
+        if tasks.is_empty() {
+            return Ok(segments);
+        }
+        let coded: Vec<_> = tasks.into_iter().map(|t| volume.code(t)).collect();
+        segments += coded.len();
+        between();
+        volume.commit_coded(coded)?;
+        if segments > 10_000 {
+            panic!("coding does not come to an end");
+        }
+    }
+}
