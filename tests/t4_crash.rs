@@ -177,15 +177,20 @@ fn judge(disk: &SimDisk, files: &BTreeMap<String, Known>, workers: &Arc<Workers>
         for (at, byte) in found.iter().enumerate() {
             let old_or_new = sources.iter().any(|s| s.get(at).copied().unwrap_or(0) == *byte);
             // Bytes written after the last sync may be missing where that version was longer than the synced one.
-            let unsynced_zero = *byte == 0 && known.synced.is_none_or(|s| at >= known.versions[s].len() || known.versions.len() > s + 1);
+            let unsynced_zero = *byte == 0
+                && known.synced.is_none_or(|s| at >= known.versions[s].len() || known.versions.len() > s + 1);
             assert!(old_or_new || unsynced_zero, "{case}: {name}: byte {at} is {byte}, which nobody wrote there");
         }
         if known.synced.is_some_and(|s| s + 1 == known.versions.len()) {
-            assert!(found == known.versions[known.versions.len() - 1], "{case}: {name} was synced and is not what it was");
+            assert!(
+                found == known.versions[known.versions.len() - 1],
+                "{case}: {name} was synced and is not what it was"
+            );
         }
     }
     // And it goes on working.
-    let (attr, opened) = volume.create(Ino::ROOT, b"after", 0o600, &CALLER, OpenFor { write: true, ..OpenFor::default() }).unwrap();
+    let (attr, opened) =
+        volume.create(Ino::ROOT, b"after", 0o600, &CALLER, OpenFor { write: true, ..OpenFor::default() }).unwrap();
     volume.write(attr.ino, opened.handle, 0, b"still alive").unwrap();
     volume.release(attr.ino, opened.handle).unwrap();
     code_all(&volume, || ()).unwrap_or_else(|e| panic!("{case}: {e}"));
@@ -193,7 +198,10 @@ fn judge(disk: &SimDisk, files: &BTreeMap<String, Known>, workers: &Arc<Workers>
 }
 
 /// Runs the script with something in its way; what is known at the end, and the disk.
-fn play(workers: &Arc<Workers>, prepare: impl FnOnce(&SimDisk)) -> (SimDisk, BTreeMap<String, Known>, Result<(), Error>) {
+fn play(
+    workers: &Arc<Workers>,
+    prepare: impl FnOnce(&SimDisk),
+) -> (SimDisk, BTreeMap<String, Known>, Result<(), Error>) {
     let disk = fresh();
     prepare(&disk);
     let mut script = match open(&disk, options(Some(MethodId::Zstd)), workers) {
@@ -298,9 +306,10 @@ fn rotten_packs_give_errors_and_never_wrong_bytes() {
                                 let right = known.versions.iter().any(|v| *v == found);
                                 // Metadata that was lost may leave an older state of a file, or a part of one.
                                 let older = path_is_meta(&clean, &path)
-                                    && found.iter().enumerate().all(|(i, b)| {
-                                        *b == 0 || known.versions.iter().any(|v| v.get(i) == Some(b))
-                                    });
+                                    && found
+                                        .iter()
+                                        .enumerate()
+                                        .all(|(i, b)| *b == 0 || known.versions.iter().any(|v| v.get(i) == Some(b)));
                                 assert!(right || older, "{path} byte {at}: {name} has wrong bytes");
                                 fine += 1;
                             }

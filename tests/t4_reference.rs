@@ -33,6 +33,11 @@ struct Node {
     parent: u64,
 }
 
+/// Seeds whose segments are coded by the context model.
+fn is_slow(seed: u64) -> bool {
+    seed % 8 == 1
+}
+
 /// The filesystem as it should be.
 #[derive(Default)]
 struct Model {
@@ -130,7 +135,7 @@ impl Run {
         let workers = Arc::new(Workers::new(2));
         let only = match seed % 8 {
             0 => Some(MethodId::Zstd),
-            1 => None,
+            _ if is_slow(seed) => None,
             _ => Some(MethodId::Raw),
         };
         let options = options(only);
@@ -648,11 +653,13 @@ fn agrees_with_the_model() {
     match env("TERSEFS_SEED") {
         Some(seed) => run(seed, ops),
         None => {
-            // Two at a time, as many as this machine of ours has cores.
+            // Two at a time, as many as a small machine has cores. Seeds that code with the slow model do an eighth of
+            // what the others do.
             let seeds = 16;
+            let share = |seed: u64| if is_slow(seed) { ops / 14 / 8 } else { ops / 14 + 1 };
             std::thread::scope(|s| {
                 for half in 0..2 {
-                    s.spawn(move || (0..seeds).filter(|n| n % 2 == half).for_each(|seed| run(seed, ops / seeds)));
+                    s.spawn(move || (0..seeds).filter(|n| n % 2 == half).for_each(|seed| run(seed, share(seed))));
                 }
             });
         }
