@@ -197,13 +197,15 @@ fn power_is_out() -> io::Error {
     io::Error::other("the power is out (simulated)")
 }
 
-/// Pseudo-random numbers from a seed (the constants of Knuth's MMIX generator).
+/// Pseudo-random numbers from a seed (SplitMix64, G. Steele and others, 2014): near seeds give unrelated rolls.
 struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % sides.max(1)
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ z >> 31) % sides.max(1)
     }
 }
 
@@ -269,7 +271,7 @@ impl SimDisk {
     pub fn survivor(&self, survival: Survival) -> SimDisk {
         let state = self.lock_state();
         let mut dice = match survival {
-            Survival::Random(seed) => Dice(seed.wrapping_mul(2).wrapping_add(1)),
+            Survival::Random(seed) => Dice(seed),
             Survival::Synced | Survival::Kernel => Dice(0),
         };
         let mut names = match survival {
