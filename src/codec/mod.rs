@@ -86,6 +86,12 @@ fn looks_incompressible(raw: &[u8]) -> bool {
     })
 }
 
+/// True when zstd's quick level is so far behind `best` bytes that its slow one will not catch up: it gains less than a
+/// quarter on any data seen, and costs a hundred times as much.
+fn zstd_cannot_win(raw: &[u8], best: usize) -> bool {
+    zstd::bulk::compress(raw, 3).is_ok_and(|quick| quick.len() * 2 > best * 3)
+}
+
 /// Codes `raw` (1 to `SEGMENT_BYTES_MAX` bytes) by the smallest method within the policy, and proves that it decodes.
 /// Never larger than `raw` itself: raw storage is always legal.
 pub fn encode(raw: &[u8], class: Class, policy: &Policy) -> Result<Encoded, Error> {
@@ -97,10 +103,14 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy) -> Result<Encoded, Erro
     if class == Class::Incompressible || looks_incompressible(raw) {
         telemetry::EARLY_ABORTS.add(1);
     } else {
-        for model in MODELS {
+        // The strongest first, so that weaker ones are tried only where they have a chance.
+        for model in MODELS.into_iter().rev() {
             let id = model.id();
             let wanted = policy.only.is_none_or(|only| only == id);
             if id == MethodId::Raw || !wanted || predicted_decode_ms(id, raw.len() as u32) > policy.decode_ms_max {
+                continue;
+            }
+            if id == MethodId::Zstd && best.as_ref().is_some_and(|(_, b)| zstd_cannot_win(raw, b.len())) {
                 continue;
             }
             if let Ok(payload) = model.encode(raw, class) {

@@ -20,26 +20,25 @@ static SHARE: [u32; 1024] = reciprocals();
 /// the limit.
 #[derive(Clone, Debug)]
 pub struct StateMap<const N: usize> {
-    slots: Box<[u32; N]>,
+    slots: [u32; N],
 }
+
+/// Observations that a first guess counts as.
+const GUESS_WEIGHT: u32 = 6;
 
 impl StateMap<256> {
     /// One context per bit history, starting from its own guess.
     pub fn of_histories() -> StateMap<256> {
-        let mut slots = Box::new([0; 256]);
-        for (h, slot) in slots.iter_mut().enumerate() {
-            *slot = u32::from(HISTORIES.guess(h as u8)) << 16;
-        }
-        StateMap { slots }
+        StateMap::new(|h| HISTORIES.guess(h as u8))
     }
 }
 
 impl<const N: usize> StateMap<N> {
-    /// `N` contexts (a power of two) with a probability each.
+    /// `N` contexts (a power of two) with a first guess each.
     pub fn new(p: impl Fn(usize) -> u16) -> StateMap<N> {
-        let mut slots = Box::new([0; N]);
+        let mut slots = [0; N];
         for (i, slot) in slots.iter_mut().enumerate() {
-            *slot = u32::from(p(i)) << 16;
+            *slot = u32::from(p(i)) << 16 | GUESS_WEIGHT;
         }
         StateMap { slots }
     }
@@ -64,15 +63,17 @@ impl<const N: usize> StateMap<N> {
 }
 
 /// Steps of the probability axis of an `Apm`.
-const STEPS: usize = 24;
+const STEPS: usize = 25;
 /// Stretched width of a step: the axis spans STEPS - 1 of them around zero.
-const STEP: i32 = 2 * (STRETCH_MAX + 1) / (STEPS as i32 - 1);
+const STEP: i32 = 256;
+const _: () = assert!(STEP * (STEPS as i32 - 1) == 2 * (STRETCH_MAX + 1));
 
 /// Adaptive probability map (secondary estimation): corrects a probability in a context by what came of such
 /// probabilities before, interpolating between two steps.
 #[derive(Clone, Debug)]
 pub struct Apm<const N: usize> {
     slots: Vec<[u16; STEPS]>,
+    /// Context and step that the last probability came from.
     at: (usize, usize),
 }
 

@@ -29,7 +29,7 @@ pub(super) struct ContextMixing {
     kind: Kind,
     slots: Slots,
     /// Order 1: histories by last byte and partial byte. Order 0 by partial byte.
-    order1: Vec<[History; 256]>,
+    order1: Box<[[History; 256]; 256]>,
     order0: [History; 256],
     maps: [StateMap<256>; HASHED + 2],
     matches: Matches,
@@ -68,7 +68,7 @@ impl Default for Box<ContextMixing> {
         Box::new(ContextMixing {
             kind: Kind::Text,
             slots: Slots::default(),
-            order1: vec![[0; 256]; 256],
+            order1: Box::new([[0; 256]; 256]),
             order0: [0; 256],
             maps: std::array::from_fn(|_| StateMap::of_histories()),
             matches: Matches::default(),
@@ -134,8 +134,10 @@ impl ContextMixing {
     /// Looks the rows of all contexts up, for the first or the second nibble.
     fn find_rows(&mut self) {
         let salt = if self.bit_index == 0 { 0 } else { self.partial as u32 };
-        for (row, h) in self.rows.iter_mut().zip(self.hashes) {
-            *row = self.slots.find(hash(h, salt));
+        let places = self.hashes.map(|h| self.slots.place(hash(h, salt)));
+        std::hint::black_box(places.iter().fold(0, |all, (base, _)| all ^ self.slots.touch(*base)));
+        for (row, place) in self.rows.iter_mut().zip(places) {
+            *row = self.slots.find(place);
         }
     }
 

@@ -13,13 +13,17 @@ type Row = [History; 16];
 
 /// Table of rows, shared by all contexts.
 pub(super) struct Slots {
-    rows: Vec<Row>,
+    rows: Box<[Row; ROWS]>,
     mask: usize,
 }
 
 impl Default for Slots {
     fn default() -> Slots {
-        Slots { rows: vec![[0; 16]; ROWS], mask: ROWS - 1 }
+        let rows = vec![[0; 16]; ROWS].into_boxed_slice();
+        match rows.try_into() {
+            Ok(rows) => Slots { rows, mask: ROWS - 1 },
+            Err(_) => unreachable!("a vector of ROWS rows is an array of as many"),
+        }
     }
 }
 
@@ -28,20 +32,31 @@ impl Slots {
 
     /// Clears the part that `raw_len` bytes will use: small segments need few rows, and clear few.
     pub fn reset(&mut self, raw_len: usize) {
-        let rows = (raw_len * 4).next_power_of_two().clamp(1 << 12, ROWS);
+        let rows = (raw_len * 2).next_power_of_two().clamp(1 << 12, ROWS);
         self.mask = rows - 1;
         self.rows.iter_mut().take(rows).for_each(|r| *r = [0; 16]);
     }
 
+    /// The first of the rows that a context may have, and its check.
+    #[inline]
+    pub fn place(&self, hash: u32) -> (usize, u8) {
+        ((hash.wrapping_mul(0x9E37_79B9) >> 7) as usize & self.mask, (hash >> 24) as u8 | 1)
+    }
+
+    /// Reads a byte of a row: done for all contexts before any is looked up, so that their cache misses overlap instead
+    /// of waiting for each other's branches.
+    #[inline]
+    pub fn touch(&self, base: usize) -> u8 {
+        self.rows[base & (ROWS - 1)][0]
+    }
+
     /// The row of a context: its number, for `get` and `set`.
     #[inline]
-    pub fn find(&mut self, hash: u32) -> usize {
-        let check = (hash >> 24) as u8 | 1;
-        let base = (hash.wrapping_mul(0x9E37_79B1) >> 7) as usize & self.mask;
+    pub fn find(&mut self, (base, check): (usize, u8)) -> usize {
         let mut worst = base;
         let mut least = u8::MAX;
         for i in [base, base ^ 1, base ^ 2] {
-            let row = &self.rows[i & self.mask];
+            let row = &self.rows[i & (ROWS - 1)];
             if row[0] == check {
                 return i;
             }
@@ -50,7 +65,7 @@ impl Slots {
                 (least, worst) = (seen, i);
             }
         }
-        let row = &mut self.rows[worst & self.mask];
+        let row = &mut self.rows[worst & (ROWS - 1)];
         *row = [0; 16];
         row[0] = check;
         worst
@@ -59,11 +74,11 @@ impl Slots {
     /// The history at a node (1 to 15) of a row.
     #[inline]
     pub fn get(&self, row: usize, node: usize) -> History {
-        self.rows[row & self.mask][node & 15]
+        self.rows[row & (ROWS - 1)][node & 15]
     }
 
     #[inline]
     pub fn set(&mut self, row: usize, node: usize, history: History) {
-        self.rows[row & self.mask][node & 15] = history;
+        self.rows[row & (ROWS - 1)][node & 15] = history;
     }
 }

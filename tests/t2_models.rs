@@ -1,0 +1,147 @@
+//! Every model of the table: exact round trips, damaged payloads, repeatability, golden bytes, bits per byte.
+
+mod common;
+
+use std::path::Path;
+
+use common::Dice;
+use tersefs::base::{Class, MethodId, SEGMENT_BYTES_MAX, crc32c};
+use tersefs::models::{MODELS, Model};
+
+/// Real data: cuts named in tests/data/README.md.
+fn cuts() -> Vec<(String, Vec<u8>)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let mut cuts: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .flatten()
+        .filter(|e| !e.path().extension().is_some_and(|x| x == "md"))
+        .map(|e| (e.file_name().to_string_lossy().into_owned(), std::fs::read(e.path()).unwrap()))
+        .collect();
+    cuts.sort();
+    assert!(cuts.len() >= 5);
+    cuts
+}
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut dice = Dice::new(5);
+    (0..len).map(|_| dice.next() as u8).collect()
+}
+
+/// Encodes and decodes; a model that declines loses nothing.
+fn check(model: &dyn Model, class: Class, raw: &[u8]) {
+    if let Ok(payload) = model.encode(raw, class) {
+        let plain = model.decode(&payload, raw.len(), model.revision()).expect("its own payload decodes");
+        assert!(plain == raw, "{} on {} bytes of {}", model.id().name(), raw.len(), class.name());
+        assert!(payload.len() < raw.len() || model.id() == MethodId::Raw);
+    }
+}
+
+#[test]
+fn round_trips() {
+    let mut dice = Dice::new(9);
+    let mut inputs: Vec<Vec<u8>> = vec![
+        vec![0],
+        vec![255; 2],
+        b"abc".to_vec(),
+        vec![7; 100_000],
+        noise(10_000),
+        dice.text(150_000),
+        (0..=255u8).cycle().take(70_000).collect(),
+        [dice.text(30_000), noise(3000), vec![0; 40_000]].concat(),
+    ];
+    inputs.extend(cuts().into_iter().map(|(_, data)| data));
+    for model in MODELS {
+        for raw in &inputs {
+            for class in [Class::Text, Class::Markup, Class::Log, Class::Binary] {
+                check(model, class, raw);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_largest_segment() {
+    let mut dice = Dice::new(2);
+    let raw = dice.text(SEGMENT_BYTES_MAX as usize);
+    for model in MODELS {
+        check(model, Class::Text, &raw);
+    }
+}
+
+#[test]
+fn damaged_payloads_give_errors_or_bounded_bytes() {
+    let mut dice = Dice::new(3);
+    let raw = dice.text(20_000);
+    for model in MODELS {
+        let payload = model.encode(&raw, Class::Text).unwrap();
+        for _ in 0..60 {
+            let mut bad = payload.clone();
+            match dice.roll(3) {
+                0 => bad.truncate(dice.roll(payload.len() as u64) as usize),
+                1 => {
+                    let at = dice.roll(bad.len() as u64) as usize;
+                    bad[at] ^= 1 << dice.roll(8);
+                }
+                _ => bad = noise(dice.roll(5000) as usize),
+            }
+            if let Ok(plain) = model.decode(&bad, raw.len(), model.revision()) {
+                assert_eq!(plain.len(), raw.len());
+            }
+        }
+        assert!(model.decode(&payload, raw.len(), 999).is_err(), "an unknown revision");
+    }
+}
+
+#[test]
+fn threads_and_what_came_before_do_not_matter() {
+    let data = cuts();
+    for model in MODELS {
+        let alone: Vec<_> = data.iter().map(|(_, d)| model.encode(d, Class::Text)).collect();
+        std::thread::scope(|s| {
+            for start in 0..3 {
+                let (data, alone) = (&data, &alone);
+                s.spawn(move || {
+                    for n in 0..data.len() {
+                        let at = (start + n) % data.len();
+                        assert!(model.encode(&data[at].1, Class::Text) == alone[at], "{}", model.id().name());
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// The context model's bytes. A change here needs a new revision, and the old one must keep decoding.
+#[test]
+fn golden_bytes_of_the_context_model() {
+    let model = tersefs::models::model(MethodId::Cm);
+    let mut dice = Dice::new(77);
+    let raw = dice.text(5000);
+    for (class, expected) in
+        [(Class::Text, GOLDEN[0]), (Class::Json, GOLDEN[1]), (Class::Log, GOLDEN[2]), (Class::Exec, GOLDEN[3])]
+    {
+        let payload = model.encode(&raw, class).unwrap();
+        assert_eq!((payload.len(), crc32c(&payload)), expected, "{}: the coded bytes have changed", class.name());
+    }
+}
+
+const GOLDEN: [(usize, u32); 4] = [(563, 1921815974), (553, 2549107909), (559, 1709236957), (563, 2174870257)];
+
+/// Text codes smaller than by any general compressor at this size; the bound is a little above what is reached.
+#[test]
+fn bits_per_byte() {
+    let cm = tersefs::models::model(MethodId::Cm);
+    let zstd = tersefs::models::model(MethodId::Zstd);
+    for (name, data) in cuts() {
+        let class = tersefs::codec::classify(&data);
+        let size = |m: &dyn Model| m.encode(&data, class).map_or(data.len(), |p| p.len());
+        let (ours, theirs) = (size(cm), size(zstd));
+        println!(
+            "{name:<12} {:<8} cm {:.3} bpb, zstd {:.3} bpb",
+            class.name(),
+            ours as f64 * 8.0 / data.len() as f64,
+            theirs as f64 * 8.0 / data.len() as f64
+        );
+        assert!(ours * 100 < theirs * 93, "{name}: cm {ours}, zstd {theirs}");
+    }
+}

@@ -1,0 +1,87 @@
+//! The codec: what is chosen, what is refused, and that nothing passes which fails its hash.
+
+mod common;
+
+use common::Dice;
+use tersefs::base::{Class, MethodId, SEGMENT_BYTES_MAX};
+use tersefs::codec::{Error, Policy, classify, decode, encode, segment_bytes};
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut dice = Dice::new(5);
+    (0..len).map(|_| dice.next() as u8).collect()
+}
+
+#[test]
+fn noise_is_stored_raw_without_trying() {
+    let raw = noise(256 << 10);
+    assert_eq!(classify(&raw), Class::Incompressible);
+    // Also when nothing was said of its class.
+    let started = std::time::Instant::now();
+    let coded = encode(&raw, Class::Unknown, &Policy::default()).unwrap();
+    assert_eq!((coded.coding.method, coded.payload.len()), (MethodId::Raw as u16, raw.len()));
+    println!("noise: {:.0} MB/s", raw.len() as f64 / 1e6 / started.elapsed().as_secs_f64());
+    assert!(decode(&coded.coding, &coded.payload).unwrap() == raw);
+}
+
+#[test]
+fn the_smallest_method_wins_within_the_policy() {
+    let raw = Dice::new(1).text(100_000);
+    let size = |policy: &Policy| {
+        let coded = encode(&raw, Class::Text, policy).unwrap();
+        assert!(decode(&coded.coding, &coded.payload).unwrap() == raw);
+        (MethodId::from_u16(coded.coding.method).unwrap(), coded.payload.len())
+    };
+    let (best, best_len) = size(&Policy::default());
+    assert_eq!(best, MethodId::Cm);
+    let (zstd, zstd_len) = size(&Policy { only: Some(MethodId::Zstd), ..Policy::default() });
+    assert_eq!(zstd, MethodId::Zstd);
+    assert!(best_len < zstd_len);
+    let (raw_id, raw_len) = size(&Policy { only: Some(MethodId::Raw), ..Policy::default() });
+    assert_eq!((raw_id, raw_len), (MethodId::Raw, raw.len()));
+    // A budget that the context model cannot keep leaves zstd.
+    let (hurried, _) = size(&Policy { decode_ms_max: 2, only: None });
+    assert_eq!(hurried, MethodId::Zstd);
+}
+
+#[test]
+fn bytes_that_fail_their_hash_are_never_returned() {
+    let raw = Dice::new(2).text(3000);
+    let mut dice = Dice::new(3);
+    for only in MethodId::ALL {
+        let coded = encode(&raw, Class::Text, &Policy { only: Some(only), ..Policy::default() }).unwrap();
+        for _ in 0..200 {
+            let mut payload = coded.payload.clone();
+            let at = dice.roll(payload.len() as u64) as usize;
+            payload[at] ^= 1 << dice.roll(8);
+            match decode(&coded.coding, &payload) {
+                Err(Error::Corrupt { .. }) => {}
+                // A bit of padding may not matter; wrong bytes do.
+                Ok(plain) => assert!(plain == raw),
+                Err(e) => panic!("{e}"),
+            }
+        }
+        let mut wrong = coded.coding.clone();
+        wrong.plain_hash[3] ^= 1;
+        assert!(matches!(decode(&wrong, &coded.payload), Err(Error::Corrupt { .. })));
+        wrong = coded.coding.clone();
+        wrong.raw_len -= 1;
+        assert!(decode(&wrong, &coded.payload).is_err());
+        wrong = coded.coding.clone();
+        (wrong.method, wrong.revision) = (900, 3);
+        let refused = decode(&wrong, &coded.payload);
+        assert!(matches!(refused, Err(Error::UnknownMethod { method: 900, revision: 3 })), "{refused:?}");
+        wrong = coded.coding.clone();
+        wrong.raw_len = u32::MAX;
+        assert!(matches!(decode(&wrong, &coded.payload), Err(Error::BadLength { .. })));
+    }
+}
+
+#[test]
+fn lengths_are_bounded() {
+    assert!(matches!(encode(&[], Class::Text, &Policy::default()), Err(Error::BadLength { .. })));
+    let large = vec![0; SEGMENT_BYTES_MAX as usize + 1];
+    assert!(matches!(encode(&large, Class::Text, &Policy::default()), Err(Error::BadLength { .. })));
+    let one = encode(b"x", Class::Text, &Policy::default()).unwrap();
+    assert_eq!(one.payload, b"x");
+    assert!(Class::ALL.iter().all(|c| segment_bytes(*c) <= SEGMENT_BYTES_MAX));
+}
