@@ -330,3 +330,51 @@ fn path_is_meta(disk: &SimDisk, path: &str) -> bool {
     let largest = disk.files().into_iter().filter(|(p, _)| p.starts_with("packs/")).max_by_key(|(_, len)| *len);
     largest.is_none_or(|(p, _)| p != path)
 }
+
+/// Many names, so that the metadata log is worth compacting, and a cut at every sync of the compaction.
+#[test]
+fn compaction_survives_a_cut_at_every_sync() {
+    const FILES: usize = 1500;
+    let workers = Arc::new(Workers::new(1));
+    let fill = || -> (SimDisk, Arc<Volume>) {
+        let disk = fresh();
+        let volume = open(&disk, options(Some(MethodId::Raw)), &workers).unwrap();
+        for n in 0..FILES {
+            let name = format!("a file with a rather long name, number {n:06}");
+            volume.mkdir(Ino::ROOT, name.as_bytes(), 0o700, &CALLER).unwrap();
+        }
+        volume.fsync_dir(Ino::ROOT).unwrap();
+        (disk, volume)
+    };
+    let count = |volume: &Volume| {
+        let (mut seen, mut at) = (0, 2);
+        loop {
+            let page = volume.readdir(Ino::ROOT, at, 500).unwrap();
+            let Some(last) = page.last() else { return seen };
+            at = last.cookie;
+            seen += page.len();
+        }
+    };
+    let (disk, volume) = fill();
+    let before = disk.syncs();
+    let log = |v: &Volume| v.status().unwrap().meta_pack_bytes;
+    let grown = log(&volume);
+    volume.checkpoint().unwrap();
+    assert!(log(&volume) * 3 < grown, "the log was compacted: {grown} -> {}", log(&volume));
+    assert_eq!(count(&volume), FILES);
+    let after = disk.syncs();
+    assert!(after > before + 4);
+    for n in before + 1..=after {
+        let (disk, volume) = fill();
+        disk.cut_power_at_sync(n);
+        let _ = volume.checkpoint();
+        for survival in [Survival::Synced, Survival::Kernel, Survival::Random(n), Survival::Random(n + 1000)] {
+            let left = disk.survivor(survival);
+            let volume = open(&left, options(Some(MethodId::Raw)), &workers)
+                .unwrap_or_else(|e| panic!("cut at sync {n}, {survival:?}: {e}"));
+            assert_eq!(count(&volume), FILES, "cut at sync {n}, {survival:?}");
+            assert_eq!(volume.getattr(Ino::ROOT).unwrap().nlink as usize, FILES + 2);
+            volume.mkdir(Ino::ROOT, b"one more", 0o700, &CALLER).unwrap();
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The store on a real directory with sled: what an index may suffer, and that packs alone restore everything.
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use common::Dice;
+use tersefs::base::{ByteRange, Class, Generation, Ino, MethodId, PackId, SegmentRef, plain_hash};
+use tersefs::format::{Coding, Dentry, Extent, FileKind, InodeRecord, MetaOp, Owner, SegmentHeader, Time};
+use tersefs::host::{Disk, RealDisk};
+use tersefs::store::{Error, IndexEngine, RecordSummary, Store, StoreOptions, Survey};
+
+const FILES: u64 = 300;
+
+fn disk(dir: &Path) -> Arc<dyn Disk> {
+    RealDisk::open(dir, true).unwrap()
+}
+
+fn options(engine: IndexEngine) -> StoreOptions {
+    StoreOptions { engine, read_only: false, peek: false, rebuild: false, pack_bytes_max: 1 << 20 }
+}
+
+fn inode(ino: u64, size: u64) -> InodeRecord {
+    let t = Time { secs: 1_700_000_000 + ino as i64, nanos: 1 };
+    InodeRecord {
+        ino: Ino(ino),
+        kind: FileKind::Regular,
+        mode: 0o644,
+        uid: 1,
+        gid: 2,
+        nlink: 1,
+        rdev: 0,
+        size,
+        atime: t,
+        mtime: t,
+        ctime: t,
+        btime: t,
+        generation: Generation(1),
+        staging: None,
+        coded: true,
+        stored_bytes: size,
+        target: Vec::new(),
+        parent: Ino::ROOT,
+    }
+}
+
+fn segment(store: &Store, ino: u64, payload: &[u8]) -> SegmentRef {
+    let coding = Coding {
+        method: MethodId::Raw as u16,
+        revision: 1,
+        profile: 0,
+        class: Class::Unknown,
+        raw_len: payload.len() as u32,
+        model: [0; 16],
+        plain_hash: plain_hash(payload),
+    };
+    let owners = vec![Owner { ino: Ino(ino), file_offset: 0, segment_offset: 0, len: payload.len() as u32 }];
+    store.append_segment(&SegmentHeader { coding, owners }, payload).unwrap()
+}
+
+/// A store with files, xattrs, removed names and cut extents.
+fn fill(dir: &Path) {
+    let disk = disk(dir);
+    Store::create(&disk, 1 << 20).unwrap();
+    let (store, _) = Store::open(disk, options(IndexEngine::Sled)).unwrap();
+    let mut dice = Dice::new(4);
+    for n in 0..FILES {
+        let ino = store.allocate_ino();
+        let len = 1000 + dice.roll(9000);
+        let at = segment(&store, ino.0, &dice.text(len as usize));
+        let extent = Extent {
+            file_offset: 0,
+            len: len as u32,
+            segment: at,
+            segment_offset: 0,
+            segment_bytes: len as u32,
+            method: 0,
+        };
+        let dentry = Dentry { ino, kind: FileKind::Regular, cookie: store.allocate_serial() };
+        store
+            .commit(&[
+                MetaOp::PutInode(inode(ino.0, len)),
+                MetaOp::PutDentry { parent: Ino::ROOT, name: format!("f{n}").into_bytes(), dentry },
+                MetaOp::PutExtent { ino, extent },
+            ])
+            .unwrap();
+        if n % 3 == 0 {
+            let value = vec![n as u8; 50];
+            store.commit(&[MetaOp::PutXattr { ino, name: b"user.n".to_vec(), value }]).unwrap();
+        }
+        if n % 5 == 0 {
+            store.commit(&[MetaOp::RemoveExtents { ino, start: 100, end: 300 }]).unwrap();
+        }
+        if n % 7 == 0 {
+            let name = format!("f{n}").into_bytes();
+            store.commit(&[MetaOp::RemoveDentry { parent: Ino::ROOT, name }, MetaOp::RemoveInode(ino)]).unwrap();
+        }
+        if n == FILES / 2 {
+            store.checkpoint().unwrap();
+        }
+    }
+    store.sync_segments().unwrap();
+    store.sync_meta().unwrap();
+    store.close().unwrap();
+}
+
+/// Everything a store knows, as text.
+fn dump(store: &Store) -> Vec<String> {
+    let mut out = Vec::new();
+    for rec in store.inodes(Ino(0), 100_000).unwrap() {
+        out.push(format!("{rec:?}"));
+        for e in store.extents(rec.ino, ByteRange { start: 0, end: u64::MAX }, 1000).unwrap() {
+            out.push(format!("{} {e:?}", rec.ino));
+        }
+        for name in store.xattr_names(rec.ino).unwrap() {
+            out.push(format!("{} {name:?} {:?}", rec.ino, store.xattr(rec.ino, &name).unwrap()));
+        }
+        for (name, dentry) in store.dentries(rec.ino, 0, 10_000).unwrap() {
+            out.push(format!("{} {name:?} {dentry:?}", rec.ino));
+        }
+    }
+    out.push(format!("{:?}", store.usage().inodes));
+    out
+}
+
+fn open(dir: &Path, engine: IndexEngine) -> (Store, tersefs::store::Recovery) {
+    Store::open(disk(dir), options(engine)).unwrap()
+}
+
+#[test]
+fn the_index_follows_from_the_packs() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let (store, recovery) = open(dir.path(), IndexEngine::Sled);
+    assert!(!recovery.rebuilt && recovery.replayed < 5, "{recovery:?}");
+    let known = dump(&store);
+    assert!(known.len() > FILES as usize * 2);
+    drop(store);
+    // Deleted, replaced by garbage, of an older time: the same is found again.
+    let index = dir.path().join("index");
+    let older = dir.path().join("older");
+    copy(&index, &older);
+    for damage in ["deleted", "garbage", "cut", "older", "flipped"] {
+        match damage {
+            "deleted" => std::fs::remove_dir_all(&index).unwrap(),
+            "garbage" => each_file(&index, |p| std::fs::write(p, vec![0xa5; 5000]).unwrap()),
+            "cut" => each_file(&index, |p| {
+                let bytes = std::fs::read(p).unwrap();
+                std::fs::write(p, &bytes[..bytes.len() / 2]).unwrap();
+            }),
+            "older" => {
+                std::fs::remove_dir_all(&index).unwrap();
+                copy(&older, &index);
+            }
+            _ => each_file(&index, |p| {
+                let mut bytes = std::fs::read(p).unwrap();
+                for at in (100..bytes.len()).step_by(997) {
+                    bytes[at] ^= 0x11;
+                }
+                std::fs::write(p, bytes).unwrap();
+            }),
+        }
+        let (store, _) = open(dir.path(), IndexEngine::Sled);
+        assert_eq!(dump(&store), known, "{damage}");
+        store.close().unwrap();
+    }
+    let (store, _) = open(dir.path(), IndexEngine::Memory);
+    assert_eq!(dump(&store), known, "in memory");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn each_file(dir: &Path, f: impl Fn(&Path) + Copy) {
+    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        if entry.path().is_dir() { each_file(&entry.path(), f) } else { f(&entry.path()) }
+    }
+}
+
+/// The only pack of a stream.
+fn pack(dir: &Path, meta: bool) -> (PackId, std::path::PathBuf) {
+    let survey = Survey::open(disk(dir)).unwrap();
+    let stream = if meta { tersefs::format::Stream::Meta } else { tersefs::format::Stream::Data };
+    let found = survey.packs().unwrap().into_iter().rfind(|(_, s, _)| *s == Some(stream)).unwrap();
+    let path = dir.join(format!("packs/{:02x}/pack-{:016x}.tpk", found.0.0 & 0xff, found.0.0));
+    (found.0, path)
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_a_damaged_middle_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let (_, path) = pack(dir.path(), true);
+    let bytes = std::fs::read(&path).unwrap();
+    for cut in [1, 5, 9, 20, 44, 60, 100] {
+        std::fs::write(&path, &bytes[..bytes.len() - cut]).unwrap();
+        let (store, recovery) = open(dir.path(), IndexEngine::Memory);
+        assert!(recovery.damage.is_empty(), "{recovery:?}");
+        // What comes next is found again.
+        store.commit(&[MetaOp::PutInode(inode(9999, 1))]).unwrap();
+        store.sync_meta().unwrap();
+        drop(store);
+        let (store, recovery) = open(dir.path(), IndexEngine::Memory);
+        assert!(recovery.damage.is_empty() && store.inode(Ino(9999)).unwrap().is_some());
+    }
+    let mut bad = bytes.clone();
+    let middle = bad.len() / 2;
+    bad[middle] ^= 0x80;
+    std::fs::write(&path, &bad).unwrap();
+    let (store, recovery) = open(dir.path(), IndexEngine::Memory);
+    assert_eq!(recovery.damage.len(), 1, "{recovery:?}");
+    assert!(store.inodes(Ino(0), 10_000).unwrap().len() as u64 > FILES / 2);
+}
+
+#[test]
+fn records_inside_users_data_are_never_taken_for_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    // A file that holds a whole pack of this very volume, stored raw.
+    let (_, meta_path) = pack(dir.path(), true);
+    let inner = std::fs::read(&meta_path).unwrap();
+    let (store, _) = open(dir.path(), IndexEngine::Sled);
+    let at = segment(&store, 4242, &inner[..inner.len().min(1 << 20)]);
+    store.sync_segments().unwrap();
+    store.close().unwrap();
+    drop(store);
+    // Its header is destroyed: the search for the next record goes through its payload.
+    let data_path = dir.path().join(format!("packs/{:02x}/pack-{:016x}.tpk", at.pack.0 & 0xff, at.pack.0));
+    let mut bytes = std::fs::read(&data_path).unwrap();
+    bytes[at.offset as usize + 3] ^= 0xff;
+    std::fs::write(&data_path, bytes).unwrap();
+    let survey = Survey::open(disk(dir.path())).unwrap();
+    let mut damage = 0;
+    survey
+        .walk(at.pack, true, |offset, _, record| {
+            match record {
+                RecordSummary::Damage { .. } => damage += 1,
+                RecordSummary::Meta { .. } | RecordSummary::Snapshot { .. } => {
+                    panic!("a record at {offset} inside data")
+                }
+                _ => {}
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(damage, 1);
+}
+
+#[test]
+fn one_writer_and_no_newer_format() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let (store, _) = open(dir.path(), IndexEngine::Sled);
+    assert!(matches!(Store::open(disk(dir.path()), options(IndexEngine::Sled)), Err(Error::Locked)));
+    drop(store);
+    let format = dir.path().join("FORMAT");
+    let good = std::fs::read(&format).unwrap();
+    let mut block = tersefs::format::Superblock::decode(&good).unwrap();
+    block.version = 7;
+    std::fs::write(&format, block.encode()).unwrap();
+    match Store::open(disk(dir.path()), options(IndexEngine::Sled)) {
+        Err(Error::Unusable(why)) => assert!(why.contains("version 7"), "{why}"),
+        other => panic!("{:?}", other.map(|_| ())),
+    }
+    (block.version, block.ro_compat) = (1, 8);
+    std::fs::write(&format, block.encode()).unwrap();
+    let (store, _) = open(dir.path(), IndexEngine::Sled);
+    assert!(store.is_read_only() && matches!(store.commit(&[]), Err(Error::ReadOnly)));
+}
