@@ -35,12 +35,11 @@ fn ours(data: &[u8], class: Class, only: Option<MethodId>) -> Row {
         let started = cpu_seconds();
         let mut best: Option<(MethodId, Vec<u8>)> = None;
         for id in [MethodId::Cm, MethodId::Zstd] {
-            if only.is_none_or(|o| o == id) {
-                if let Ok(p) = models::model(id).encode(raw, class) {
-                    if best.as_ref().is_none_or(|(_, b)| p.len() < b.len()) {
-                        best = Some((id, p));
-                    }
-                }
+            if only.is_none_or(|o| o == id)
+                && let Ok(p) = models::model(id).encode(raw, class)
+                && best.as_ref().is_none_or(|(_, b)| p.len() < b.len())
+            {
+                best = Some((id, p));
             }
         }
         row.encode_s += cpu_seconds() - started;

@@ -14,7 +14,7 @@ fn cuts() -> Vec<(String, Vec<u8>)> {
     let mut cuts: Vec<_> = std::fs::read_dir(dir)
         .unwrap()
         .flatten()
-        .filter(|e| !e.path().extension().is_some_and(|x| x == "md"))
+        .filter(|e| e.path().extension().is_none_or(|x| x != "md"))
         .map(|e| (e.file_name().to_string_lossy().into_owned(), std::fs::read(e.path()).unwrap()))
         .collect();
     cuts.sort();

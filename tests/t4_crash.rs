@@ -303,7 +303,7 @@ fn rotten_packs_give_errors_and_never_wrong_bytes() {
                         let Ok(attr) = volume.lookup(Ino::ROOT, name.as_bytes()) else { continue };
                         match read(&volume, attr.ino, 0, attr.size + 1) {
                             Ok(found) => {
-                                let right = known.versions.iter().any(|v| *v == found);
+                                let right = known.versions.contains(&found);
                                 // Metadata that was lost may leave an older state of a file, or a part of one.
                                 let older = path_is_meta(&clean, &path)
                                     && found

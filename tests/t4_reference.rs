@@ -531,13 +531,13 @@ impl Run {
         let mut meddled = false;
         let volume = self.volume.clone();
         code_all(&volume, || {
-            if let Some(ino) = meddle {
-                if !std::mem::replace(&mut meddled, true) {
-                    let open = OpenFor { write: true, ..OpenFor::default() };
-                    let opened = volume.open_file(Ino(ino), open).unwrap();
-                    volume.write(Ino(ino), opened.handle, 10, b"meddled").unwrap();
-                    volume.release(Ino(ino), opened.handle).unwrap();
-                }
+            if let Some(ino) = meddle
+                && !std::mem::replace(&mut meddled, true)
+            {
+                let open = OpenFor { write: true, ..OpenFor::default() };
+                let opened = volume.open_file(Ino(ino), open).unwrap();
+                volume.write(Ino(ino), opened.handle, 10, b"meddled").unwrap();
+                volume.release(Ino(ino), opened.handle).unwrap();
             }
         })
         .unwrap();

@@ -108,10 +108,10 @@ fn is_read_only(e: &crate::volume::Error) -> bool {
 
 fn check_mountpoint(mountpoint: &Path) -> Result<(), Failure> {
     let shown = mountpoint.display();
-    if let Ok(path) = host::canonical(mountpoint) {
-        if host::mounts()?.iter().any(|m| m.mountpoint == path && m.kind == "fuse.tersefs") {
-            return Err(Failure(format!("{shown}: a tersefs volume is mounted there already")));
-        }
+    if let Ok(path) = host::canonical(mountpoint)
+        && host::mounts()?.iter().any(|m| m.mountpoint == path && m.kind == "fuse.tersefs")
+    {
+        return Err(Failure(format!("{shown}: a tersefs volume is mounted there already")));
     }
     if !host::is_directory(mountpoint) {
         return Err(Failure(format!(

@@ -113,10 +113,10 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy) -> Result<Encoded, Erro
             if id == MethodId::Zstd && best.as_ref().is_some_and(|(_, b)| zstd_cannot_win(raw, b.len())) {
                 continue;
             }
-            if let Ok(payload) = model.encode(raw, class) {
-                if best.as_ref().is_none_or(|(_, b)| payload.len() < b.len()) {
-                    best = Some((id, payload));
-                }
+            if let Ok(payload) = model.encode(raw, class)
+                && best.as_ref().is_none_or(|(_, b)| payload.len() < b.len())
+            {
+                best = Some((id, payload));
             }
         }
     }

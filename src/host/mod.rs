@@ -84,6 +84,7 @@ pub trait Disk: Send + Sync + 'static {
 }
 
 /// One open file. All calls take `&self` and may come from several threads.
+#[allow(clippy::len_without_is_empty)] // A file is only ever asked for its length.
 pub trait DiskFile: Send + Sync + 'static {
     /// Reads up to `buf.len()` bytes at `offset`; fewer only at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;

@@ -189,7 +189,7 @@ impl DiskFile for RealFile {
 
 /// Writes zeros within the file where the filesystem below has no holes.
 fn zero(file: &RealFile, offset: u64, len: u64) -> io::Result<()> {
-    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let end = offset.saturating_add(len).min(file.len()?);
     let mut at = offset;
     while at < end {

@@ -34,8 +34,10 @@ const OVERLAY_KEYS_MAX: usize = 200_000;
 const BAD_KEPT: usize = 2;
 
 type Map = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+/// A key and its value.
+type Pair = (Vec<u8>, Vec<u8>);
 /// Keys with values, ascending.
-pub(crate) type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Pairs = Vec<Pair>;
 
 #[derive(Default)]
 struct Overlay {
@@ -118,10 +120,10 @@ impl Index {
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| step(db)))
             .unwrap_or_else(|_| Err(Error::Index("the engine panicked".into())));
-        if let Err(e) = &outcome {
-            if !self.bad.swap(true, Ordering::AcqRel) {
-                log::error!("{e}");
-            }
+        if let Err(e) = &outcome
+            && !self.bad.swap(true, Ordering::AcqRel)
+        {
+            log::error!("{e}");
         }
         outcome.map(Some)
     }
@@ -303,7 +305,7 @@ fn stored(key: &[u8], value: &[u8]) -> Vec<u8> {
 }
 
 /// The next pair of sled's iterator, which must not be used past an error.
-fn next_pair(iter: &mut sled::Iter) -> Result<Option<(Vec<u8>, Vec<u8>)>, Error> {
+fn next_pair(iter: &mut sled::Iter) -> Result<Option<Pair>, Error> {
     match iter.next() {
         None => Ok(None),
         Some(Err(e)) => Err(Error::Index(e.to_string())),

@@ -303,10 +303,10 @@ impl Store {
 
     /// A step that changes the disk: its failure ends all changes.
     fn terminal<T>(&self, step: Result<T, Error>) -> Result<T, Error> {
-        if let Err(e) = &step {
-            if !self.read_only.swap(true, Ordering::AcqRel) {
-                log::error!("the store is read-only from now on: {e}");
-            }
+        if let Err(e) = &step
+            && !self.read_only.swap(true, Ordering::AcqRel)
+        {
+            log::error!("the store is read-only from now on: {e}");
         }
         step
     }
@@ -491,10 +491,10 @@ impl Store {
         let mut out = Vec::with_capacity(page.len());
         for (key, name) in page {
             // A name removed between the two look-ups is passed over.
-            if let Some(dentry) = self.dentry(parent, &name)? {
-                if dentry.cookie == keys::last_number(&key)? {
-                    out.push((name, dentry));
-                }
+            if let Some(dentry) = self.dentry(parent, &name)?
+                && dentry.cookie == keys::last_number(&key)?
+            {
+                out.push((name, dentry));
             }
         }
         Ok(out)

@@ -61,8 +61,8 @@ pub(crate) struct Queue {
 
 impl Queue {
     pub fn add(&mut self, ino: Ino, ready_ms: u64) {
-        if !self.items.contains_key(&ino) {
-            self.items.insert(ino, Item { ready_ms, ..Item::default() });
+        if let std::collections::hash_map::Entry::Vacant(e) = self.items.entry(ino) {
+            e.insert(Item { ready_ms, ..Item::default() });
             self.ready.insert((ready_ms, ino));
         }
     }
@@ -247,10 +247,10 @@ impl Volume {
             }
             tasks.push(CodingTask { class, pieces });
         }
-        if !clean.is_empty() {
-            if let Err(e) = self.finish_clean(&clean) {
-                log::warn!("cannot finish files that are coded: {e}");
-            }
+        if !clean.is_empty()
+            && let Err(e) = self.finish_clean(&clean)
+        {
+            log::warn!("cannot finish files that are coded: {e}");
         }
         tasks
     }
@@ -341,11 +341,11 @@ impl Volume {
                     progress.failed = true;
                     let idle = progress.outstanding == 0;
                     queue.continuing.remove(&ino);
-                    if !matches!(e, Error::Invalid(MOVED)) {
-                        if let Some(item) = queue.items.get_mut(&ino) {
-                            item.attempts += 1;
-                            item.reason = Some(e.to_string());
-                        }
+                    if !matches!(e, Error::Invalid(MOVED))
+                        && let Some(item) = queue.items.get_mut(&ino)
+                    {
+                        item.attempts += 1;
+                        item.reason = Some(e.to_string());
                     }
                     if idle {
                         queue.wait(ino, self.now_ms() + self.options.quiet_ms);
@@ -422,7 +422,7 @@ impl Volume {
     pub fn code(&self, task: CodingTask) -> CodedSegment {
         let CodingTask { class, pieces } = task;
         let outcome = catch_unwind(AssertUnwindSafe(|| self.code_pieces(class, &pieces)))
-            .unwrap_or_else(|_| Err(Error::Invalid("the coder failed on this data; the bytes stay in staging")));
+            .unwrap_or(Err(Error::Invalid("the coder failed on this data; the bytes stay in staging")));
         CodedSegment { pieces, outcome }
     }
 
@@ -488,10 +488,10 @@ impl Volume {
             };
             appended.push((pieces, outcome));
         }
-        if failure.is_none() {
-            if let Err(e) = self.store.sync_segments() {
-                failure = Some(self.store_failed(e));
-            }
+        if failure.is_none()
+            && let Err(e) = self.store.sync_segments()
+        {
+            failure = Some(self.store_failed(e));
         }
         let mut finished = Vec::new();
         let mut swapped = Vec::new();
@@ -504,10 +504,10 @@ impl Volume {
                 failure = Some(e);
             }
         }
-        if failure.is_none() {
-            if let Err(e) = self.sync_log() {
-                failure = Some(e);
-            }
+        if failure.is_none()
+            && let Err(e) = self.sync_log()
+        {
+            failure = Some(e);
         }
         if let Some(e) = failure {
             return Err(e);

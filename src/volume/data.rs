@@ -285,11 +285,11 @@ impl Volume {
                 .unwrap_or_else(|_| Err("the decoder failed".to_string()));
             flight.land(outcome);
         });
-        if let Err(job) = self.workers.submit(priority, job) {
-            if priority == Priority::Ahead {
-                // Refused again: the job is dropped, and its flight lands with an error.
-                let _ = self.workers.submit(Priority::Read, job);
-            }
+        if let Err(job) = self.workers.submit(priority, job)
+            && priority == Priority::Ahead
+        {
+            // Refused again: the job is dropped, and its flight lands with an error.
+            let _ = self.workers.submit(Priority::Read, job);
         }
     }
 
@@ -468,11 +468,11 @@ impl Volume {
             state.rec = rec;
             state.durable_size = size;
             state.unlogged.remove(range);
-            if let Some(file) = staging::open(&*self.disk, state)? {
-                if file.len().map_err(|e| staging::io_error("stat", ino, e))? > size {
-                    file.set_len(size).map_err(|e| staging::io_error("cut", ino, e))?;
-                    (state.cut, state.unsynced) = (true, true);
-                }
+            if let Some(file) = staging::open(&*self.disk, state)?
+                && file.len().map_err(|e| staging::io_error("stat", ino, e))? > size
+            {
+                file.set_len(size).map_err(|e| staging::io_error("cut", ino, e))?;
+                (state.cut, state.unsynced) = (true, true);
             }
         } else {
             // Growing by a hole: zeros need no staging, only a size.

@@ -375,11 +375,11 @@ impl Volume {
             Some(s) => {
                 if state.cut {
                     // The cut must be on disk before the length of staging counts again. Rare, so the lock is kept.
-                    if let Some(file) = staging::open(&*self.disk, state)? {
-                        if let Err(e) = file.sync_data() {
-                            self.fail(&format!("sync of staging of inode {} failed: {e}", state.rec.ino));
-                            return Err(staging::io_error("sync", state.rec.ino, e));
-                        }
+                    if let Some(file) = staging::open(&*self.disk, state)?
+                        && let Err(e) = file.sync_data()
+                    {
+                        self.fail(&format!("sync of staging of inode {} failed: {e}", state.rec.ino));
+                        return Err(staging::io_error("sync", state.rec.ino, e));
                     }
                     state.cut = false;
                 }

@@ -95,10 +95,12 @@ impl Volume {
             return;
         }
         let mut state = inode.write();
-        if state.rec.nlink == 0 && state.handles.is_empty() && !state.removed {
-            if let Err(e) = self.remove_inode(&inode, &mut state) {
-                log::error!("cannot remove unlinked inode {ino}: {e}");
-            }
+        if state.rec.nlink == 0
+            && state.handles.is_empty()
+            && !state.removed
+            && let Err(e) = self.remove_inode(&inode, &mut state)
+        {
+            log::error!("cannot remove unlinked inode {ino}: {e}");
         }
     }
 
