@@ -225,6 +225,11 @@ impl Index {
         self.engine.is_some() && self.read().active.len() > OVERLAY_KEYS_MAX
     }
 
+    /// True when a checkpoint cannot wait any longer: what bounds the memory of the overlay.
+    pub fn is_overfull(&self) -> bool {
+        self.engine.is_some() && self.read().active.len() > 4 * OVERLAY_KEYS_MAX
+    }
+
     /// Keys that wait for a checkpoint.
     pub fn waiting(&self) -> usize {
         if self.engine.is_some() { self.read().active.len() } else { 0 }

@@ -97,7 +97,8 @@ struct Log {
 struct Data {
     active: Option<ActivePack>,
     closed_bytes: u64,
-    unsynced: bool,
+    /// Segments appended so far.
+    appended: u64,
 }
 
 /// An open store. Calls may come from any thread.
@@ -109,6 +110,8 @@ pub struct Store {
     index: Index,
     log: Mutex<Log>,
     data: Mutex<Data>,
+    /// Of the segments appended so far, how many are on disk.
+    segments_synced: Mutex<u64>,
     /// Number of the next pack.
     next_pack: AtomicU64,
     next_ino: AtomicU64,
@@ -226,7 +229,8 @@ impl Store {
             options,
             index,
             log: Mutex::new(Log { active: None, position, closed_bytes: meta_bytes, packs: packs.meta.clone() }),
-            data: Mutex::new(Data { active: None, closed_bytes: data_bytes, unsynced: false }),
+            data: Mutex::new(Data { active: None, closed_bytes: data_bytes, appended: 0 }),
+            segments_synced: Mutex::new(0),
             next_pack: AtomicU64::new(packs.highest + 1),
             next_ino: AtomicU64::new(position.next_ino.max(2)),
             next_serial: AtomicU64::new(position.next_serial.max(3)),
@@ -331,7 +335,7 @@ impl Store {
         let pack = active.id;
         let appended = active.append(RecordKind::Segment, txid, &fields, payload, None);
         let (offset, stored_len) = self.terminal(appended)?;
-        data.unsynced = true;
+        data.appended += 1;
         Ok(SegmentRef { pack, offset, stored_len })
     }
 
@@ -347,18 +351,21 @@ impl Store {
 
     /// Makes all segments appended so far durable. A failure makes the store read-only.
     pub fn sync_segments(&self) -> Result<(), Error> {
-        self.writable()?;
-        let file = {
-            let mut data = self.data_lock();
-            if !std::mem::take(&mut data.unsynced) {
-                return Ok(());
-            }
-            data.active.as_ref().map(|a| (a.id, a.file.clone()))
-        };
-        match file {
-            Some((id, file)) => self.terminal(file.sync_data().map_err(Error::io(format!("sync pack {id}")))),
-            None => Ok(()),
+        let wanted = self.data_lock().appended;
+        let mut synced = self.segments_synced.lock().unwrap_or_else(|e| e.into_inner());
+        if *synced >= wanted {
+            return Ok(());
         }
+        self.writable()?;
+        let (upto, active) = {
+            let data = self.data_lock();
+            (data.appended, data.active.as_ref().map(|a| (a.id, a.file.clone())))
+        };
+        if let Some((id, file)) = active {
+            self.terminal(file.sync_data().map_err(Error::io(format!("sync pack {id}"))))?;
+        }
+        *synced = upto;
+        Ok(())
     }
 
     /// Reads one segment record and checks it: header check, body check, and that the record is the one named.
@@ -423,7 +430,7 @@ impl Store {
         self.inodes.fetch_add(highest.inodes as u64, Ordering::Relaxed);
         self.committed.store(txid, Ordering::Release);
         drop(log);
-        if self.index.is_full() {
+        if self.index.is_overfull() {
             self.checkpoint()?;
         }
         Ok(TxId(txid))
@@ -529,6 +536,11 @@ impl Store {
     pub fn orphans(&self, limit: usize) -> Result<Vec<Ino>, Error> {
         let page = self.index.range(&[keys::ORPHAN], &[keys::ORPHAN + 1], limit)?;
         page.iter().map(|(key, _)| keys::last_number(key).map(Ino)).collect()
+    }
+
+    /// True when so much waits in memory that `checkpoint` should be called soon.
+    pub fn is_checkpoint_due(&self) -> bool {
+        self.index.is_full()
     }
 
     /// Brings the index on disk up to date, so that the next open replays little. Compacts the metadata log when it is

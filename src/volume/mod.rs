@@ -85,8 +85,6 @@ pub struct Volume {
     /// Segments that failed a check; each is logged once.
     quarantine: Mutex<BTreeSet<crate::base::SegmentRef>>,
     next_handle: AtomicU64,
-    /// Something was committed since the last sync of the log.
-    unsynced: AtomicBool,
     /// A sync failed: nothing may change any more.
     failed: AtomicBool,
     closed: AtomicBool,
@@ -123,7 +121,6 @@ impl Volume {
             dirty: Mutex::new(BTreeSet::new()),
             quarantine: Mutex::new(BTreeSet::new()),
             next_handle: AtomicU64::new(1),
-            unsynced: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             counts: report::Counts::default(),
@@ -201,16 +198,13 @@ impl Volume {
     /// Commits one transaction; it is in the kernel at return, not on disk.
     fn log(&self, ops: &[MetaOp]) -> Result<(), Error> {
         self.store.commit(ops).map_err(|e| self.store_failed(e))?;
-        self.unsynced.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// Makes the log durable.
+    /// Makes the log durable. Costs nothing when it is; otherwise returns only when the sync that covers what the caller
+    /// committed has ended, whoever started it.
     fn sync_log(&self) -> Result<(), Error> {
-        if self.unsynced.swap(false, Ordering::AcqRel) {
-            self.store.sync_meta().map_err(|e| self.store_failed(e))?;
-        }
-        Ok(())
+        self.store.sync_meta().map_err(|e| self.store_failed(e))
     }
 
     fn store_failed(&self, error: crate::store::Error) -> Error {
@@ -307,7 +301,7 @@ impl Volume {
     /// Disk; the inode is not locked meanwhile.
     fn log_inode(&self, inode: &Inode, sync_data: bool) -> Result<(), Error> {
         loop {
-            let (file, size, ranges, swaps, name_synced);
+            let (file, size, ranges, swaps, generation, name_synced);
             {
                 let mut state = inode.write();
                 if state.removed {
@@ -324,8 +318,8 @@ impl Volume {
                 size = state.rec.size;
                 ranges = state.unlogged.clone();
                 swaps = state.swaps;
+                generation = state.rec.generation;
                 name_synced = state.name_synced;
-                state.unsynced = false;
             }
             let synced = match &file {
                 Some(file) => file
@@ -343,11 +337,13 @@ impl Volume {
             }
             if state.swaps != swaps {
                 // Extents moved while staging was synced: what was captured may no longer be true.
-                state.unsynced = true;
                 continue;
             }
             state.name_synced = true;
-            state.cut = false;
+            if state.rec.generation == generation {
+                // Only now: a caller at the same time must not take a sync under way for one that has ended.
+                (state.unsynced, state.cut) = (false, false);
+            }
             state.durable_size = state.durable_size.max(size.min(state.rec.size));
             let mut ops: Vec<MetaOp> =
                 ranges.iter().map(|r| MetaOp::RemoveExtents { ino: inode.ino, start: r.start, end: r.end }).collect();
@@ -467,7 +463,11 @@ impl Volume {
                 Err(e) => outcome = Err(e),
             }
         }
-        outcome.and(self.sync_log())
+        outcome.and(self.sync_log())?;
+        if self.writable().is_ok() && self.store.is_checkpoint_due() {
+            self.checkpoint()?;
+        }
+        Ok(())
     }
 
     /// Housekeeping: index checkpoint when it is due. Called by a timer when the volume is idle.
