@@ -1,23 +1,25 @@
 //! Operations of the kernel, each a few lines around a call of the volume.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BackingId, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::errno::errno;
 use crate::base::{ByteRange, Ino};
 use crate::volume::{
-    AllocateMode, Attr, Caller, Error, FileKind, HandleId, OpenFor, RenameMode, SeekFor, SetAttr, SetTime, Time,
-    Volume, XattrMode,
+    AllocateMode, Attr, Caller, Error, FileKind, HandleId, OpenFor, Opened, RenameMode, SeekFor, SetAttr, SetTime,
+    Time, Volume, XattrMode,
 };
 
 /// The kernel may keep names this long: all changes of names go through it.
@@ -33,9 +35,63 @@ const ENTRIES_PER_PAGE: usize = 256;
 /// Size of a unit of statfs, bytes.
 const STATFS_UNIT: u64 = 4096;
 
+/// How the open handles of an inode are served: all in one way, as the kernel has it.
+struct Service {
+    handles: usize,
+    /// The staging file, registered with the kernel, when it serves them by itself.
+    backing: Option<Arc<BackingId>>,
+}
+
 /// The filesystem as fuser sees it.
 pub(super) struct Adapter {
     pub volume: Arc<Volume>,
+    /// The kernel can serve handles by itself, and we may let it.
+    passthrough: bool,
+    served: Mutex<HashMap<Ino, Service>>,
+}
+
+impl Adapter {
+    pub fn new(volume: Arc<Volume>) -> Adapter {
+        Adapter { volume, passthrough: false, served: Mutex::new(HashMap::new()) }
+    }
+
+    /// Decides how a new handle is served, and counts it. `register` makes the staging file known to the kernel.
+    fn serve(
+        &self,
+        n: Ino,
+        handle: HandleId,
+        open: OpenFor,
+        register: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
+    ) -> Option<Arc<BackingId>> {
+        let mut served = self.served.lock().unwrap_or_else(|e| e.into_inner());
+        let backing = match served.get(&n) {
+            Some(Service { backing: None, .. }) => None,
+            Some(Service { backing: Some(id), .. }) => {
+                // What serves the others must serve this one; the volume agrees as long as there are others.
+                self.volume.bypass(n, handle).ok().flatten().map(|_| id.clone())
+            }
+            None if self.passthrough && open.write => self.volume.bypass(n, handle).ok().flatten().and_then(|file| {
+                let id = file.fd().and_then(|fd| register(fd).ok());
+                if id.is_none() {
+                    self.volume.end_bypass(n, handle);
+                }
+                id.map(Arc::new)
+            }),
+            None => None,
+        };
+        served.entry(n).or_insert_with(|| Service { handles: 0, backing: backing.clone() }).handles += 1;
+        backing
+    }
+
+    fn served_no_more(&self, n: Ino) {
+        let mut served = self.served.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(service) = served.get_mut(&n) {
+            service.handles -= 1;
+            if service.handles == 0 {
+                served.remove(&n);
+            }
+        }
+    }
 }
 
 fn ino(n: INodeNo) -> Ino {
@@ -126,9 +182,9 @@ fn open_for(flags: i32) -> OpenFor {
 }
 
 /// What was cached of a file stays true across opens, since every change goes through the kernel; but not when the open
-/// itself changes the size.
-fn fopen_flags(open: OpenFor) -> FopenFlags {
-    if open.truncate { FopenFlags::empty() } else { FopenFlags::FOPEN_KEEP_CACHE }
+/// itself changes the size, or when bytes went past the cached pages.
+fn fopen_flags(opened: Opened) -> FopenFlags {
+    if opened.keep_pages { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
 }
 
 fn masked(mode: u32, umask: u32) -> u16 {
@@ -189,6 +245,9 @@ impl Filesystem for Adapter {
                 log::debug!("the kernel does not offer {flag:?}");
             }
         }
+        // Stacked one deep: staging lies on an ordinary filesystem. Root only; others are refused when they register.
+        self.passthrough =
+            config.set_max_stack_depth(1).is_ok() && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
         let _ = config.set_max_write(REQUEST_BYTES_MAX);
         if let Err(nearest) = config.set_max_readahead(REQUEST_BYTES_MAX) {
             let _ = config.set_max_readahead(nearest);
@@ -302,7 +361,13 @@ impl Filesystem for Adapter {
     fn open(&self, _req: &Request, n: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let open = open_for(flags.0);
         match self.volume.open_file(ino(n), open) {
-            Ok(opened) => reply.opened(FileHandle(opened.handle.0), fopen_flags(open)),
+            Ok(opened) => {
+                let fh = FileHandle(opened.handle.0);
+                match self.serve(ino(n), opened.handle, open, |fd| reply.open_backing(fd)) {
+                    Some(backing) => reply.opened_passthrough(fh, FopenFlags::empty(), &backing),
+                    None => reply.opened(fh, fopen_flags(opened)),
+                }
+            }
             Err(e) => reply.error(errno("open", &e)),
         }
     }
@@ -321,7 +386,13 @@ impl Filesystem for Adapter {
         match self.volume.create(ino(parent), name.as_bytes(), masked(mode, umask), &caller(req), open) {
             Ok((a, opened)) => {
                 let fh = FileHandle(opened.handle.0);
-                reply.created(&ATTR_TTL, &file_attr(&a), Generation(0), fh, fopen_flags(open));
+                let attr = file_attr(&a);
+                match self.serve(a.ino, opened.handle, open, |fd| reply.open_backing(fd)) {
+                    Some(id) => {
+                        reply.created_passthrough(&ATTR_TTL, &attr, Generation(0), fh, FopenFlags::empty(), &id);
+                    }
+                    None => reply.created(&ATTR_TTL, &attr, Generation(0), fh, fopen_flags(opened)),
+                }
             }
             Err(e) => reply.error(errno("create", &e)),
         }
@@ -382,7 +453,9 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        empty("release", self.volume.release(ino(n), HandleId(fh.0)), reply);
+        let released = self.volume.release(ino(n), HandleId(fh.0));
+        self.served_no_more(ino(n));
+        empty("release", released, reply);
     }
 
     fn fsync(&self, _req: &Request, n: INodeNo, _fh: FileHandle, datasync: bool, reply: ReplyEmpty) {

@@ -49,7 +49,7 @@ pub fn mount(volume: Arc<Volume>, mountpoint: &Path, options: &MountOptions) -> 
     config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(THREADS);
     config.clone_fd = true;
-    Ok(Mounted { session: Session::new(Adapter { volume }, mountpoint, &config)? })
+    Ok(Mounted { session: Session::new(Adapter::new(volume), mountpoint, &config)? })
 }
 
 impl Mounted {

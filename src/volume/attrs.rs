@@ -18,8 +18,15 @@ fn check_namespace(name: &[u8]) -> Result<(), Error> {
 impl Volume {
     pub fn getattr(&self, ino: Ino) -> Result<Attr, Error> {
         let inode = self.inode(ino)?;
-        let state = inode.read();
-        state.alive()?;
+        {
+            let state = inode.read();
+            state.alive()?;
+            if state.bypassing.is_empty() {
+                return Ok(self.attr(&state));
+            }
+        }
+        let mut state = inode.write();
+        self.absorb(&mut state)?;
         Ok(self.attr(&state))
     }
 
@@ -32,6 +39,7 @@ impl Volume {
         let inode = self.live(ino)?;
         let mut state = inode.write();
         state.alive()?;
+        self.absorb(&mut state)?;
         if let Some(size) = set.size {
             match state.rec.kind {
                 FileKind::Regular => {}

@@ -165,7 +165,11 @@ impl Volume {
         }
         let handle = self.new_handle();
         state.handles.insert(handle, open);
-        Ok(Opened { handle })
+        let keep_pages = !open.truncate && !state.stale_pages;
+        if state.bypassing.is_empty() {
+            state.stale_pages = false;
+        }
+        Ok(Opened { handle, keep_pages })
     }
 
     /// Copies what is not coded of `range` into a buffer and lists the pieces that are: under the inode's lock, so that
@@ -387,6 +391,8 @@ impl Volume {
         let inode = self.inode(ino)?;
         let (wrote, last) = {
             let mut state = inode.write();
+            self.absorb(&mut state)?;
+            state.bypassing.remove(&handle);
             let open = state.handles.remove(&handle).ok_or(Error::BadHandle)?;
             (open.write, state.handles.is_empty())
         };
@@ -426,6 +432,9 @@ impl Volume {
 
     /// Sets the size of a regular file, under its lock.
     pub(super) fn truncate(&self, state: &mut InodeState, size: u64) -> Result<(), Error> {
+        if !state.bypassing.is_empty() {
+            return self.truncate_bypassed(state, size);
+        }
         let ino = state.rec.ino;
         let old = state.rec.size;
         let mut rec = state.record_for_log();
@@ -509,6 +518,7 @@ impl Volume {
         if !state.is_regular() {
             return Err(if state.is_directory() { Error::IsDirectory } else { Error::Unsupported });
         }
+        self.absorb(&mut state)?;
         match mode {
             AllocateMode::Extend | AllocateMode::KeepSize => {
                 // Reserved beyond the size, so a growing file's length is not touched; best effort where not supported.
@@ -565,10 +575,10 @@ impl Volume {
 
     /// First offset at or after `offset` that is data, or hole. The end of the file is a hole.
     pub fn seek(&self, ino: Ino, offset: u64, what: SeekFor) -> Result<u64, Error> {
+        let size = self.getattr(ino)?.size;
         let inode = self.live(ino)?;
         let state = inode.read();
         state.alive()?;
-        let size = state.rec.size;
         if offset >= size {
             return Err(Error::NoData);
         }

@@ -1,6 +1,6 @@
 //! Inodes in memory: the truth about attributes, size and staging while a volume is open.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -45,6 +45,12 @@ pub(crate) struct InodeState {
     /// Open staging file, kept while the inode has handles.
     pub file: Option<Arc<dyn DiskFile>>,
     pub handles: HashMap<HandleId, OpenFor>,
+    /// Handles whose reads and writes the kernel does on the staging file by itself. While there are any, the staging file
+    /// is as long as the file, and what it was last seen to be tells what happened past us.
+    pub bypassing: HashSet<HandleId>,
+    pub seen_modified: (i64, u32),
+    /// Bytes changed past the kernel's cached pages of this file: they are stale at the next cached open.
+    pub stale_pages: bool,
     /// Bytes staging takes on disk, as last seen.
     pub staged_bytes: u64,
     /// Monotonic time of the last change of data, milliseconds.
@@ -69,6 +75,9 @@ impl InodeState {
             swaps: 0,
             file: None,
             handles: HashMap::new(),
+            bypassing: HashSet::new(),
+            seen_modified: (0, 0),
+            stale_pages: false,
             staged_bytes: 0,
             changed_ms: 0,
             queued: false,
@@ -95,7 +104,7 @@ impl InodeState {
     }
 
     pub fn has_writers(&self) -> bool {
-        self.handles.values().any(|h| h.write)
+        !self.bypassing.is_empty() || self.handles.values().any(|h| h.write)
     }
 
     /// Notes a change of data at `now`.
@@ -114,7 +123,7 @@ impl InodeState {
 
     /// What is lost by dropping a clean inode is found again or assumed for the worse when it is loaded.
     fn evictable(&self) -> bool {
-        !self.dirty && self.handles.is_empty() && self.unlogged.is_empty() && self.rec.nlink > 0
+        !self.dirty && self.handles.is_empty() && self.unlogged.is_empty() && self.rec.nlink > 0 && !self.stale_pages
     }
 }
 

@@ -28,6 +28,7 @@
 //! a reply, and no inode lock across a sync.
 
 mod attrs;
+mod bypass;
 mod cache;
 mod coding;
 mod data;
@@ -307,6 +308,7 @@ impl Volume {
                 if state.removed {
                     return Ok(());
                 }
+                self.absorb(&mut state)?;
                 let needs_sync = (sync_data && state.unsynced) || !state.unlogged.is_empty();
                 if !needs_sync {
                     if state.dirty {

@@ -212,7 +212,7 @@ impl Volume {
             s.handles.insert(handle, open);
         })?;
         let state = inode.read();
-        Ok((self.attr(&state), Opened { handle }))
+        Ok((self.attr(&state), Opened { handle, keep_pages: true }))
     }
 
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr, Error> {
@@ -499,11 +499,18 @@ impl Volume {
         if state.rec.nlink == 0 && state.handles.is_empty() && !state.removed && self.writable().is_ok() {
             self.remove_inode(inode, state)?;
         } else if state.handles.is_empty() {
-            state.staged_bytes = match staging::open(&*self.disk, state)? {
+            let file = staging::open(&*self.disk, state)?;
+            state.staged_bytes = match &file {
                 Some(file) => file.allocated().unwrap_or(state.staged_bytes),
                 None => 0,
             };
             state.file = None;
+            if let (Some(file), Some(s)) = (file, state.rec.staging) {
+                // Made for an open, never written: nothing to keep. The epoch stays, for the first write.
+                if !state.queued && self.writable().is_ok() && file.len().is_ok_and(|len| len == 0) {
+                    self.remove_staging(inode.ino, s.epoch);
+                }
+            }
         }
         Ok(())
     }

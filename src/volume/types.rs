@@ -170,6 +170,8 @@ pub struct HandleId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Opened {
     pub handle: HandleId,
+    /// Pages of the file that the kernel has cached are still true.
+    pub keep_pages: bool,
 }
 
 /// What rename does with an existing target.
