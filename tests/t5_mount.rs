@@ -483,3 +483,56 @@ fn stat_is_fast_while_readers_decode() {
     // Far above the target, which the benchmark prints: here it must only not wait for decodes.
     assert!(times[270] < Duration::from_millis(100), "{:?}", times[270]);
 }
+
+#[test]
+fn open_files_agree_however_they_are_served() {
+    let v = Volume::new();
+    v.mount(&["--no-coding"]);
+    let path = v.at("f");
+    let size = || fs::metadata(&path).unwrap().len();
+    let first = File::create(&path).unwrap();
+    first.write_all_at(b"first version", 0).unwrap();
+    // A reader beside the writer; size and bytes as written, at once.
+    assert_eq!((fs::read(&path).unwrap(), size()), (b"first version".to_vec(), 13));
+    let second = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    second.write_all_at(b"FIRST", 0).unwrap();
+    first.write_all_at(b"!", 13).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"FIRST version!");
+    first.set_len(5).unwrap();
+    assert_eq!((fs::read(&path).unwrap(), size()), (b"FIRST".to_vec(), 5));
+    first.set_len(8).unwrap();
+    second.write_all_at(b"end", 8).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"FIRST\0\0\0end");
+    // Truncated by name while it is open.
+    fs::write(&path, b"new").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"new");
+    drop((first, second));
+    // Pages cached by a reader are not served after the next writer.
+    assert_eq!(fs::read(&path).unwrap(), b"new");
+    let again = OpenOptions::new().write(true).open(&path).unwrap();
+    again.write_all_at(b"old", 0).unwrap();
+    again.sync_all().unwrap();
+    drop(again);
+    assert_eq!(fs::read(&path).unwrap(), b"old");
+    // A reader that was there first: both are served by the daemon.
+    let mut reader = File::open(&path).unwrap();
+    OpenOptions::new().append(true).open(&path).unwrap().write_all(b" and longer").unwrap();
+    let mut found = String::new();
+    reader.read_to_string(&mut found).unwrap();
+    assert_eq!(found, "old and longer");
+    drop(reader);
+    ok("touch", &["-d", "2001-02-03 04:05:06 UTC", &text(&path)]);
+    let modified = fs::metadata(&path).unwrap().mtime();
+    assert_eq!(modified, 981_173_106);
+    v.umount();
+    v.mount(&[]);
+    assert_eq!(
+        (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().mtime()),
+        (b"old and longer".to_vec(), modified)
+    );
+    v.wait();
+    assert_eq!(
+        (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().mtime()),
+        (b"old and longer".to_vec(), modified)
+    );
+}
