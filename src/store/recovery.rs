@@ -19,6 +19,8 @@ pub struct Recovery {
     pub damage: Vec<String>,
 }
 
+/// The log of a new store begins in this pack, without a snapshot.
+const FIRST_PACK: PackId = PackId(1);
 /// Sentences about damage kept; more are counted in the last one.
 const DAMAGE_MAX: usize = 1000;
 
@@ -157,12 +159,18 @@ pub(crate) fn replay(
             first
         }
     };
+    let oldest = meta.first().copied().unwrap_or_default();
     for id in meta.into_iter().filter(|id| *id >= first) {
         let from = match position {
             Some(p) if PackId(p.pack) == id => p.next_offset,
             _ => 0,
         };
-        let complete = from > 0 || has_snapshot(reader, id)?;
+        let mut complete = from > 0 || has_snapshot(reader, id)?;
+        if !complete && id == oldest && id != FIRST_PACK {
+            // The log before it was deleted, so this snapshot was whole once: what is left of it is all there is.
+            recovery.note(format!("the snapshot in pack {id} is damaged: some metadata is lost"));
+            complete = true;
+        }
         let mut walk = reader.walk(id, from, true)?;
         while let Some(met) = walk.next()? {
             let record = match met {

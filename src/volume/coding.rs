@@ -431,10 +431,13 @@ impl Volume {
         let mut owners = Vec::with_capacity(pieces.len());
         for piece in pieces {
             let (mut buf, coded) = {
-                let inode = self.inode(piece.ino)?;
+                // The place of a file that is gone or changed stays empty; commit skips it by its generation.
+                let inode = match self.inode(piece.ino) {
+                    Err(Error::NotFound) => continue,
+                    other => other?,
+                };
                 let state = inode.read();
                 if state.removed || state.rec.generation != piece.generation {
-                    // Its place in the segment stays empty; commit skips it by its generation.
                     continue;
                 }
                 self.gather(&state, piece.range)?

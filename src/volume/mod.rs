@@ -235,9 +235,6 @@ impl Volume {
             if staged.growing {
                 if len > state.rec.size {
                     state.rec.size = len;
-                    if let Ok((secs, nanos)) = file.modified() {
-                        state.rec.mtime = state.rec.mtime.max(Time { secs, nanos });
-                    }
                 }
             } else if len > state.rec.size && self.writable().is_ok() {
                 // A truncate was logged and the daemon died before it cut staging.

@@ -1,0 +1,107 @@
+//! Calls of the kernel that std has no way to make. Only the tests of the mounted volume need them.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+fn c(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).unwrap()
+}
+
+fn done(code: i64) -> io::Result<i64> {
+    if code < 0 { Err(io::Error::last_os_error()) } else { Ok(code) }
+}
+
+pub fn seek(file: &File, offset: i64, whence: i32) -> io::Result<u64> {
+    // SAFETY: an open descriptor and numbers.
+    done(unsafe { libc::lseek(file.as_raw_fd(), offset, whence) }).map(|n| n as u64)
+}
+
+pub fn allocate(file: &File, mode: i32, offset: i64, len: i64) -> io::Result<()> {
+    // SAFETY: an open descriptor and numbers.
+    done(i64::from(unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) })).map(drop)
+}
+
+pub fn rename(from: &Path, to: &Path, flags: u32) -> io::Result<()> {
+    let (from, to) = (c(from), c(to));
+    // SAFETY: both strings end in zero and outlive the call.
+    let code = unsafe {
+        libc::syscall(libc::SYS_renameat2, libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags)
+    };
+    done(code).map(drop)
+}
+
+pub fn set_xattr(path: &Path, name: &str, value: &[u8], flags: i32) -> io::Result<()> {
+    let (path, name) = (c(path), CString::new(name).unwrap());
+    // SAFETY: strings end in zero; the value is given with its length.
+    let code = unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), flags) };
+    done(i64::from(code)).map(drop)
+}
+
+pub fn get_xattr(path: &Path, name: &str) -> io::Result<Vec<u8>> {
+    let (path, name) = (c(path), CString::new(name).unwrap());
+    let mut value = vec![0u8; 65_536];
+    // SAFETY: strings end in zero; the buffer is given with its length.
+    let got = unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    value.truncate(done(got as i64)? as usize);
+    Ok(value)
+}
+
+pub fn list_xattr(path: &Path) -> io::Result<Vec<String>> {
+    let path = c(path);
+    let mut names = vec![0u8; 65_536];
+    // SAFETY: the string ends in zero; the buffer is given with its length.
+    let got = unsafe { libc::llistxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
+    names.truncate(done(got as i64)? as usize);
+    Ok(names.split(|b| *b == 0).filter(|n| !n.is_empty()).map(|n| String::from_utf8_lossy(n).into_owned()).collect())
+}
+
+pub fn remove_xattr(path: &Path, name: &str) -> io::Result<()> {
+    let (path, name) = (c(path), CString::new(name).unwrap());
+    // SAFETY: both strings end in zero.
+    done(i64::from(unsafe { libc::lremovexattr(path.as_ptr(), name.as_ptr()) })).map(drop)
+}
+
+/// Total, free and available bytes.
+pub fn space(path: &Path) -> io::Result<(u64, u64, u64)> {
+    let path = c(path);
+    // SAFETY: all zeros is a valid statvfs, and the call fills it.
+    let mut v: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the string ends in zero; `v` outlives the call.
+    done(i64::from(unsafe { libc::statvfs(path.as_ptr(), &mut v) }))?;
+    let unit = v.f_frsize;
+    Ok((v.f_blocks * unit, v.f_bfree * unit, v.f_bavail * unit))
+}
+
+/// A copy of the first `len` bytes of a file, read through a mapping.
+pub fn mapped(file: &File, len: usize) -> io::Result<Vec<u8>> {
+    // SAFETY: a fresh private mapping of an open file; it is read within its length and unmapped before return.
+    unsafe {
+        let at = libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0);
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let copy = std::slice::from_raw_parts(at.cast::<u8>(), len).to_vec();
+        libc::munmap(at, len);
+        Ok(copy)
+    }
+}
+
+/// Writes bytes at the start of a file through a shared mapping, and syncs the mapping.
+pub fn write_mapped(file: &File, data: &[u8]) -> io::Result<()> {
+    // SAFETY: a fresh shared mapping of an open file at least as long as `data`, which is copied within its length.
+    unsafe {
+        let flags = libc::PROT_READ | libc::PROT_WRITE;
+        let at = libc::mmap(std::ptr::null_mut(), data.len(), flags, libc::MAP_SHARED, file.as_raw_fd(), 0);
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        std::ptr::copy_nonoverlapping(data.as_ptr(), at.cast::<u8>(), data.len());
+        let synced = libc::msync(at, data.len(), libc::MS_SYNC);
+        libc::munmap(at, data.len());
+        done(i64::from(synced)).map(drop)
+    }
+}
