@@ -21,7 +21,7 @@ const SECTOR: usize = 512;
 /// What may fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// A write, a cut, a hole or a new file.
+    /// A write (half of it is written), a cut, a hole or a new file.
     Write,
     /// A sync of a file or a directory.
     Sync,
@@ -370,7 +370,18 @@ impl State {
     }
 
     fn change(&mut self, id: u64, change: Change) -> io::Result<()> {
-        self.before_write()?;
+        self.on()?;
+        if let Err(error) = self.before_write() {
+            // A full disk takes a part of a write before it says so.
+            if let Change::Write { offset, mut data } = change {
+                data.truncate(data.len() / 2);
+                let node = self.node(id)?;
+                let half = Change::Write { offset, data };
+                node.kernel.apply(&half);
+                node.pending.push(half);
+            }
+            return Err(error);
+        }
         let node = self.node(id)?;
         node.kernel.apply(&change);
         node.pending.push(change);

@@ -236,7 +236,8 @@ impl Store {
             next_serial: AtomicU64::new(position.next_serial.max(3)),
             inodes: AtomicU64::new(position.inodes),
             committed: AtomicU64::new(position.txid),
-            synced: Mutex::new(position.txid),
+            // What was read back may be in the kernel only, after the death of a process: the first sync makes sure.
+            synced: Mutex::new(0),
             snapshot_bytes: AtomicU64::new(0),
             read_only: AtomicBool::new(options.read_only),
             closed: AtomicBool::new(false),
@@ -255,6 +256,10 @@ impl Store {
 
     /// Goes on with the last pack of each stream, when it has room.
     fn resume(&self, packs: &Packs) -> Result<(), Error> {
+        for id in &packs.unfinished {
+            self.reader.close(*id);
+            pack::remove(&*self.disk, *id).map_err(Error::io(format!("remove the unfinished pack {id}")))?;
+        }
         let mut log = self.log_lock();
         if let Some(id) = packs.meta.last().filter(|id| id.0 == log.position.pack) {
             let active = ActivePack::resume(&*self.disk, self.uuid, *id, log.position.next_offset)?;

@@ -83,7 +83,18 @@ pub(crate) struct Packs {
     pub data: Vec<PackId>,
     /// Packs whose first record is damaged: read as both.
     pub unknown: Vec<PackId>,
+    /// Packs that a crash cut off while they were made: nothing was ever in them.
+    pub unfinished: Vec<PackId>,
     pub highest: u64,
+}
+
+/// Bytes of a pack's first record, at most. Only when that one is on disk does another follow.
+const FIRST_RECORD_BYTES_MAX: u64 = 256;
+
+/// True when a pack is no longer than its first record and holds none that is good.
+fn is_unfinished(reader: &PackReader, id: PackId) -> Result<bool, Error> {
+    let len = reader.file(id)?.len().map_err(Error::io(format!("stat pack {id}")))?;
+    Ok(len <= FIRST_RECORD_BYTES_MAX && tail_of(reader, id)? == 0)
 }
 
 /// Finds all packs and sorts them by stream.
@@ -94,8 +105,12 @@ pub(crate) fn sort_packs(disk: &dyn Disk, reader: &PackReader, recovery: &mut Re
         match reader.stream(id) {
             Some(Stream::Meta) => packs.meta.push(id),
             Some(Stream::Data) => packs.data.push(id),
+            None if is_unfinished(reader, id)? => {
+                log::info!("pack {id} was never finished");
+                packs.unfinished.push(id);
+            }
             None => {
-                recovery.note(format!("the first record of pack {id} is damaged or was never finished"));
+                recovery.note(format!("the first record of pack {id} is damaged"));
                 packs.unknown.push(id);
             }
         }

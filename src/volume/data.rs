@@ -366,7 +366,14 @@ impl Volume {
             let file = self.prepare_staging(&mut state, end)?;
             let range = ByteRange { start: offset, end };
             let overwrites = state.rec.coded && !self.store.extents(ino, range, 1).map_err(Error::Store)?.is_empty();
-            file.write_at(data, offset).map_err(|e| staging::io_error("write", ino, e))?;
+            if let Err(e) = file.write_at(data, offset) {
+                // A part of it may be there, as when the disk is full: beyond the size it would show as soon as the file
+                // grows, so it is cut off. Where even that fails the next mount finds a longer file.
+                if file.len().is_ok_and(|len| len > state.rec.size) && file.set_len(state.rec.size).is_ok() {
+                    (state.cut, state.unsynced) = (true, true);
+                }
+                return Err(staging::io_error("write", ino, e));
+            }
             if overwrites {
                 state.unlogged.insert(range);
             }
@@ -458,7 +465,7 @@ impl Volume {
             (state.cut, state.unsynced, state.name_synced) = (false, false, false);
             (state.durable_size, state.staged_bytes) = (0, 0);
             if let Some(s) = gone {
-                self.remove_staging(ino, s.epoch);
+                self.doom_staging(ino, s.epoch);
             }
         } else if size < old {
             if let Some(s) = &mut rec.staging {

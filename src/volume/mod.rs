@@ -86,6 +86,8 @@ pub struct Volume {
     /// Segments that failed a check; each is logged once.
     quarantine: Mutex<BTreeSet<crate::base::SegmentRef>>,
     next_handle: AtomicU64,
+    /// Staging files that the log no longer speaks of, though the log on disk may still: they go after its next sync.
+    doomed: Mutex<Vec<(Ino, u64)>>,
     /// A sync failed: nothing may change any more.
     failed: AtomicBool,
     closed: AtomicBool,
@@ -122,6 +124,7 @@ impl Volume {
             dirty: Mutex::new(BTreeSet::new()),
             quarantine: Mutex::new(BTreeSet::new()),
             next_handle: AtomicU64::new(1),
+            doomed: Mutex::new(Vec::new()),
             failed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             counts: report::Counts::default(),
@@ -202,10 +205,28 @@ impl Volume {
         Ok(())
     }
 
-    /// Makes the log durable. Costs nothing when it is; otherwise returns only when the sync that covers what the caller
-    /// committed has ended, whoever started it.
+    /// Makes the log durable; then old copies that it no longer speaks of may go. Costs nothing when it is durable;
+    /// otherwise returns only when the sync that covers what the caller committed has ended, whoever started it.
     fn sync_log(&self) -> Result<(), Error> {
-        self.store.sync_meta().map_err(|e| self.store_failed(e))
+        let doomed = std::mem::take(&mut *self.doomed_lock());
+        if let Err(e) = self.store.sync_meta() {
+            self.doomed_lock().extend(doomed);
+            return Err(self.store_failed(e));
+        }
+        for (ino, epoch) in doomed {
+            self.remove_staging(ino, epoch);
+        }
+        Ok(())
+    }
+
+    fn doomed_lock(&self) -> MutexGuard<'_, Vec<(Ino, u64)>> {
+        self.doomed.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Has a staging file removed once the log that ended it is on disk: a power cut before that brings the file back
+    /// whose bytes these are.
+    fn doom_staging(&self, ino: Ino, epoch: u64) {
+        self.doomed_lock().push((ino, epoch));
     }
 
     fn store_failed(&self, error: crate::store::Error) -> Error {
@@ -230,11 +251,22 @@ impl Volume {
         }
         let rec = self.store.inode(ino).map_err(Error::Store)?.ok_or(Error::NotFound)?;
         let mut state = InodeState::new(rec);
+        if state.rec.coded && state.rec.staging.is_some_and(|s| s.growing) {
+            state.rec.size = self.coded_end(&state.rec)?;
+        }
         if let (Some(staged), Some(file)) = (state.rec.staging, staging::open(&*self.disk, &state)?) {
             let len = file.len().map_err(|e| staging::io_error("stat", ino, e))?;
             if staged.growing {
                 if len > state.rec.size {
                     state.rec.size = len;
+                    if let Ok((secs, nanos)) = file.modified() {
+                        let written = Time { secs, nanos };
+                        // A record made after the last write knows better, since its time may have been set by hand; and
+                        // in a file partly coded the last change of staging may be that coded bytes were freed.
+                        if written > state.rec.ctime && !state.rec.coded {
+                            (state.rec.mtime, state.rec.ctime) = (written, written);
+                        }
+                    }
                 }
             } else if len > state.rec.size && self.writable().is_ok() {
                 // A truncate was logged and the daemon died before it cut staging.
@@ -248,6 +280,17 @@ impl Volume {
             state.queued = self.queue_lock().knows(ino);
         }
         Ok(self.inodes.insert(Inode::new(state)))
+    }
+
+    /// The size that a growing file has at least: parts of it are coded before its size is a promise of the log.
+    fn coded_end(&self, rec: &InodeRecord) -> Result<u64, Error> {
+        let mut end = rec.size;
+        loop {
+            let beyond = ByteRange { start: end, end: u64::MAX };
+            let page = self.store.extents(rec.ino, beyond, data::EXTENTS_PER_PAGE).map_err(Error::Store)?;
+            let Some(last) = page.last() else { return Ok(end) };
+            end = end.max(last.file_offset + u64::from(last.len));
+        }
     }
 
     /// An inode that has not been removed.
@@ -430,7 +473,7 @@ impl Volume {
         state.rec.generation.0 += 1;
         state.unlogged = RangeSet::default();
         if let Some(s) = state.rec.staging.take() {
-            self.remove_staging(inode.ino, s.epoch);
+            self.doom_staging(inode.ino, s.epoch);
         }
         if std::mem::take(&mut state.queued) {
             self.queue_lock().forget(inode.ino);
