@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::Unmount;
 use super::compressor::Compressor;
-use super::protocol::{Request, Response};
+use super::protocol::{Request, Response, Work};
 use crate::base::Ino;
 use crate::host;
 use crate::telemetry;
@@ -140,12 +140,18 @@ async fn answer(request: Request, volume: &Arc<Volume>, compressor: &Compressor,
             return match blocking(move || v.status().map_err(|e| e.to_string())).await {
                 Ok(status) => {
                     let (memory_bytes, memory_peak_bytes) = host::memory();
-                    Response::Status {
-                        status: Box::new(status),
-                        paused: compressor.is_paused(),
+                    let work = Work {
+                        encoded_bytes: telemetry::ENCODED_BYTES.get(),
+                        encode_us: telemetry::ENCODE_US.get(),
+                        decoded_bytes: telemetry::DECODED_BYTES.get(),
+                        decode_us: telemetry::DECODE_US.get(),
+                        early_aborts: telemetry::EARLY_ABORTS.get(),
+                        jobs_panicked: telemetry::JOBS_PANICKED.get(),
                         memory_bytes,
                         memory_peak_bytes,
-                    }
+                        coding_paused: compressor.is_paused(),
+                    };
+                    Response::Status { status: Box::new(status), work }
                 }
                 Err(message) => Response::Error { message },
             };

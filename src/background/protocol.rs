@@ -31,12 +31,29 @@ pub enum Request {
     Flush,
 }
 
+/// What the daemon has done since it started.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Work {
+    pub encoded_bytes: u64,
+    /// With verification, microseconds of one core.
+    pub encode_us: u64,
+    pub decoded_bytes: u64,
+    pub decode_us: u64,
+    /// Segments stored raw after a look at a sample.
+    pub early_aborts: u64,
+    /// Jobs that panicked: bugs.
+    pub jobs_panicked: u64,
+    pub memory_bytes: u64,
+    pub memory_peak_bytes: u64,
+    pub coding_paused: bool,
+}
+
 /// What the daemon answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum Response {
     Ok { backlog: Backlog },
-    Status { status: Box<Status>, paused: bool, memory_bytes: u64, memory_peak_bytes: u64 },
+    Status { status: Box<Status>, work: Work },
     Stat { report: FileReport },
     Progress { backlog: Backlog, encoded_bytes: u64 },
     Error { message: String },

@@ -11,10 +11,5 @@ pub use checksum::{PlainHash, crc32c, crc32c_append, plain_hash};
 pub use ids::{Class, Generation, Ino, MethodId, PackId, SegmentRef, TxId, Uuid};
 pub use range::{ByteRange, RangeSet};
 
-/// Bytes in one KiB.
-pub const KIB: u64 = 1 << 10;
-/// Bytes in one MiB.
-pub const MIB: u64 = 1 << 20;
-
 /// Largest raw size of one segment, bytes. Every header that claims more is refused before anything is allocated.
 pub const SEGMENT_BYTES_MAX: u32 = 1 << 20;

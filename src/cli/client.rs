@@ -126,17 +126,17 @@ impl Client {
 
 pub(super) fn status(path: Option<&Path>, json: bool) -> Outcome {
     match Client::connect(path)?.ask(&Request::Status)? {
-        Response::Status { status, paused, memory_bytes, memory_peak_bytes } => {
+        Response::Status { status, work } => {
             if json {
                 let mut value = serde_json::to_value(&status)?;
-                if let Some(map) = value.as_object_mut() {
-                    map.insert("paused".into(), paused.into());
-                    map.insert("memory_bytes".into(), memory_bytes.into());
-                    map.insert("memory_peak_bytes".into(), memory_peak_bytes.into());
+                if let (Some(map), serde_json::Value::Object(work)) =
+                    (value.as_object_mut(), serde_json::to_value(&work)?)
+                {
+                    map.extend(work);
                 }
                 println!("{}", serde_json::to_string_pretty(&value)?);
             } else {
-                show::status(&status, paused, memory_bytes);
+                show::status(&status, &work);
             }
             Ok(0)
         }

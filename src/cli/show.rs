@@ -1,5 +1,6 @@
 //! Reports as text.
 
+use crate::background::protocol::Work;
 use crate::tools::InspectLine;
 use crate::volume::{FileReport, Status};
 
@@ -23,8 +24,8 @@ fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
 }
 
-pub(super) fn status(s: &Status, paused: bool, memory: u64) {
-    let state = match (s.read_only, paused) {
+pub(super) fn status(s: &Status, work: &Work) {
+    let state = match (s.read_only, work.coding_paused) {
         (true, _) => "read-only",
         (false, true) => "coding is paused",
         (false, false) if s.queue_files > 0 => "coding",
@@ -63,7 +64,16 @@ pub(super) fn status(s: &Status, paused: bool, memory: u64) {
     if s.decode_failures > 0 {
         println!("damage    {} decodes failed, {} segments in quarantine", s.decode_failures, s.quarantined);
     }
-    println!("memory    {}", bytes(memory));
+    let rate = |bytes: u64, us: u64| bytes as f64 / us.max(1) as f64;
+    println!(
+        "work      {} coded and verified at {:.2} MB/s per core, {} decoded at {:.2} MB/s, {} segments left raw at a glance",
+        bytes(work.encoded_bytes),
+        rate(work.encoded_bytes, work.encode_us),
+        bytes(work.decoded_bytes),
+        rate(work.decoded_bytes, work.decode_us),
+        work.early_aborts
+    );
+    println!("memory    {}, at most {}", bytes(work.memory_bytes), bytes(work.memory_peak_bytes));
 }
 
 pub(super) fn file(name: &str, r: &FileReport) {

@@ -94,15 +94,17 @@ impl Queue {
         (stuck.clone().count() as u64, stuck.filter_map(|i| i.reason.clone()).next())
     }
 
-    /// The next waiting file that is due. It leaves `ready`.
+    /// The next waiting file that is due. It leaves `ready`. Draining takes files before their time, but not those that
+    /// failed: they keep their pause.
     fn pop(&mut self, now_ms: u64, drain: bool) -> Option<Ino> {
-        let (at, ino) = *self.ready.first()?;
-        let retries = self.items.get(&ino).is_some_and(|i| i.attempts > 0);
-        if at > now_ms && (!drain || retries) {
-            return None;
-        }
-        self.ready.remove(&(at, ino));
-        Some(ino)
+        let fresh = |ino: &Ino| self.items.get(ino).is_some_and(|i| i.attempts == 0);
+        let next = match self.ready.first() {
+            Some((at, ino)) if *at <= now_ms => (*at, *ino),
+            _ if drain => *self.ready.iter().find(|(_, ino)| fresh(ino))?,
+            _ => return None,
+        };
+        self.ready.remove(&next);
+        Some(next.1)
     }
 
     /// Puts a file back to be looked at later.
