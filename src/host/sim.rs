@@ -34,6 +34,9 @@ pub enum Survival {
     Synced,
     /// Everything the kernel held: the process died, not the machine.
     Kernel,
+    /// Of each file's and each directory's changes the first few, chosen by a seed, the last one possibly torn: a disk
+    /// that keeps order within a file.
+    Ordered(u64),
     /// Any subset, chosen by a seed; of each file's writes any subset, the last one possibly torn.
     Random(u64),
 }
@@ -271,13 +274,31 @@ impl SimDisk {
     pub fn survivor(&self, survival: Survival) -> SimDisk {
         let state = self.lock_state();
         let mut dice = match survival {
-            Survival::Random(seed) => Dice(seed),
+            Survival::Random(seed) | Survival::Ordered(seed) => Dice(seed),
             Survival::Synced | Survival::Kernel => Dice(0),
         };
         let mut names = match survival {
             Survival::Kernel => state.kernel_names.clone(),
-            Survival::Synced | Survival::Random(_) => state.disk_names.clone(),
+            Survival::Synced | Survival::Ordered(_) | Survival::Random(_) => state.disk_names.clone(),
         };
+        if matches!(survival, Survival::Ordered(_)) {
+            // Directories are independent of each other; each keeps its order.
+            let mut kept: BTreeMap<&str, u64> = BTreeMap::new();
+            for change in &state.pending_names {
+                *kept.entry(change.dir.as_str()).or_default() += 1;
+            }
+            kept.values_mut().for_each(|count| *count = dice.roll(*count + 1));
+            for change in &state.pending_names {
+                match kept.get_mut(change.dir.as_str()) {
+                    None | Some(0) => continue,
+                    Some(left) => *left -= 1,
+                }
+                match change.to {
+                    Some(target) => names.insert(change.path.clone(), target),
+                    None => names.remove(&change.path),
+                };
+            }
+        }
         if matches!(survival, Survival::Random(_)) {
             for change in &state.pending_names {
                 if dice.roll(2) == 0 {
@@ -303,6 +324,21 @@ impl SimDisk {
             let bytes = match survival {
                 Survival::Kernel => node.kernel.clone(),
                 Survival::Synced => node.disk.clone(),
+                Survival::Ordered(_) => {
+                    let mut bytes = node.disk.clone();
+                    let kept = dice.roll(node.pending.len() as u64 + 1) as usize;
+                    for (n, change) in node.pending.iter().take(kept).enumerate() {
+                        match change {
+                            Change::Write { offset, data } if n + 1 == kept => {
+                                let cut = dice.roll((data.len() / SECTOR) as u64 + 2) as usize * SECTOR;
+                                let data = data[..cut.min(data.len())].to_vec();
+                                bytes.apply(&Change::Write { offset: *offset, data });
+                            }
+                            change => bytes.apply(change),
+                        }
+                    }
+                    bytes
+                }
                 Survival::Random(_) => {
                     let mut bytes = node.disk.clone();
                     let last = node.pending.len().saturating_sub(1);

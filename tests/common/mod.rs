@@ -100,3 +100,9 @@ pub fn code_all(volume: &Arc<Volume>, mut between: impl FnMut()) -> Result<usize
         }
     }
 }
+
+/// A number from the environment.
+pub fn setting(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} is not a number: {value}")))
+}

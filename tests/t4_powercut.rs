@@ -1,0 +1,371 @@
+//! Power cuts and failing disks under operations by chance, judged byte by byte.
+//!
+//! What counts: a file that was synced is exactly as it was; any other byte is one that the file had at that place since
+//! its last sync, zero only where the file once ended before it; names are those of one moment since the log was last
+//! synced; a check finds nothing wrong. `TERSEFS_SEED` runs one script alone, `TERSEFS_RUNS` sets their number.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use common::{Dice, code_all, fresh, open, options, read, setting};
+use tersefs::base::{ByteRange, Ino, MethodId};
+use tersefs::host::{Fault, SimDisk, Survival};
+use tersefs::volume::{AllocateMode, Caller, Error, OpenFor, RenameMode, SetAttr, Volume, XattrMode};
+use tersefs::workers::Workers;
+
+const CALLER: Caller = Caller { uid: 0, gid: 0 };
+/// Steps of one script.
+const STEPS: u64 = 50;
+const RUNS: u64 = 12;
+
+type Names = BTreeMap<Vec<u8>, Ino>;
+
+/// A volume under a script, and all that a disk may hold of it.
+struct Script {
+    dice: Dice,
+    volume: Arc<Volume>,
+    /// What each file was since it was last synced, oldest first.
+    history: BTreeMap<Ino, Vec<Vec<u8>>>,
+    /// What the names were since the log was last synced, oldest first.
+    names: Vec<Names>,
+    /// Bytes that were on disk before a file got a name that was another's.
+    replaced: BTreeMap<(Vec<u8>, Ino), Vec<u8>>,
+    trace: Vec<String>,
+}
+
+impl Script {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.dice.roll(sides.max(1))
+    }
+
+    fn now(&self, ino: Ino) -> Vec<u8> {
+        self.history.get(&ino).and_then(|h| h.last()).cloned().unwrap_or_default()
+    }
+
+    fn becomes(&mut self, ino: Ino, bytes: Vec<u8>) {
+        self.history.entry(ino).or_insert_with(|| vec![Vec::new()]).push(bytes);
+    }
+
+    fn named(&self) -> Names {
+        self.names.last().cloned().unwrap_or_default()
+    }
+
+    fn log_synced(&mut self) {
+        self.names = vec![self.named()];
+    }
+
+    fn synced(&mut self, ino: Ino) {
+        let now = self.now(ino);
+        self.history.insert(ino, vec![now]);
+    }
+
+    fn pick(&mut self) -> Option<(Vec<u8>, Ino)> {
+        let names = self.named();
+        let at = self.roll(names.len() as u64) as usize;
+        names.into_iter().nth(at)
+    }
+
+    fn bytes(&mut self, max: u64) -> Vec<u8> {
+        let most = if self.roll(4) == 0 { max } else { max / 20 };
+        let len = 1 + self.roll(most);
+        match self.roll(3) {
+            0 => self.dice.text(len as usize),
+            _ => (0..len).map(|_| self.dice.next() as u8).collect(),
+        }
+    }
+
+    fn say(&mut self, what: String) {
+        self.trace.push(what);
+    }
+
+    /// One operation. What it may leave on the disk is noted before it begins.
+    fn step(&mut self) -> Result<(), Error> {
+        match self.roll(100) {
+            0..=19 => self.put(),
+            20..=44 => self.overwrite(),
+            45..=57 => {
+                let Some((_, ino)) = self.pick() else { return Ok(()) };
+                self.say(format!("fsync {ino}"));
+                self.volume.fsync(ino, false)?;
+                self.synced(ino);
+                self.log_synced();
+                Ok(())
+            }
+            58..=64 => {
+                let Some((_, ino)) = self.pick() else { return Ok(()) };
+                let mut bytes = self.now(ino);
+                let size = self.roll(bytes.len() as u64 + 20_000);
+                self.say(format!("truncate {ino} from {} to {size}", bytes.len()));
+                bytes.resize(size as usize, 0);
+                self.becomes(ino, bytes);
+                self.volume.setattr(ino, &SetAttr { size: Some(size), ..SetAttr::default() }).map(drop)
+            }
+            65..=68 => {
+                let Some((_, ino)) = self.pick() else { return Ok(()) };
+                let mut bytes = self.now(ino);
+                if bytes.is_empty() {
+                    return Ok(());
+                }
+                let at = self.roll(bytes.len() as u64);
+                let len = 1 + self.roll(bytes.len() as u64 - at);
+                self.say(format!("punch {ino} {at}+{len} of {}", bytes.len()));
+                bytes[at as usize..(at + len) as usize].fill(0);
+                self.becomes(ino, bytes);
+                self.volume.allocate(ino, AllocateMode::Punch, ByteRange::at(at, len))
+            }
+            69..=74 => self.rename(),
+            75..=78 => {
+                let Some((name, ino)) = self.pick() else { return Ok(()) };
+                self.say(format!("unlink {ino}"));
+                let mut names = self.named();
+                names.remove(&name);
+                self.names.push(names);
+                self.volume.unlink(Ino::ROOT, &name)?;
+                self.volume.forget(ino);
+                Ok(())
+            }
+            79..=82 => {
+                self.say("flush".into());
+                self.volume.flush()?;
+                self.log_synced();
+                Ok(())
+            }
+            83..=89 => {
+                let limit = 1 + self.roll(4) as usize;
+                let tasks = self.volume.plan_coding(limit, true);
+                self.say(format!("code {} segments", tasks.len()));
+                let coded = tasks.into_iter().map(|t| self.volume.code(t)).collect();
+                self.volume.commit_coded(coded)
+            }
+            90..=92 => {
+                self.say("code all".into());
+                code_all(&self.volume, || ())?;
+                self.volume.flush()?;
+                self.log_synced();
+                // A file that could not be coded waits, and is no more durable than before.
+                if self.volume.backlog().files == 0 {
+                    for ino in self.history.keys().copied().collect::<Vec<_>>() {
+                        self.synced(ino);
+                    }
+                }
+                Ok(())
+            }
+            93..=95 => {
+                self.say("checkpoint".into());
+                self.volume.checkpoint()
+            }
+            _ => {
+                // Makes the log long, so that checkpoints compact it.
+                self.say("attribute".into());
+                let value: Vec<u8> = (0..60_000).map(|_| self.dice.next() as u8).collect();
+                self.volume.setxattr(Ino::ROOT, b"user.large", &value, XattrMode::Set)
+            }
+        }
+    }
+
+    /// A new file, or a file emptied and written anew.
+    fn put(&mut self) -> Result<(), Error> {
+        let name = format!("file {}", self.roll(8)).into_bytes();
+        let bytes = self.bytes(200_000);
+        let old = self.named().get(&name).copied();
+        let open = OpenFor { read: true, write: true, append: false, truncate: old.is_some() };
+        self.say(format!("put {} bytes, over {old:?}", bytes.len()));
+        let (ino, handle) = match old {
+            Some(ino) => {
+                self.becomes(ino, Vec::new());
+                self.becomes(ino, bytes.clone());
+                (ino, self.volume.open_file(ino, open)?.handle)
+            }
+            None => {
+                let (attr, opened) = self.volume.create(Ino::ROOT, &name, 0o644, &CALLER, open)?;
+                self.becomes(attr.ino, bytes.clone());
+                let mut names = self.named();
+                names.insert(name, attr.ino);
+                self.names.push(names);
+                (attr.ino, opened.handle)
+            }
+        };
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        self.volume.write(ino, handle, 0, first)?;
+        self.volume.write(ino, handle, first.len() as u64, second)?;
+        self.volume.release(ino, handle)
+    }
+
+    fn overwrite(&mut self) -> Result<(), Error> {
+        let Some((_, ino)) = self.pick() else { return Ok(()) };
+        let mut bytes = self.now(ino);
+        let data = self.bytes(60_000);
+        let beyond = self.roll(3) == 0;
+        let at = if beyond { bytes.len() as u64 + self.roll(20_000) } else { self.roll(bytes.len() as u64 + 1) };
+        self.say(format!("write {ino} {at}+{} of {}", data.len(), bytes.len()));
+        let end = at as usize + data.len();
+        bytes.resize(bytes.len().max(end), 0);
+        bytes[at as usize..end].copy_from_slice(&data);
+        self.becomes(ino, bytes);
+        let open = OpenFor { read: true, write: true, append: false, truncate: false };
+        let handle = self.volume.open_file(ino, open)?.handle;
+        self.volume.write(ino, handle, at, &data)?;
+        self.volume.release(ino, handle)
+    }
+
+    fn rename(&mut self) -> Result<(), Error> {
+        let (Some((from, moved)), Some((to, target))) = (self.pick(), self.pick()) else { return Ok(()) };
+        if moved == target {
+            return Ok(());
+        }
+        let mode = if self.roll(3) == 0 { RenameMode::Exchange } else { RenameMode::Replace };
+        self.say(format!("rename {moved} over {target} {mode:?}"));
+        let mut names = self.named();
+        names.remove(&from);
+        match mode {
+            RenameMode::Exchange => {
+                names.insert(from.clone(), target);
+            }
+            RenameMode::Replace | RenameMode::NoReplace => {
+                if self.names.iter().all(|n| n.get(&to) != Some(&moved)) {
+                    self.replaced.insert((to.clone(), moved), self.now(moved));
+                }
+            }
+        }
+        names.insert(to.clone(), moved);
+        self.names.push(names);
+        self.volume.rename(Ino::ROOT, &from, Ino::ROOT, &to, mode)?;
+        if mode == RenameMode::Replace {
+            self.volume.forget(target);
+        }
+        Ok(())
+    }
+
+    /// Holds a disk that is left against what it may hold.
+    fn judge(&self, left: &SimDisk, workers: &Arc<Workers>) -> Result<(), String> {
+        let volume = open(left, options(Some(MethodId::Raw)), workers).map_err(|e| format!("no mount: {e}"))?;
+        let entries = volume.readdir(Ino::ROOT, 2, 1000).map_err(|e| e.to_string())?;
+        // A file whose making was cut off may have its name all the same.
+        let names: Names =
+            entries.into_iter().filter(|e| self.history.contains_key(&e.ino)).map(|e| (e.name, e.ino)).collect();
+        if !self.names.contains(&names) {
+            return Err(format!("names {names:?} are none of {:?}", self.names));
+        }
+        let mut seen = BTreeMap::new();
+        for (name, ino) in &names {
+            let size = volume.getattr(*ino).map_err(|e| format!("inode {ino}: {e}"))?.size;
+            let found = read(&volume, *ino, 0, size).map_err(|e| format!("inode {ino}: {e}"))?;
+            let mut versions: &[Vec<u8>] = self.history.get(ino).map_or(&[], Vec::as_slice);
+            if let Some(bytes) = self.replaced.get(&(name.clone(), *ino)) {
+                let first = versions.iter().rposition(|v| v == bytes).unwrap_or(0);
+                versions = versions.get(first..).unwrap_or_default();
+            }
+            let lens = || versions.iter().map(Vec::len);
+            let (min, max) = (lens().min().unwrap_or(0), lens().max().unwrap_or(0));
+            if found.len() < min || found.len() > max {
+                return Err(format!("inode {ino} has {} bytes, not {min} to {max}", found.len()));
+            }
+            let strange = found
+                .iter()
+                .enumerate()
+                .find(|(at, byte)| !versions.iter().any(|v| v.get(*at).copied().unwrap_or(0) == **byte));
+            if let Some((at, byte)) = strange {
+                let had: Vec<_> = versions.iter().map(|v| (v.len(), v.get(at).copied())).collect();
+                return Err(format!(
+                    "inode {ino} byte {at} of {}: {byte}, but lengths and bytes were {had:?}",
+                    found.len()
+                ));
+            }
+            seen.insert(*ino, found);
+        }
+        // It goes on working, and nothing changes by it.
+        code_all(&volume, || ()).map_err(|e| format!("coding: {e}"))?;
+        for (ino, bytes) in &seen {
+            let again = read(&volume, *ino, 0, bytes.len() as u64 + 1).map_err(|e| format!("inode {ino}: {e}"))?;
+            if again != *bytes {
+                return Err(format!("inode {ino} was changed by coding"));
+            }
+        }
+        volume.close().map_err(|e| format!("close: {e}"))?;
+        drop(volume);
+        let end = left.survivor(Survival::Kernel);
+        let report = tersefs::tools::fsck(Arc::new(end), false, &mut |_, _| ()).map_err(|e| e.to_string())?;
+        if report.problems.is_empty() { Ok(()) } else { Err(format!("fsck: {:?}", report.problems)) }
+    }
+}
+
+/// Runs the script of a seed on a disk that `prepare` has done something to. True when it came to its end.
+fn play(seed: u64, workers: &Arc<Workers>, prepare: impl FnOnce(&SimDisk)) -> (SimDisk, Option<Script>, bool) {
+    let disk = fresh();
+    prepare(&disk);
+    let Ok(volume) = open(&disk, options(Some(MethodId::Raw)), workers) else { return (disk, None, false) };
+    let mut script = Script {
+        dice: Dice::new(seed),
+        volume,
+        history: BTreeMap::new(),
+        names: vec![Names::new()],
+        replaced: BTreeMap::new(),
+        trace: Vec::new(),
+    };
+    let whole = (0..STEPS).all(|_| script.step().is_ok());
+    (disk, Some(script), whole)
+}
+
+fn seeds() -> Vec<u64> {
+    match setting("TERSEFS_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=setting("TERSEFS_RUNS").unwrap_or(RUNS)).collect(),
+    }
+}
+
+fn hold(script: &Script, left: &SimDisk, workers: &Arc<Workers>, case: &str) {
+    if let Err(why) = script.judge(left, workers) {
+        let last: Vec<&String> = script.trace.iter().rev().take(15).rev().collect();
+        panic!("{case}: {why}\nthe last operations: {last:#?}");
+    }
+}
+
+#[test]
+fn power_cut_at_every_sync_of_random_scripts() {
+    let workers = Arc::new(Workers::new(1));
+    let mut cases = 0;
+    for seed in seeds() {
+        let before = fresh().syncs();
+        let syncs = play(seed, &workers, |_| ()).0.syncs();
+        for n in before + 1..=syncs {
+            let (disk, script, whole) = play(seed, &workers, |d| d.cut_power_at_sync(n));
+            let Some(script) = script.filter(|_| !whole) else { continue };
+            let mut images = vec![Survival::Synced, Survival::Kernel];
+            images.extend((0..4).map(|s| Survival::Ordered(s * 1000 + n)));
+            for image in images {
+                hold(&script, &disk.survivor(image), &workers, &format!("seed {seed}, sync {n}, {image:?}"));
+                cases += 1;
+            }
+        }
+    }
+    assert!(cases > 50, "{cases} cuts prove nothing");
+}
+
+#[test]
+fn failing_syncs_and_writes_of_random_scripts() {
+    const EIO: i32 = 5;
+    const ENOSPC: i32 = 28;
+    let workers = Arc::new(Workers::new(1));
+    for seed in seeds() {
+        let (syncs, writes) = (fresh().syncs(), fresh().writes());
+        let whole = play(seed, &workers, |_| ()).0;
+        let faults = (syncs + 1..=whole.syncs())
+            .map(|n| (Fault::Sync, n))
+            .chain((writes + 1..=whole.writes()).step_by(5).map(|n| (Fault::Write, n)));
+        for (fault, n) in faults {
+            for errno in [EIO, ENOSPC] {
+                let (disk, script, whole) = play(seed, &workers, |d| d.fail_at(fault, n, errno));
+                let Some(script) = script else { continue };
+                let case = format!("seed {seed}, {fault:?} {n} fails with {errno}");
+                if fault == Fault::Sync && !whole {
+                    assert!(script.volume.is_read_only(), "{case}: a sync failed and changes go on");
+                }
+                for image in [Survival::Synced, Survival::Kernel] {
+                    hold(&script, &disk.survivor(image), &workers, &format!("{case}, {image:?}"));
+                }
+            }
+        }
+    }
+}
