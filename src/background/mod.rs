@@ -67,12 +67,12 @@ impl Background {
         };
         spawn(Box::pin(compressor.clone().run(stopped.clone())));
         spawn(Box::pin(every(FLUSH_EVERY, stopped.clone(), volume.clone(), |v| {
-            if let Err(e) = v.flush() {
+            if let (false, Err(e)) = (v.is_read_only(), v.flush()) {
                 log::warn!("changes are not on disk yet: {e}");
             }
         })));
         spawn(Box::pin(every(CHECKPOINT_EVERY, stopped.clone(), volume.clone(), |v| {
-            if let Err(e) = v.checkpoint() {
+            if let (false, Err(e)) = (v.is_read_only(), v.checkpoint()) {
                 log::warn!("checkpoint: {e}");
             }
         })));

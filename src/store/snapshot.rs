@@ -19,8 +19,8 @@ pub(super) const GROWTH_ONLINE: u64 = 4;
 pub(super) const GROWTH_AT_CLOSE: u64 = 2;
 /// Smaller logs are left alone, bytes.
 const LOG_BYTES_MIN: u64 = 128 << 10;
-/// Plain bytes of operations in one SNAPSHOT record: what one damaged record loses.
-const OPS_PER_RECORD: usize = 4096;
+/// Operations in one SNAPSHOT record: what one damaged record loses.
+const OPS_PER_RECORD: usize = 1024;
 /// Keys read at a time.
 const KEYS_PER_PAGE: usize = 4096;
 /// zstd level of a snapshot: written rarely, kept long.

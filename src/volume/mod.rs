@@ -160,6 +160,9 @@ impl Volume {
             let ours = rec.is_some_and(|r| r.staging.is_some_and(|s| s.epoch == epoch));
             if ours {
                 self.queue_lock().add(ino, 0);
+            } else if !recovery.damage.is_empty() {
+                // Metadata is lost: these may be the only bytes left of a file whose inode is among it.
+                recovery.damage.push(format!("staging/{name} belongs to no inode that is left; it is kept"));
             } else if self.writable().is_ok() {
                 log::info!("removing stale staging file {name}");
                 self.remove_staging(ino, epoch);
@@ -488,6 +491,10 @@ impl Volume {
     /// All names, attributes and overwrites made before the call are on disk at return. Bytes of new files that nobody
     /// synced are left to the kernel, as on other filesystems.
     pub fn flush(&self) -> Result<(), Error> {
+        if self.options.read_only {
+            return Ok(());
+        }
+        self.writable()?;
         let dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(|e| e.into_inner()));
         let mut outcome = Ok(());
         for ino in dirty {
