@@ -25,7 +25,8 @@ struct Client {
 
 /// The store that a path belongs to: itself, or the source of the mount it lies in.
 pub(super) fn store_of(path: &Path) -> Result<PathBuf, Failure> {
-    if host::exists(&path.join("FORMAT")) && host::exists(&path.join("packs")) {
+    let superblock = ["FORMAT", "FORMAT.copy"].iter().any(|name| host::exists(&path.join(name)));
+    if superblock && host::exists(&path.join("packs")) {
         return Ok(path.to_path_buf());
     }
     match host::mount_of(path)? {

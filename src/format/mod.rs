@@ -7,7 +7,7 @@
 //!
 //! # A store on disk
 //! ```text
-//! FORMAT                      superblock (superblock.rs)
+//! FORMAT, FORMAT.copy         superblock, twice (superblock.rs)
 //! LOCK                        flock: shared by readers, exclusive for a mount
 //! packs/<xx>/pack-<16 hex>    records (record.rs), append-only; <xx> = low byte of the number
 //! staging/<ino>.<epoch>       plain bytes not coded yet (volume room)
@@ -33,7 +33,7 @@ pub use ops::{
 };
 pub use record::{
     BODY_BYTES_MAX, HEADER_BYTES_MAX, HEADER_FIXED_BYTES, PackHeader, Place, Prefix, RECORD_ALIGN, RECORD_MAGIC,
-    RecordHeader, RecordKind, SnapshotEnd, Stream, check_body, decode_header, encode_record,
+    RecordHeader, RecordKind, SnapshotEnd, Stream, check_body, decode_header, encode_record, uuid_of_first_record,
 };
 pub use segment::{Coding, Owner, SegmentHeader};
 pub use superblock::{FORMAT_VERSION, SUPERBLOCK_BYTES, Superblock, Usable};

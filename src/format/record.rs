@@ -254,6 +254,16 @@ pub fn decode_header(place: Place, bytes: &[u8]) -> Result<RecordHeader, Malform
     Ok(RecordHeader { kind, compressed: flags & FLAG_ZSTD != 0, body_len, plain_len, txid, fields: r.0.to_vec() })
 }
 
+/// The volume that a pack says it belongs to: `bytes` begin with its first record, which is checked.
+pub fn uuid_of_first_record(pack: PackId, bytes: &[u8]) -> Option<Uuid> {
+    let prefix = Prefix::decode(bytes).ok()?;
+    let fields = bytes.get(HEADER_FIXED_BYTES..prefix.header_len)?;
+    let named = PackHeader::decode(fields).ok().filter(|h| h.pack == pack)?;
+    let place = Place { uuid: named.uuid, pack, offset: 0 };
+    let header = decode_header(place, bytes.get(..prefix.header_len + 4)?).ok()?;
+    (header.kind == RecordKind::Pack).then_some(named.uuid)
+}
+
 /// Checks a body: `bytes` are the body, its check and the length of the record.
 pub fn check_body<'a>(place: Place, prefix: &Prefix, bytes: &'a [u8]) -> Result<&'a [u8], Malformed> {
     let (body, rest) = bytes.split_at_checked(prefix.body_len).ok_or(Malformed("record body length"))?;

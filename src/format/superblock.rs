@@ -1,4 +1,4 @@
-//! Superblock: the file `FORMAT` of a store.
+//! Superblock: the file `FORMAT` of a store, and its copy `FORMAT.copy`.
 //!
 //! ```text
 //! offset  width  field
@@ -15,7 +15,8 @@
 //!    136   3956  zero
 //!   4092      4  CRC32C of bytes 0..4092
 //! ```
-//! Written once, by rename over its name, so that it is there whole or not at all.
+//! Written by rename over its name, so that it is there whole or not at all: when the store is made, when a feature is
+//! used for the first time, and when one of the two is found damaged.
 
 use super::wire::Malformed;
 use crate::base::{Uuid, crc32c};
@@ -56,6 +57,15 @@ impl Superblock {
     /// A new store of the current version.
     pub fn new(uuid: Uuid, created: i64, pack_bytes_max: u64) -> Superblock {
         Superblock { version: FORMAT_VERSION, compat: 0, ro_compat: 0, incompat: 0, uuid, created, pack_bytes_max }
+    }
+
+    /// A superblock for packs that lost theirs: they may use any feature that this build knows.
+    pub fn claiming_all(uuid: Uuid, created: i64, pack_bytes_max: u64) -> Superblock {
+        Superblock {
+            ro_compat: KNOWN_RO_COMPAT,
+            incompat: KNOWN_INCOMPAT,
+            ..Superblock::new(uuid, created, pack_bytes_max)
+        }
     }
 
     pub fn encode(&self) -> Vec<u8> {

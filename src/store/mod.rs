@@ -20,6 +20,7 @@ mod keys;
 mod pack;
 mod recovery;
 mod snapshot;
+mod superblock;
 mod survey;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,8 +28,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::base::{ByteRange, Ino, PackId, SegmentRef, TxId, Uuid};
 use crate::format::{
-    BODY_BYTES_MAX, Dentry, Extent, FileKind, InodeRecord, MetaOp, RecordKind, SUPERBLOCK_BYTES, SegmentHeader, Stream,
-    Superblock, Time, Usable, decode_dentry, encode_ops,
+    BODY_BYTES_MAX, Dentry, Extent, FileKind, InodeRecord, MetaOp, RecordKind, SegmentHeader, Stream, Superblock, Time,
+    Usable, decode_dentry, encode_ops,
 };
 use crate::host::{self, Disk, OpenMode};
 
@@ -41,10 +42,10 @@ use keys::{Highest, bad, by_name, by_number, by_two};
 use pack::{ActivePack, PackReader};
 use recovery::{Packs, Position};
 
-/// Superblock.
-const FORMAT_FILE: &str = "FORMAT";
 /// A meta pack is closed when it grows beyond this, bytes.
 const META_PACK_BYTES_MAX: u64 = 64 << 20;
+/// What mkfs writes to the first pack, at most, bytes: its header and the root. One transaction more is longer than this.
+const FIRST_PACK_BYTES_MAX: u64 = 160;
 /// Bodies of transactions shorter than this are stored as they are: compressing them gains little.
 const COMPRESS_BYTES_MIN: usize = 512;
 /// zstd level of transactions: they are on the path of commits.
@@ -105,6 +106,7 @@ struct Data {
 pub struct Store {
     disk: Arc<dyn Disk>,
     uuid: Uuid,
+    superblock: Mutex<Superblock>,
     options: StoreOptions,
     reader: PackReader,
     index: Index,
@@ -127,21 +129,6 @@ pub struct Store {
     _lock: Box<dyn Send + Sync>,
 }
 
-fn read_superblock(disk: &dyn Disk) -> Result<Superblock, Error> {
-    let file = match disk.open(FORMAT_FILE, OpenMode::Read) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::Unusable("there is no tersefs store here; make one with `tersefs mkfs`".into()));
-        }
-        other => other.map_err(Error::io("open the superblock FORMAT"))?,
-    };
-    let mut bytes = vec![0; SUPERBLOCK_BYTES];
-    let got = file.read_at(&mut bytes, 0).map_err(Error::io("read the superblock FORMAT"))?;
-    bytes.truncate(got);
-    Superblock::decode(&bytes).map_err(|e| {
-        Error::Unusable(format!("the superblock FORMAT is damaged: {e}; restore it from a copy of the store"))
-    })
-}
-
 impl Store {
     /// Creates an empty store (root directory, first pack, superblock) in a directory.
     ///
@@ -156,11 +143,18 @@ impl Store {
             return Err(Error::Unusable("there is a tersefs store here already".into()));
         }
         let uuid = Uuid(host::random_id().map_err(Error::io("random bytes for the volume's UUID"))?);
-        for id in pack::list(&**disk)? {
-            // Only a mkfs that was cut off leaves packs without a superblock, and only the first one.
-            if id != PackId(1) {
-                return Err(Error::Unusable(format!("there is no superblock but a pack {id}: not an empty directory")));
+        // Only a mkfs that was cut off leaves packs without a superblock, and only the first one with the root.
+        let left = pack::list(&**disk)?;
+        for id in &left {
+            let len = disk.open(&pack::path(*id), OpenMode::Read).and_then(|f| f.len());
+            let len = len.map_err(Error::io(format!("stat pack {id}")))?;
+            if left.len() > 1 || *id != PackId(1) || len > FIRST_PACK_BYTES_MAX {
+                return Err(Error::Unusable(format!(
+                    "there is no superblock but a pack {id}: `tersefs fsck --repair` gives a store its superblock back"
+                )));
             }
+        }
+        for id in left {
             pack::remove(&**disk, id).map_err(Error::io("remove what an unfinished mkfs left"))?;
         }
         let mut first = ActivePack::create(&**disk, uuid, PackId(1), Stream::Meta, 0)?;
@@ -189,25 +183,40 @@ impl Store {
         first.append(RecordKind::Meta, 1, &[], &encode_ops(&[MetaOp::PutInode(root)]), None)?;
         first.file.sync_data().map_err(Error::io("sync the first pack"))?;
         disk.create_dir("staging").map_err(Error::io("create staging"))?;
-        let block = Superblock::new(uuid, secs, pack_bytes_max).encode();
-        let draft = disk.open("FORMAT.new", OpenMode::Create).map_err(Error::io("create the superblock"))?;
-        draft.set_len(0).map_err(Error::io("create the superblock"))?;
-        draft.write_at(&block, 0).map_err(Error::io("write the superblock"))?;
-        draft.sync_data().map_err(Error::io("sync the superblock"))?;
-        disk.rename("FORMAT.new", FORMAT_FILE).map_err(Error::io("name the superblock"))?;
-        disk.sync_dir("").map_err(Error::io("sync the store's directory"))?;
+        superblock::write(&**disk, &Superblock::new(uuid, secs, pack_bytes_max))?;
         Ok(uuid)
     }
 
-    /// True when the directory holds a store (of any version).
+    /// True when the directory holds a store (of any version), if only by one of its two superblocks.
     pub fn exists(disk: &Arc<dyn Disk>) -> Result<bool, Error> {
-        Ok(disk.list("").map_err(Error::io("list the store"))?.iter().any(|n| n == FORMAT_FILE))
+        superblock::exists(&**disk)
+    }
+
+    /// Makes a superblock for a store that has lost it and its copy, from what the packs say. Does nothing where one of
+    /// the two is good: `open` mends the other. True when one was made.
+    ///
+    /// # Errors
+    /// `Unusable` when no pack names its volume.
+    ///
+    /// # Durability
+    /// Both are on disk at return.
+    pub fn rescue_superblock(disk: &Arc<dyn Disk>, pack_bytes_max: u64) -> Result<bool, Error> {
+        let _lock = lock(&**disk, false)?;
+        match superblock::find(&**disk) {
+            Ok(_) => Ok(false),
+            Err(Error::Unusable(_)) => {
+                superblock::write(&**disk, &superblock::from_packs(&**disk, pack_bytes_max)?)?;
+                Ok(true)
+            }
+            Err(e) => Err(e),
+        }
     }
 
     /// Opens a store: takes the lock, checks the superblock, opens or rebuilds the index, replays what it has not seen,
     /// cuts off what a crash left unfinished behind the last good record.
     pub fn open(disk: Arc<dyn Disk>, mut options: StoreOptions) -> Result<(Store, Recovery), Error> {
-        let block = read_superblock(&*disk)?;
+        let found = superblock::find(&*disk)?;
+        let block = found.block;
         match block.usable() {
             Usable::ReadWrite => {}
             Usable::ReadOnly(why) => {
@@ -219,6 +228,17 @@ impl Store {
         options.read_only |= options.peek;
         let lock = if options.peek { Box::new(()) } else { lock(&*disk, options.read_only)? };
         let mut recovery = Recovery::default();
+        for what in found.wrong {
+            log::warn!("{what}");
+            recovery.superblock.push(what);
+        }
+        if found.write
+            && !options.read_only
+            && let Err(e) = superblock::write(&*disk, &block)
+        {
+            // One of the two is good, and a full disk is no reason not to serve it.
+            log::warn!("{e}; the superblock has no second good copy until the next mount");
+        }
         let reader = PackReader::new(disk.clone(), block.uuid);
         let packs = recovery::sort_packs(&*disk, &reader, &mut recovery)?;
         let (index, position) = open_index(&*disk, &reader, &packs, options, &mut recovery)?;
@@ -226,6 +246,7 @@ impl Store {
         let (meta_bytes, data_bytes) = (sizes(&packs.meta), sizes(&packs.data));
         let store = Store {
             uuid: block.uuid,
+            superblock: Mutex::new(block),
             options,
             index,
             log: Mutex::new(Log { active: None, position, closed_bytes: meta_bytes, packs: packs.meta.clone() }),
@@ -299,6 +320,43 @@ impl Store {
     /// Identity of the volume.
     pub fn uuid(&self) -> Uuid {
         self.uuid
+    }
+
+    /// The superblock as it is on disk.
+    pub fn superblock(&self) -> Superblock {
+        *self.superblock.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Claims features that an older build must not open (`format::INCOMPAT_*`), before anything on disk uses them.
+    /// Costs nothing when they are claimed already.
+    ///
+    /// # Durability
+    /// Superblock and copy are on disk at return. After a failure the feature must not be used; the call may be repeated.
+    pub fn set_incompat(&self, features: u64) -> Result<(), Error> {
+        self.claim(|block| block.incompat |= features)
+    }
+
+    /// As `set_incompat`, for features that an older build may read but not write (`format::RO_COMPAT_*`).
+    pub fn set_ro_compat(&self, features: u64) -> Result<(), Error> {
+        self.claim(|block| block.ro_compat |= features)
+    }
+
+    /// As `set_incompat`, for features that an older build may ignore (`format::COMPAT_*`).
+    pub fn set_compat(&self, features: u64) -> Result<(), Error> {
+        self.claim(|block| block.compat |= features)
+    }
+
+    fn claim(&self, change: impl FnOnce(&mut Superblock)) -> Result<(), Error> {
+        let mut block = self.superblock.lock().unwrap_or_else(|e| e.into_inner());
+        let mut new = *block;
+        change(&mut new);
+        if new != *block {
+            self.writable()?;
+            // Not terminal: whatever step fails, the disk holds the old one or the new one, and nothing uses the feature.
+            superblock::write(&*self.disk, &new)?;
+            *block = new;
+        }
+        Ok(())
     }
 
     /// True when no change is accepted (opened so, or after a failure).

@@ -15,6 +15,8 @@ pub struct Recovery {
     pub replayed: u64,
     /// True when the index was made anew.
     pub rebuilt: bool,
+    /// Sentences about the superblock and its copy. A writable open has mended them.
+    pub superblock: Vec<String>,
     /// Sentences about damage found on the way, one each: what, pack, offset.
     pub damage: Vec<String>,
 }

@@ -48,7 +48,7 @@ pub struct Survey {
 
 impl Survey {
     pub fn open(disk: Arc<dyn Disk>) -> Result<Survey, Error> {
-        let superblock = super::read_superblock(&*disk)?;
+        let superblock = super::superblock::find(&*disk)?.block;
         Ok(Survey { reader: PackReader::new(disk.clone(), superblock.uuid), disk, superblock })
     }
 
