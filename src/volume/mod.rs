@@ -26,7 +26,7 @@
 //!
 //! # Locks
 //! names (one mutex for all changes of names) → inodes (ascending) → queue, cache, store. None is held across a decode or
-//! a reply, and no inode lock across a sync.
+//! a reply, and no inode lock across a sync but for the rare one that must precede the next byte (a cut, a seal).
 
 mod attrs;
 mod bypass;
