@@ -45,6 +45,22 @@ pub enum Seek {
     Hole,
 }
 
+/// True when an error says that the space is gone, or the quota of it.
+pub fn is_out_of_space(e: &io::Error) -> bool {
+    const ENOSPC: i32 = 28;
+    const EDQUOT: i32 = 122;
+    matches!(e.raw_os_error(), Some(ENOSPC | EDQUOT))
+        || matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// True when an error says that this process, or the machine, has too many files open. A step that opens a file first
+/// and fails so has not begun.
+pub fn is_out_of_files(e: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(e.raw_os_error(), Some(ENFILE | EMFILE))
+}
+
 /// Space of the filesystem that holds the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Space {
@@ -98,7 +114,7 @@ pub trait DiskFile: Send + Sync + 'static {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes a range a hole without changing the length; writes zeros where holes are not supported.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
-    /// Reserves space without changing the length or the bytes; `Unsupported` where it cannot.
+    /// Reserves space, also beyond the end, without changing the length or the bytes; `Unsupported` where it cannot.
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
     /// First offset at or after `offset` that is data or hole; `None` past the end. A disk without holes has data only.
     fn seek(&self, offset: u64, what: Seek) -> io::Result<Option<u64>>;

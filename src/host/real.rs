@@ -16,6 +16,8 @@ const LOCK: &str = "LOCK";
 #[derive(Debug)]
 pub struct RealDisk {
     root: PathBuf,
+    /// The root, open, so that a sync of everything needs no descriptor when there is none left.
+    dir: File,
 }
 
 impl RealDisk {
@@ -30,7 +32,9 @@ impl RealDisk {
         if !fs::metadata(root)?.is_dir() {
             return Err(io::Error::from(io::ErrorKind::NotADirectory));
         }
-        Ok(Arc::new(RealDisk { root: fs::canonicalize(root)? }))
+        let root = fs::canonicalize(root)?;
+        let dir = File::open(&root)?;
+        Ok(Arc::new(RealDisk { root, dir }))
     }
 
     /// Only plain relative paths reach the machine.
@@ -93,11 +97,14 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {
+        if path.is_empty() {
+            return self.dir.sync_all();
+        }
         File::open(self.path(path)?)?.sync_all()
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        sys::syncfs(File::open(&self.root)?.as_raw_fd())
+        sys::syncfs(self.dir.as_raw_fd())
     }
 
     fn space(&self) -> io::Result<Space> {

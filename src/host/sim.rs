@@ -17,6 +17,7 @@ use super::{Disk, DiskFile, OpenMode, Seek, Space};
 const PAGE: u64 = 4096;
 /// Where a torn write may be cut, bytes.
 const SECTOR: usize = 512;
+const ENOSPC: i32 = 28;
 
 /// What may fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +26,22 @@ pub enum Fault {
     Write,
     /// A sync of a file or a directory.
     Sync,
+    /// A read of a file.
+    Read,
+    /// The opening of a file, or of a directory for its sync.
+    Open,
+}
+
+/// A fault that was ordered.
+#[derive(Clone, Debug)]
+struct Order {
+    fault: Fault,
+    /// Strikes files whose paths begin like this.
+    prefix: String,
+    /// Matching steps to let pass, and then to strike.
+    skip: u64,
+    strikes: u64,
+    errno: i32,
 }
 
 /// Which pending changes a disk keeps when the power is cut.
@@ -146,6 +163,24 @@ struct Node {
     kernel: Bytes,
     disk: Bytes,
     pending: Vec<Change>,
+    /// Bytes from the start that have space of their own, written or not.
+    reserved: u64,
+}
+
+impl Node {
+    /// Pages that the file takes.
+    fn pages(&self) -> u64 {
+        let reserved = self.reserved.div_ceil(PAGE);
+        let written_there = self.kernel.pages.range(..reserved).count() as u64;
+        self.kernel.pages.len() as u64 + reserved - written_there
+    }
+
+    /// Pages that a write would take beyond those.
+    fn pages_wanted(&self, offset: u64, len: u64) -> u64 {
+        let first = (offset / PAGE).max(self.reserved.div_ceil(PAGE));
+        let end = (offset + len).div_ceil(PAGE);
+        if first >= end { 0 } else { end - first - self.kernel.pages.range(first..end).count() as u64 }
+    }
 }
 
 /// What a path leads to.
@@ -175,7 +210,9 @@ struct State {
     /// Power goes at this sync: it and all later calls fail.
     cut_at_sync: Option<u64>,
     off: bool,
-    faults: Vec<(Fault, u64, i32)>,
+    orders: Vec<Order>,
+    /// Bytes the disk holds; `None` for more than any test writes.
+    capacity: Option<u64>,
 }
 
 /// A disk in memory. Clones share it.
@@ -239,7 +276,29 @@ impl SimDisk {
 
     /// Makes write or sync number `n` (counted from 1 over the disk's life) fail with an errno.
     pub fn fail_at(&self, fault: Fault, n: u64, errno: i32) {
-        self.lock_state().faults.push((fault, n, errno));
+        let mut state = self.lock_state();
+        let before = match fault {
+            Fault::Write => state.writes,
+            Fault::Sync => state.syncs,
+            Fault::Read | Fault::Open => 0,
+        };
+        let skip = n.saturating_sub(before + 1);
+        state.orders.push(Order { fault, prefix: String::new(), skip, strikes: 1, errno });
+    }
+
+    /// Makes steps on files whose paths begin with `prefix` fail: after `skip` of them, `strikes` times.
+    pub fn fail_on(&self, fault: Fault, prefix: &str, skip: u64, strikes: u64, errno: i32) {
+        self.lock_state().orders.push(Order { fault, prefix: prefix.to_string(), skip, strikes, errno });
+    }
+
+    /// Ends all faults.
+    pub fn mend(&self) {
+        self.lock_state().orders.clear();
+    }
+
+    /// Gives the disk a size, bytes: writes beyond it fail with ENOSPC after what fits.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.lock_state().capacity = Some(bytes);
     }
 
     /// Flips bits of a byte in the kernel and on disk: rot. False when there is no such byte.
@@ -356,10 +415,17 @@ impl SimDisk {
                     bytes
                 }
             };
-            files.insert(*id, Node { kernel: bytes.clone(), disk: bytes, pending: Vec::new() });
+            files
+                .insert(*id, Node { kernel: bytes.clone(), disk: bytes, pending: Vec::new(), reserved: node.reserved });
         }
-        let left =
-            State { files, next: state.next, kernel_names: names.clone(), disk_names: names, ..State::default() };
+        let left = State {
+            files,
+            next: state.next,
+            kernel_names: names.clone(),
+            disk_names: names,
+            capacity: state.capacity,
+            ..State::default()
+        };
         SimDisk { state: Arc::new(Mutex::new(left)), holder: Arc::new(Mutex::new(Weak::new())) }
     }
 }
@@ -370,27 +436,47 @@ impl State {
         if self.off { Err(power_is_out()) } else { Ok(()) }
     }
 
-    fn strike(&self, fault: Fault, n: u64) -> io::Result<()> {
-        match self.faults.iter().find(|(f, at, _)| *f == fault && *at == n) {
-            Some((_, _, errno)) => Err(io::Error::from_raw_os_error(*errno)),
-            None => Ok(()),
+    /// Fails when a fault was ordered for this step.
+    fn strike(&mut self, fault: Fault, path: &str) -> io::Result<()> {
+        for order in self.orders.iter_mut().filter(|o| o.fault == fault && path.starts_with(&o.prefix)) {
+            if order.skip > 0 {
+                order.skip -= 1;
+            } else if order.strikes > 0 {
+                order.strikes -= 1;
+                return Err(io::Error::from_raw_os_error(order.errno));
+            }
         }
+        Ok(())
     }
 
-    fn before_write(&mut self) -> io::Result<()> {
+    fn before_write(&mut self, path: &str) -> io::Result<()> {
         self.on()?;
         self.writes += 1;
-        self.strike(Fault::Write, self.writes)
+        self.strike(Fault::Write, path)
     }
 
-    fn before_sync(&mut self) -> io::Result<()> {
+    fn before_sync(&mut self, path: &str) -> io::Result<()> {
         self.on()?;
         self.syncs += 1;
         if self.cut_at_sync == Some(self.syncs) {
             self.off = true;
         }
         self.on()?;
-        self.strike(Fault::Sync, self.syncs)
+        self.strike(Fault::Sync, path)
+    }
+
+    /// Pages that are free; files without a name do not count, as if nobody had them open.
+    fn free_pages(&self) -> u64 {
+        let Some(capacity) = self.capacity else { return u64::MAX };
+        let used: u64 = self
+            .kernel_names
+            .values()
+            .filter_map(|t| match t {
+                Target::File(id) => self.files.get(id).map(Node::pages),
+                Target::Directory => None,
+            })
+            .sum();
+        (capacity / PAGE).saturating_sub(used)
     }
 
     fn name(&mut self, path: &str, to: Option<Target>) {
@@ -405,9 +491,25 @@ impl State {
         self.files.get_mut(&id).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
-    fn change(&mut self, id: u64, change: Change) -> io::Result<()> {
+    fn change(&mut self, id: u64, path: &str, change: Change) -> io::Result<()> {
         self.on()?;
-        if let Err(error) = self.before_write() {
+        if let Change::Write { offset, data } = &change {
+            let free = self.free_pages();
+            if self.node(id)?.pages_wanted(*offset, data.len() as u64) > free {
+                // What fits is written.
+                self.writes += 1;
+                let node = self.node(id)?;
+                let mut fits = data.len();
+                while fits > 0 && node.pages_wanted(*offset, fits as u64) > free {
+                    fits = fits.saturating_sub(PAGE as usize);
+                }
+                let part = Change::Write { offset: *offset, data: data[..fits].to_vec() };
+                node.kernel.apply(&part);
+                node.pending.push(part);
+                return Err(io::Error::from_raw_os_error(ENOSPC));
+            }
+        }
+        if let Err(error) = self.before_write(path) {
             // A full disk takes a part of a write before it says so.
             if let Change::Write { offset, mut data } = change {
                 data.truncate(data.len() / 2);
@@ -420,6 +522,13 @@ impl State {
         }
         let node = self.node(id)?;
         node.kernel.apply(&change);
+        match &change {
+            Change::SetLen(len) => node.reserved = node.reserved.min(*len),
+            Change::Punch { offset, len } if offset + len >= node.reserved => {
+                node.reserved = node.reserved.min(*offset);
+            }
+            Change::Write { .. } | Change::Punch { .. } => {}
+        }
         node.pending.push(change);
         Ok(())
     }
@@ -429,6 +538,7 @@ impl Disk for SimDisk {
     fn open(&self, path: &str, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.lock_state();
         state.on()?;
+        state.strike(Fault::Open, path)?;
         let found = state.kernel_names.get(path).copied();
         let id = match (found, mode) {
             (Some(Target::Directory), _) => return Err(io::Error::from(io::ErrorKind::IsADirectory)),
@@ -440,7 +550,10 @@ impl Disk for SimDisk {
                 if !dir.is_empty() && state.kernel_names.get(dir) != Some(&Target::Directory) {
                     return Err(io::Error::from(io::ErrorKind::NotFound));
                 }
-                state.before_write()?;
+                if state.free_pages() == 0 {
+                    return Err(io::Error::from_raw_os_error(ENOSPC));
+                }
+                state.before_write(path)?;
                 state.next += 1;
                 let id = state.next;
                 state.files.insert(id, Node::default());
@@ -448,7 +561,8 @@ impl Disk for SimDisk {
                 id
             }
         };
-        Ok(Arc::new(SimFile { disk: self.clone(), id, writable: mode != OpenMode::Read }))
+        let path = path.to_string();
+        Ok(Arc::new(SimFile { disk: self.clone(), id, path, writable: mode != OpenMode::Read }))
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
@@ -515,7 +629,8 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {
         let mut state = self.lock_state();
-        state.before_sync()?;
+        state.strike(Fault::Open, path)?;
+        state.before_sync(path)?;
         let (now, later): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.pending_names).into_iter().partition(|c| c.dir == path);
         state.pending_names = later;
@@ -530,7 +645,7 @@ impl Disk for SimDisk {
 
     fn sync_all(&self) -> io::Result<()> {
         let mut state = self.lock_state();
-        state.before_sync()?;
+        state.before_sync("")?;
         state.pending_names.clear();
         state.disk_names = state.kernel_names.clone();
         for node in state.files.values_mut() {
@@ -541,10 +656,12 @@ impl Disk for SimDisk {
     }
 
     fn space(&self) -> io::Result<Space> {
-        self.lock_state().on()?;
-        let free = 1 << 40;
+        let state = self.lock_state();
+        state.on()?;
+        let total = state.capacity.unwrap_or(1 << 40);
+        let free = state.free_pages().saturating_mul(PAGE).min(total);
         Ok(Space {
-            total_bytes: free,
+            total_bytes: total,
             free_bytes: free,
             available_bytes: free,
             total_files: 1 << 30,
@@ -571,6 +688,7 @@ impl Disk for SimDisk {
 struct SimFile {
     disk: SimDisk,
     id: u64,
+    path: String,
     writable: bool,
 }
 
@@ -579,7 +697,7 @@ impl SimFile {
         if !self.writable {
             return Err(io::Error::from(io::ErrorKind::PermissionDenied));
         }
-        self.disk.lock_state().change(self.id, change)
+        self.disk.lock_state().change(self.id, &self.path, change)
     }
 
     fn kernel<T>(&self, look: impl FnOnce(&Bytes) -> T) -> io::Result<T> {
@@ -591,6 +709,7 @@ impl SimFile {
 
 impl DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.disk.lock_state().strike(Fault::Read, &self.path)?;
         self.kernel(|b| b.read(buf, offset))
     }
 
@@ -600,7 +719,7 @@ impl DiskFile for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.lock_state();
-        state.before_sync()?;
+        state.before_sync(&self.path)?;
         let node = state.node(self.id)?;
         node.disk = node.kernel.clone();
         node.pending.clear();
@@ -619,8 +738,19 @@ impl DiskFile for SimFile {
         self.change(Change::Punch { offset, len })
     }
 
-    fn allocate(&self, _offset: u64, _len: u64) -> io::Result<()> {
-        self.disk.lock_state().before_write()
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        let mut state = self.disk.lock_state();
+        state.before_write(&self.path)?;
+        let free = state.free_pages();
+        let node = state.node(self.id)?;
+        // Only what begins with the file is kept account of: the reserve.
+        if offset == 0 {
+            if node.pages_wanted(0, len) > free {
+                return Err(io::Error::from_raw_os_error(ENOSPC));
+            }
+            node.reserved = node.reserved.max(len);
+        }
+        Ok(())
     }
 
     fn seek(&self, offset: u64, what: Seek) -> io::Result<Option<u64>> {
@@ -628,7 +758,9 @@ impl DiskFile for SimFile {
     }
 
     fn allocated(&self) -> io::Result<u64> {
-        self.kernel(|b| b.pages.len() as u64 * PAGE)
+        let mut state = self.disk.lock_state();
+        state.on()?;
+        Ok(state.node(self.id)?.pages() * PAGE)
     }
 
     fn modified(&self) -> io::Result<(i64, u32)> {
@@ -678,6 +810,21 @@ mod tests {
         disk.cut_power_at_sync(2);
         file.sync_data().unwrap();
         assert!(file.sync_data().is_err() && file.write_at(b"y", 0).is_err() && disk.list("").is_err());
+    }
+
+    #[test]
+    fn a_disk_of_a_size_is_full_at_its_end_and_reserved_space_is_its_owners() {
+        let disk = SimDisk::new();
+        disk.set_capacity(4 * PAGE);
+        let (a, b) = (disk.open("a", OpenMode::Create).unwrap(), disk.open("b", OpenMode::Create).unwrap());
+        a.allocate(0, 2 * PAGE).unwrap();
+        assert_eq!(disk.space().unwrap().available_bytes, 2 * PAGE);
+        assert_eq!(b.write_at(&[1; 12_000], 0).unwrap_err().raw_os_error(), Some(ENOSPC));
+        assert_eq!((b.len().unwrap(), disk.space().unwrap().free_bytes), (12_000 - PAGE, 0));
+        a.write_at(&[1; 8192], 0).unwrap();
+        assert!(disk.open("c", OpenMode::Create).is_err());
+        disk.remove("b").unwrap();
+        assert_eq!(disk.space().unwrap().available_bytes, 2 * PAGE);
     }
 
     #[test]
