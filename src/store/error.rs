@@ -4,12 +4,17 @@ use std::fmt;
 use std::io;
 
 use crate::base::PackId;
+use crate::host;
 
 /// What can go wrong in the store.
 #[derive(Debug)]
 pub enum Error {
     /// The disk failed. `what` names the step.
     Io { what: String, source: io::Error },
+    /// The disk is full, or the quota of it. Nothing was changed, and the store goes on. `what` names the step.
+    NoSpace { what: String },
+    /// Too many files are open in this process or on this machine. Nothing was changed, and the store goes on.
+    TooManyFiles { what: String },
     /// Bytes on disk fail a check.
     Corrupt { what: &'static str, pack: PackId, offset: u64 },
     /// The index gave something it cannot have been given. The next mount rebuilds it from the packs.
@@ -25,9 +30,34 @@ pub enum Error {
 }
 
 impl Error {
+    /// Any step but a write. A sync that says "no space" has lost what was written: that is a failure of the disk.
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
         let what = what.into();
-        move |source| Error::Io { what, source }
+        move |source| {
+            if host::is_out_of_files(&source) { Error::TooManyFiles { what } } else { Error::Io { what, source } }
+        }
+    }
+
+    /// A write, or the making of a file or directory: these may find the disk full and leave all as it was.
+    pub(crate) fn write(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+        let what = what.into();
+        move |source| {
+            if host::is_out_of_space(&source) { Error::NoSpace { what } } else { Error::io(what)(source) }
+        }
+    }
+
+    /// True when the machine had no room for a step: nothing was changed, and it may be tried again.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Error::NoSpace { .. } | Error::TooManyFiles { .. } => true,
+            Error::Io { .. }
+            | Error::Corrupt { .. }
+            | Error::Index(_)
+            | Error::Unusable(_)
+            | Error::TooLarge { .. }
+            | Error::ReadOnly
+            | Error::Locked => false,
+        }
     }
 }
 
@@ -35,6 +65,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Io { what, source } => write!(f, "{what}: {source}"),
+            Error::NoSpace { what } => write!(f, "{what}: no space left in the store's filesystem"),
+            Error::TooManyFiles { what } => write!(f, "{what}: too many open files; raise the limit (`ulimit -n`)"),
             Error::Corrupt { what, pack, offset } => write!(f, "damaged {what} in pack {pack} at offset {offset}"),
             Error::Index(why) => write!(f, "the index is damaged ({why}); mount again to rebuild it from the packs"),
             Error::Unusable(why) => f.write_str(why),

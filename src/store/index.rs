@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::error::Error;
 use super::keys::Batch;
 use crate::base::{crc32c, crc32c_append};
-use crate::host::Disk;
+use crate::host::{self, Disk};
 
 /// Directory of sled's files.
 pub(crate) const INDEX_DIR: &str = "index";
@@ -30,6 +30,10 @@ const KEYS_PER_BATCH: usize = 64;
 const CACHE_BYTES: u64 = 24 << 20;
 /// Keys in the overlay at which a checkpoint is due.
 const OVERLAY_KEYS_MAX: usize = 200_000;
+/// Space that a checkpoint of few keys takes, bytes: two of sled's segments.
+const CHECKPOINT_BYTES_MIN: u64 = 1 << 20;
+/// Space that one more key takes, bytes: sled rewrites the page it lies on.
+const CHECKPOINT_BYTES_PER_KEY: u64 = 1024;
 /// Failed indexes kept for a look.
 const BAD_KEPT: usize = 2;
 
@@ -53,6 +57,8 @@ pub(crate) struct Index {
     /// Held during a checkpoint: one at a time.
     flushing: Mutex<()>,
     bad: AtomicBool,
+    /// The engine met a full disk while it wrote: it takes no more until it is opened again, and is still read.
+    stuck: AtomicBool,
 }
 
 /// A frozen state of the index: what all keys were at one moment.
@@ -79,11 +85,15 @@ impl Index {
             engine: None,
             flushing: Mutex::new(()),
             bad: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
         }
     }
 
     /// Opens sled in `index/`. An index that does not open, in whatever way, is renamed to `index.bad-<n>`, and a new,
     /// empty one takes its place; the flag says so.
+    ///
+    /// # Errors
+    /// `NoSpace` and `TooManyFiles` say nothing about the index, which stays as it is.
     pub fn sled(disk: &dyn Disk, root: &Path) -> Result<(Index, bool), Error> {
         let dir = root.join(INDEX_DIR);
         // A kill while sled opens leaves a snapshot that it will choose and fail on.
@@ -95,10 +105,11 @@ impl Index {
         }
         match open_within(dir.clone(), OPEN_TIMEOUT) {
             Ok(db) => Ok((Index { engine: Some(db), ..Index::memory() }, false)),
-            Err(why) => {
-                log::warn!("the index does not open ({why}); it is set aside and rebuilt from the packs");
+            Err(e) if e.is_refusal() => Err(e),
+            Err(e) => {
+                log::warn!("{e}; it is set aside and rebuilt from the packs");
                 set_aside(disk)?;
-                let db = open_within(dir, OPEN_TIMEOUT).map_err(Error::Index)?;
+                let db = open_within(dir, OPEN_TIMEOUT)?;
                 Ok((Index { engine: Some(db), ..Index::memory() }, true))
             }
         }
@@ -121,6 +132,7 @@ impl Index {
         let outcome = catch_unwind(AssertUnwindSafe(|| step(db)))
             .unwrap_or_else(|_| Err(Error::Index("the engine panicked".into())));
         if let Err(e) = &outcome
+            && !e.is_refusal()
             && !self.bad.swap(true, Ordering::AcqRel)
         {
             log::error!("{e}");
@@ -220,14 +232,30 @@ impl Index {
         }
     }
 
+    /// True when no checkpoint is possible until the next open: what is changed stays in memory, and in the log.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Acquire)
+    }
+
     /// True when so much waits in memory that a checkpoint is due.
     pub fn is_full(&self) -> bool {
-        self.engine.is_some() && self.read().active.len() > OVERLAY_KEYS_MAX
+        self.engine.is_some() && !self.is_stuck() && self.read().active.len() > OVERLAY_KEYS_MAX
     }
 
     /// True when a checkpoint cannot wait any longer: what bounds the memory of the overlay.
     pub fn is_overfull(&self) -> bool {
-        self.engine.is_some() && self.read().active.len() > 4 * OVERLAY_KEYS_MAX
+        self.engine.is_some() && !self.is_stuck() && self.read().active.len() > 4 * OVERLAY_KEYS_MAX
+    }
+
+    /// Space that a checkpoint may take, bytes: generous, since an engine that meets a full disk is lost until the next
+    /// mount.
+    pub fn bytes_to_write(&self) -> u64 {
+        if self.engine.is_none() {
+            return 0;
+        }
+        let overlay = self.read();
+        let keys = overlay.active.len() + overlay.frozen.as_ref().map_or(0, |f| f.len());
+        CHECKPOINT_BYTES_MIN + keys as u64 * CHECKPOINT_BYTES_PER_KEY
     }
 
     /// Keys that wait for a checkpoint.
@@ -275,8 +303,8 @@ impl Frozen<'_> {
     /// # Durability
     /// On disk at return, as far as sled keeps its word; nothing depends on it.
     pub fn write_out(self, position: (Vec<u8>, Vec<u8>)) -> Result<(), Error> {
-        self.index.guarded(|db| {
-            let fail = |e: sled::Error| Error::Index(e.to_string());
+        let written = self.index.guarded(|db| {
+            let fail = |e| engine_failed("write the index", e);
             let mut batch = sled::Batch::default();
             let mut count = 0;
             for (key, value) in self.map.iter() {
@@ -295,7 +323,11 @@ impl Frozen<'_> {
             db.insert(position.0.as_slice(), stored(&position.0, &position.1)).map_err(fail)?;
             db.flush().map_err(fail)?;
             Ok(())
-        })?;
+        });
+        if written.as_ref().is_err_and(Error::is_refusal) {
+            self.index.stuck.store(true, Ordering::Release);
+        }
+        written?;
         if self.index.engine.is_some() {
             self.index.write().frozen = None;
         }
@@ -321,8 +353,16 @@ fn next_pair(iter: &mut sled::Iter) -> Result<Option<Pair>, Error> {
     }
 }
 
+/// What a failure of the engine means: damage, unless the machine had no room.
+fn engine_failed(what: &str, e: sled::Error) -> Error {
+    match e {
+        sled::Error::Io(e) if host::is_out_of_space(&e) || host::is_out_of_files(&e) => Error::write(what)(e),
+        e => Error::Index(e.to_string()),
+    }
+}
+
 /// Opens sled on a thread of its own, since it may panic or hang on damaged files.
-fn open_within(dir: PathBuf, limit: Duration) -> Result<sled::Db, String> {
+fn open_within(dir: PathBuf, limit: Duration) -> Result<sled::Db, Error> {
     let (tx, rx) = mpsc::channel();
     let open = move || {
         let opened = catch_unwind(|| {
@@ -335,14 +375,14 @@ fn open_within(dir: PathBuf, limit: Duration) -> Result<sled::Db, String> {
         });
         let opened = match opened {
             Ok(Ok(db)) => Ok(db),
-            Ok(Err(e)) => Err(e.to_string()),
-            Err(_) => Err("the engine panicked".to_string()),
+            Ok(Err(e)) => Err(engine_failed("open the index", e)),
+            Err(_) => Err(Error::Index("the engine panicked as it opened".to_string())),
         };
         // The receiver is gone when the limit has passed: then the database is closed again.
         let _ = tx.send(opened);
     };
-    std::thread::Builder::new().name("index-open".into()).spawn(open).map_err(|e| e.to_string())?;
-    rx.recv_timeout(limit).unwrap_or_else(|_| Err(format!("not open after {} s", limit.as_secs())))
+    std::thread::Builder::new().name("index-open".into()).spawn(open).map_err(Error::io("open the index"))?;
+    rx.recv_timeout(limit).unwrap_or_else(|_| Err(Error::Index(format!("not open after {} s", limit.as_secs()))))
 }
 
 /// Renames `index/` to the next free `index.bad-<n>` and deletes the oldest beyond those kept.

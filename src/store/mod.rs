@@ -8,7 +8,9 @@
 //! 3. A transaction is one record: all of its operations or none, in the order of their txids.
 //! 4. An index says with its position how far it has read the log. Replaying from an older position changes nothing but
 //!    to bring it up to date, so whatever sled made of a crash is set right or found out.
-//! 5. After a failed write or sync the store takes no more changes (`Error::ReadOnly`): nobody knows what is on disk.
+//! 5. After a failed sync, or a write that failed for another reason than a full disk, the store takes no more changes
+//!    (`Error::ReadOnly`): nobody knows what is on disk. A full disk and too many open files change nothing: the step is
+//!    undone, metadata is tried again with space of the reserve, and only then the caller is told.
 //!
 //! # Locks
 //! log (appending and applying one transaction) → index overlay. data (appending segments). Neither is held over a sync,
@@ -19,6 +21,7 @@ mod index;
 mod keys;
 mod pack;
 mod recovery;
+mod reserve;
 mod snapshot;
 mod superblock;
 mod survey;
@@ -29,18 +32,20 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::base::{ByteRange, Ino, PackId, SegmentRef, TxId, Uuid};
 use crate::format::{
     BODY_BYTES_MAX, Dentry, Extent, FileKind, InodeRecord, MetaOp, RecordKind, SegmentHeader, Stream, Superblock, Time,
-    Usable, decode_dentry, decode_seal, encode_ops,
+    Usable, decode_dentry, encode_ops,
 };
 use crate::host::{self, Disk, OpenMode};
 
 pub use error::Error;
 pub use recovery::Recovery;
+pub use reserve::Marks;
 pub use survey::{RecordSummary, Survey};
 
 use index::Index;
 use keys::{Highest, bad, by_name, by_number, by_two};
 use pack::{ActivePack, PackReader};
 use recovery::{Packs, Position};
+use reserve::Reserve;
 
 /// A meta pack is closed when it grows beyond this, bytes.
 const META_PACK_BYTES_MAX: u64 = 64 << 20;
@@ -126,6 +131,7 @@ pub struct Store {
     snapshot_bytes: AtomicU64,
     read_only: AtomicBool,
     closed: AtomicBool,
+    reserve: Reserve,
     _lock: Box<dyn Send + Sync>,
 }
 
@@ -184,6 +190,7 @@ impl Store {
         first.file.sync_data().map_err(Error::io("sync the first pack"))?;
         disk.create_dir("staging").map_err(Error::io("create staging"))?;
         superblock::write(&**disk, &Superblock::new(uuid, secs, pack_bytes_max))?;
+        Reserve::new(disk.clone()).fill();
         Ok(uuid)
     }
 
@@ -241,6 +248,11 @@ impl Store {
         }
         let reader = PackReader::new(disk.clone(), block.uuid);
         let packs = recovery::sort_packs(&*disk, &reader, &mut recovery)?;
+        let reserve = Reserve::new(disk.clone());
+        if !options.read_only && disk.space().is_ok_and(|s| s.available_bytes < Marks::of(s.total_bytes).coding) {
+            // The index is opened, and perhaps made anew, in files of its own.
+            reserve.release_all();
+        }
         let (index, position) = open_index(&*disk, &reader, &packs, options, &mut recovery)?;
         let sizes = |ids: &[PackId]| -> u64 { ids.iter().filter_map(|id| reader.file(*id).ok()?.len().ok()).sum() };
         let (meta_bytes, data_bytes) = (sizes(&packs.meta), sizes(&packs.data));
@@ -262,12 +274,14 @@ impl Store {
             snapshot_bytes: AtomicU64::new(0),
             read_only: AtomicBool::new(options.read_only),
             closed: AtomicBool::new(false),
+            reserve,
             _lock: lock,
             reader,
             disk,
         };
         if !options.read_only {
             store.resume(&packs)?;
+            store.reserve.fill();
             if recovery.rebuilt {
                 store.checkpoint()?;
             }
@@ -368,9 +382,10 @@ impl Store {
         if self.is_read_only() { Err(Error::ReadOnly) } else { Ok(()) }
     }
 
-    /// A step that changes the disk: its failure ends all changes.
+    /// A step that changes the disk: its failure ends all changes, but for a refusal, which changed nothing.
     fn terminal<T>(&self, step: Result<T, Error>) -> Result<T, Error> {
         if let Err(e) = &step
+            && !e.is_refusal()
             && !self.read_only.swap(true, Ordering::AcqRel)
         {
             log::error!("the store is read-only from now on: {e}");
@@ -378,7 +393,48 @@ impl Store {
         step
     }
 
+    /// Runs a write of metadata again with space of the reserve, a step at a time, as long as it finds the disk full.
+    /// With `frees` down to the last byte; else a part is left for deletes, which are what makes room again.
+    fn with_reserve<T>(&self, frees: bool, mut step: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+        loop {
+            match step() {
+                Err(Error::NoSpace { .. }) if self.reserve.release(frees) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// True when `bytes` can be written without going below the space that coding leaves free.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        match self.disk.space() {
+            Ok(space) => space.available_bytes >= Marks::of(space.total_bytes).coding.saturating_add(bytes),
+            // It does not tell: the writes will.
+            Err(_) => true,
+        }
+    }
+
+    /// Bytes that the reserve lacks. New data must leave room for them.
+    pub fn reserve_missing(&self, marks: &Marks) -> u64 {
+        marks.reserve.saturating_sub(self.reserve.bytes())
+    }
+
+    /// Fills the reserve again when there is room. Called by a timer.
+    pub fn tend_reserve(&self) {
+        if !self.is_read_only() {
+            self.reserve.fill();
+        }
+    }
+
+    /// Closes files that are kept open only to be faster; for a caller that found no descriptor left. True when there
+    /// were any.
+    pub fn close_idle_files(&self) -> bool {
+        self.reader.close_all()
+    }
+
     /// Appends a coded segment to the active data pack.
+    ///
+    /// # Errors
+    /// `NoSpace` when the disk is full: segments do not use the reserve.
     ///
     /// # Durability
     /// None until `sync_segments`.
@@ -391,7 +447,11 @@ impl Store {
         let mut data = self.data_lock();
         let full = data.active.as_ref().is_none_or(|a| a.tail >= self.options.pack_bytes_max);
         if full {
-            self.terminal(self.next_data_pack(&mut data))?;
+            let begun = self.terminal(self.next_data_pack(&mut data));
+            // A pack that is longer than usual is better than none.
+            if !(begun.as_ref().is_err_and(Error::is_refusal) && data.active.is_some()) {
+                begun?;
+            }
         }
         let txid = self.committed.load(Ordering::Relaxed);
         let Some(active) = &mut data.active else { return Err(Error::ReadOnly) };
@@ -405,10 +465,12 @@ impl Store {
     fn next_data_pack(&self, data: &mut Data) -> Result<(), Error> {
         if let Some(full) = &data.active {
             full.file.sync_data().map_err(Error::io(format!("sync pack {}", full.id)))?;
-            data.closed_bytes += full.tail;
         }
         let txid = self.committed.load(Ordering::Relaxed);
-        data.active = Some(ActivePack::create(&*self.disk, self.uuid, self.next_pack(), Stream::Data, txid)?);
+        let next = ActivePack::create(&*self.disk, self.uuid, self.next_pack(), Stream::Data, txid)?;
+        if let Some(full) = data.active.replace(next) {
+            data.closed_bytes += full.tail;
+        }
         Ok(())
     }
 
@@ -455,7 +517,8 @@ impl Store {
     /// Appends one transaction to the metadata log and applies it to the index: all steps or none, visible at return.
     ///
     /// # Errors
-    /// `TooLarge` beyond the bound of a record body, before anything is written.
+    /// `TooLarge` beyond the bound of a record body, before anything is written. `NoSpace` when the disk is full and the
+    /// reserve used up; nothing is changed then.
     ///
     /// # Durability
     /// Survives the death of this process at return (it is in the kernel); survives power loss after `sync_meta`.
@@ -470,18 +533,24 @@ impl Store {
         } else {
             None
         };
+        let frees = ops.iter().any(|op| {
+            matches!(op, MetaOp::RemoveDentry { .. } | MetaOp::RemoveInode(_) | MetaOp::RemoveExtents { .. })
+        });
         let mut log = self.log_lock();
         self.writable()?;
         let full = log.active.as_ref().is_none_or(|a| a.tail >= META_PACK_BYTES_MAX);
         if full {
-            self.terminal(self.next_meta_pack(&mut log))?;
+            let begun = self.with_reserve(frees, || self.terminal(self.next_meta_pack(&mut log)));
+            if !(begun.as_ref().is_err_and(Error::is_refusal) && log.active.is_some()) {
+                begun?;
+            }
         }
         let txid = log.position.txid + 1;
         let Some(active) = &mut log.active else { return Err(Error::ReadOnly) };
-        let appended = match &compressed {
+        let appended = self.with_reserve(frees, || match &compressed {
             Some(c) => active.append(RecordKind::Meta, txid, &[], c, Some(body.len() as u32)),
             None => active.append(RecordKind::Meta, txid, &[], &body, None),
-        };
+        });
         let (pack, tail) = (active.id.0, active.tail);
         let (offset, _) = self.terminal(appended)?;
         let mut highest = Highest::default();
@@ -493,8 +562,11 @@ impl Store {
         self.inodes.fetch_add(highest.inodes as u64, Ordering::Relaxed);
         self.committed.store(txid, Ordering::Release);
         drop(log);
-        if self.index.is_overfull() {
-            self.checkpoint()?;
+        if self.index.is_overfull()
+            && let Err(e) = self.checkpoint()
+        {
+            // The transaction stands all the same. What cannot go on made the store read-only.
+            log::warn!("the index was not brought up to date: {e}");
         }
         Ok(TxId(txid))
     }
@@ -503,10 +575,10 @@ impl Store {
     fn next_meta_pack(&self, log: &mut Log) -> Result<(), Error> {
         if let Some(full) = &log.active {
             full.file.sync_data().map_err(Error::io(format!("sync pack {}", full.id)))?;
-            log.closed_bytes += full.tail;
         }
         let id = self.next_pack();
         let active = ActivePack::create(&*self.disk, self.uuid, id, Stream::Meta, log.position.txid)?;
+        log.closed_bytes += log.active.as_ref().map_or(0, |full| full.tail);
         log.position = Position { pack: id.0, last_offset: 0, next_offset: active.tail, ..log.position };
         log.packs.push(id);
         log.active = Some(active);
@@ -601,27 +673,6 @@ impl Store {
         page.iter().map(|(key, _)| keys::last_number(key).map(Ino)).collect()
     }
 
-    /// Up to `limit` inodes with a number larger than `after` whose staged bytes have no seal, ascending. One that has
-    /// been sealed meanwhile may be among them.
-    pub fn unsealed(&self, after: Ino, limit: usize) -> Result<Vec<Ino>, Error> {
-        let mut from = by_number(keys::UNSEALED, after.0);
-        from.push(0);
-        let page = self.index.range(&from, &[keys::UNSEALED + 1], limit)?;
-        page.iter().map(|(key, _)| keys::last_number(key).map(Ino)).collect()
-    }
-
-    /// Checksums of one group of grains of a sealed staging file; `None` where it held no data.
-    pub fn seal(&self, ino: Ino, group: u64) -> Result<Option<Vec<u32>>, Error> {
-        let value = self.index.get(&by_two(keys::SEAL, ino.0, group))?;
-        value.map(|v| decode_seal(&v).map_err(bad)).transpose()
-    }
-
-    /// The first group at or after `from` that has checksums.
-    pub fn next_seal(&self, ino: Ino, from: u64) -> Result<Option<u64>, Error> {
-        let page = self.index.range(&by_two(keys::SEAL, ino.0, from), &keys::after_number(keys::SEAL, ino.0), 1)?;
-        page.first().map(|(key, _)| keys::last_number(key)).transpose()
-    }
-
     /// True when so much waits in memory that `checkpoint` should be called soon.
     pub fn is_checkpoint_due(&self) -> bool {
         self.index.is_full()
@@ -635,10 +686,14 @@ impl Store {
     pub fn checkpoint(&self) -> Result<(), Error> {
         self.writable()?;
         self.sync_meta()?;
-        if snapshot::is_due(self, snapshot::GROWTH_ONLINE) {
+        if snapshot::is_due(self, snapshot::GROWTH_ONLINE) && snapshot::has_room(self) {
             return self.terminal(snapshot::compact(self));
         }
-        if self.index.waiting() == 0 {
+        if self.index.waiting() == 0 || self.index.is_stuck() {
+            return Ok(());
+        }
+        if !self.has_room(self.index.bytes_to_write()) {
+            log::debug!("the checkpoint waits for space");
             return Ok(());
         }
         let (frozen, position) = {
@@ -682,11 +737,21 @@ impl Store {
             return Ok(());
         }
         self.sync_segments()?;
-        if snapshot::is_due(self, snapshot::GROWTH_AT_CLOSE) {
+        if snapshot::is_due(self, snapshot::GROWTH_AT_CLOSE) && snapshot::has_room(self) {
             self.sync_meta()?;
-            self.terminal(snapshot::compact(self))?;
+            match self.terminal(snapshot::compact(self)) {
+                // It is tidying only: the log as it is serves as well.
+                Err(e) if e.is_refusal() => log::info!("the metadata log is compacted another time: {e}"),
+                other => other?,
+            }
         }
-        self.checkpoint()
+        match self.checkpoint() {
+            Err(e) if e.is_refusal() => {
+                log::info!("the index is brought up to date by the next mount: {e}");
+                self.sync_meta()
+            }
+            other => other,
+        }
     }
 }
 
@@ -720,7 +785,18 @@ fn open_index(
     if options.rebuild {
         disk.remove_dir_all(index::INDEX_DIR).map_err(Error::io("remove the index"))?;
     }
-    let (index, _) = Index::sled(disk, root)?;
+    let in_memory = |why: Error, recovery: &mut Recovery| {
+        log::warn!("{why}: the index is kept in memory until the next mount");
+        recovery.replayed = 0;
+        let index = Index::memory();
+        let position = recovery::replay(&index, reader, packs, None, recovery)?;
+        Ok((index, position))
+    };
+    let index = match Index::sled(disk, root) {
+        Ok((index, _)) => index,
+        Err(e @ Error::NoSpace { .. }) => return in_memory(e, recovery),
+        Err(e) => return Err(e),
+    };
     let outcome = recovery::position_of(&index, reader).and_then(|position| match position {
         Some(position) => recovery::replay(&index, reader, packs, Some(position), recovery).map(Some),
         None => Ok(None),
@@ -734,7 +810,11 @@ fn open_index(
     // New or unusable: begin with an empty one.
     drop(index);
     disk.remove_dir_all(index::INDEX_DIR).map_err(Error::io("remove the index"))?;
-    let (index, _) = Index::sled(disk, root)?;
+    let index = match Index::sled(disk, root) {
+        Ok((index, _)) => index,
+        Err(e @ Error::NoSpace { .. }) => return in_memory(e, recovery),
+        Err(e) => return Err(e),
+    };
     recovery.rebuilt = true;
     recovery.replayed = 0;
     let position = recovery::replay(&index, reader, packs, None, recovery)?;

@@ -10,7 +10,7 @@ use crate::format::{
     BODY_BYTES_MAX, HEADER_FIXED_BYTES, Malformed, PackHeader, Place, Prefix, RECORD_ALIGN, RECORD_MAGIC, RecordHeader,
     RecordKind, Stream, check_body, decode_header, encode_record,
 };
-use crate::host::{Disk, DiskFile, OpenMode};
+use crate::host::{self, Disk, DiskFile, OpenMode};
 
 /// Directory of all packs.
 pub(crate) const PACKS_DIR: &str = "packs";
@@ -55,14 +55,26 @@ pub(crate) struct ActivePack {
 impl ActivePack {
     /// Creates a pack with its first record.
     ///
+    /// # Errors
+    /// `NoSpace` and `TooManyFiles` leave no pack behind.
+    ///
     /// # Durability
     /// File, name and first record are on disk at return.
     pub fn create(disk: &dyn Disk, uuid: Uuid, id: PackId, stream: Stream, txid: u64) -> Result<ActivePack, Error> {
+        let created = ActivePack::try_create(disk, uuid, id, stream, txid);
+        if created.as_ref().is_err_and(Error::is_refusal) {
+            // What is left of it, if anything, is told from a pack at the next open and removed there.
+            let _ = disk.remove(&path(id));
+        }
+        created
+    }
+
+    fn try_create(disk: &dyn Disk, uuid: Uuid, id: PackId, stream: Stream, txid: u64) -> Result<ActivePack, Error> {
         let what = format!("create pack {id}");
         let fail = || Error::io(what.clone());
-        disk.create_dir(PACKS_DIR).map_err(fail())?;
-        disk.create_dir(&dir(id)).map_err(fail())?;
-        let file = disk.open(&path(id), OpenMode::CreateNew).map_err(fail())?;
+        disk.create_dir(PACKS_DIR).map_err(Error::write(what.clone()))?;
+        disk.create_dir(&dir(id)).map_err(Error::write(what.clone()))?;
+        let file = disk.open(&path(id), OpenMode::CreateNew).map_err(Error::write(what.clone()))?;
         let mut pack = ActivePack { id, file, tail: 0, uuid };
         pack.append(RecordKind::Pack, txid, &PackHeader { pack: id, stream, uuid }.encode(), &[], None)?;
         pack.file.sync_data().map_err(fail())?;
@@ -84,6 +96,9 @@ impl ActivePack {
 
     /// Appends a record; returns its offset and its length with padding, bytes.
     ///
+    /// # Errors
+    /// `NoSpace` leaves the pack as it was: what was written of the record is cut off.
+    ///
     /// # Durability
     /// In the kernel at return; on disk after `file.sync_data()`.
     pub fn append(
@@ -96,7 +111,14 @@ impl ActivePack {
     ) -> Result<(u64, u32), Error> {
         let place = Place { uuid: self.uuid, pack: self.id, offset: self.tail };
         let record = encode_record(place, kind, txid, fields, body, plain_len);
-        self.file.write_at(&record, self.tail).map_err(Error::io(format!("write to pack {}", self.id)))?;
+        if let Err(e) = self.file.write_at(&record, self.tail) {
+            let error = Error::write(format!("write to pack {}", self.id))(e);
+            if error.is_refusal() {
+                // Where even the cut fails, the next record covers the start of the rest and recovery passes over it.
+                let _ = self.file.set_len(self.tail);
+            }
+            return Err(error);
+        }
         let at = self.tail;
         self.tail += record.len() as u64;
         Ok((at, record.len() as u32))
@@ -149,12 +171,26 @@ impl PackReader {
         if let Some(file) = open.get(&pack) {
             return Ok(file.clone());
         }
-        let file = self.disk.open(&path(pack), OpenMode::Read).map_err(Error::io(format!("open pack {pack}")))?;
+        let file = match self.disk.open(&path(pack), OpenMode::Read) {
+            Err(e) if host::is_out_of_files(&e) && !open.is_empty() => {
+                // Those that are kept only to be faster give way.
+                open.clear();
+                self.disk.open(&path(pack), OpenMode::Read)
+            }
+            other => other,
+        };
+        let file = file.map_err(Error::io(format!("open pack {pack}")))?;
         if open.len() >= OPEN_PACKS_MAX {
             open.clear();
         }
         open.insert(pack, file.clone());
         Ok(file)
+    }
+
+    /// Closes packs that are kept open only to be faster. True when there were any.
+    pub fn close_all(&self) -> bool {
+        let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
+        !std::mem::take(&mut *open).is_empty()
     }
 
     /// Forgets a pack that was deleted.

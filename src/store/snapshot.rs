@@ -12,9 +12,7 @@ use super::keys::{self, bad, last_number};
 use super::pack::{self, ActivePack};
 use super::{Position, Store};
 use crate::base::{Ino, PackId};
-use crate::format::{
-    MetaOp, RecordKind, SnapshotEnd, Stream, decode_dentry, decode_extent, decode_inode, decode_seal, encode_ops,
-};
+use crate::format::{MetaOp, RecordKind, SnapshotEnd, Stream, decode_dentry, decode_extent, decode_inode, encode_ops};
 
 /// The log is compacted when it is this many times its size after the last compaction.
 pub(super) const GROWTH_ONLINE: u64 = 4;
@@ -35,7 +33,15 @@ pub(super) fn is_due(store: &Store, growth: u64) -> bool {
     bytes > LOG_BYTES_MIN && bytes > growth * last
 }
 
+/// True when the filesystem has room for the old log beside the new one, with the space that is kept for coding.
+pub(super) fn has_room(store: &Store) -> bool {
+    store.has_room(store.usage().meta_bytes)
+}
+
 /// Compacts the log.
+///
+/// # Errors
+/// `NoSpace` and `TooManyFiles` leave the old log in use, and the store goes on.
 pub(super) fn compact(store: &Store) -> Result<(), Error> {
     let (frozen, position, snapshot, old) = {
         let mut log = store.log_lock();
@@ -44,7 +50,16 @@ pub(super) fn compact(store: &Store) -> Result<(), Error> {
         store.next_meta_pack(&mut log)?;
         (store.index.freeze(), store.position(&log), snapshot, old)
     };
-    let bytes = write(store, &frozen, snapshot, &position)?;
+    let bytes = match write(store, &frozen, snapshot, &position) {
+        Err(e) if e.is_refusal() => {
+            // Without its end it counts for nothing; the log that goes on in the pack after it needs the old packs.
+            if let Err(e) = pack::remove(&*store.disk, snapshot) {
+                log::warn!("cannot remove the unfinished metadata pack {snapshot}: {e}");
+            }
+            return Err(e);
+        }
+        other => other?,
+    };
     if let Err(e) = frozen.write_out((keys::POSITION.to_vec(), position.encode())) {
         // The index keeps its old position, which needs the old packs.
         log::warn!("the index was not brought up to date: {e}; the old metadata log is kept");
@@ -86,7 +101,7 @@ fn write(store: &Store, frozen: &Frozen<'_>, id: PackId, position: &Position) ->
     // Extents and attributes go with their inode, names with their directory: neighbours look alike.
     each(frozen, keys::INODE, |_, value| {
         let rec = decode_inode(value).map_err(bad)?;
-        let (ino, sealed) = (rec.ino, rec.staging.is_some_and(|s| s.sealed));
+        let ino = rec.ino;
         pending.push(MetaOp::PutInode(rec));
         each_of(frozen, keys::EXTENT, ino, |_, value| {
             pending.push(MetaOp::PutExtent { ino, extent: decode_extent(value).map_err(bad)? });
@@ -96,13 +111,6 @@ fn write(store: &Store, frozen: &Frozen<'_>, id: PackId, position: &Position) ->
             pending.push(MetaOp::PutXattr { ino, name: name.to_vec(), value: value.to_vec() });
             put(&mut pending, false)
         })?;
-        if sealed {
-            each_of(frozen, keys::SEAL, ino, |group, value| {
-                let (group, sums) = (last_number(group)?, decode_seal(value).map_err(bad)?);
-                pending.push(MetaOp::PutSeal { ino, group, sums });
-                put(&mut pending, false)
-            })?;
-        }
         put(&mut pending, false)
     })?;
     each(frozen, keys::COOKIE, |key, name| {
