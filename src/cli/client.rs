@@ -174,7 +174,9 @@ fn tell_left(left: &Backlog) {
         let why = left.reason.as_deref().unwrap_or("no reason is known");
         eprintln!("{} files could not be coded and stay plain: {why}", left.stuck);
     }
-    if left.files > left.stuck {
+    if let (true, 0, Some(why)) = (left.files > 0, left.stuck, &left.reason) {
+        eprintln!("{} files are not coded: {why}", left.files);
+    } else if left.files > left.stuck {
         eprintln!("{} files are open for writing or changed meanwhile; they are coded later", left.files - left.stuck);
     }
 }

@@ -38,6 +38,9 @@ pub(super) fn status(s: &Status, work: &Work) {
         let why = s.stuck_reason.as_deref().unwrap_or("no reason is known");
         println!("stuck     {} files: {why}", s.stuck_files);
     }
+    if let Some(why) = &s.coding_waits {
+        println!("waiting   {why}");
+    }
     println!(
         "coded     {} in {}: {:.1} % of plain, {:.3} bits per byte",
         bytes(s.coded_plain_bytes),

@@ -22,9 +22,12 @@ pub(super) fn errno(op: &str, error: &Error) -> Errno {
         Error::NotPermitted => Errno::EPERM,
         Error::Unsupported => Errno::EOPNOTSUPP,
         Error::BadHandle => Errno::EBADF,
-        Error::NoSpace => {
+        // That the filesystem is full was logged when it became so.
+        Error::NoSpace | Error::Store(crate::volume::StoreError::NoSpace { .. }) => Errno::ENOSPC,
+        // Not EMFILE: the limit is not the caller's own.
+        Error::TooManyFiles | Error::Store(crate::volume::StoreError::TooManyFiles { .. }) => {
             log::warn!("{op}: {error}");
-            Errno::ENOSPC
+            Errno::ENFILE
         }
         // The change of state was logged when it happened.
         Error::ReadOnly | Error::Store(crate::volume::StoreError::ReadOnly) => Errno::EROFS,

@@ -1,9 +1,10 @@
 //! Attributes, extended attributes, and the numbers of the volume.
 
 use super::types::{Attr, Error, SetAttr, SetTime, StatFs, XattrMode};
-use super::{FILE_BYTES_MAX, FileKind, Volume};
+use super::{FILE_BYTES_MAX, FileKind, Volume, space};
 use crate::base::Ino;
 use crate::format::{MetaOp, Time};
+use crate::store::Marks;
 
 /// Longest name of an extended attribute, bytes (Linux XATTR_NAME_MAX).
 pub const XATTR_NAME_BYTES_MAX: usize = 255;
@@ -98,6 +99,9 @@ impl Volume {
         if value.len() > XATTR_VALUE_BYTES_MAX {
             return Err(Error::TooBig);
         }
+        if value.len() > space::VALUE_BYTES_SMALL {
+            self.admit(value.len() as u64)?;
+        }
         let inode = self.live(ino)?;
         let mut state = inode.write();
         state.alive()?;
@@ -129,14 +133,17 @@ impl Volume {
         Ok(())
     }
 
-    /// Space of the filesystem below, which is the space of the volume: what is free there can be written here, plain.
+    /// Space of the filesystem below, which is the space of the volume: what is free there can be written here, plain, but
+    /// for what is kept so that a full disk can be tidied up.
     pub fn statfs(&self) -> Result<StatFs, Error> {
         let space = self.disk.space().map_err(|source| Error::Io { what: "statfs of the store".into(), source })?;
         let usage = self.store.usage();
+        let marks = Marks::of(space.total_bytes);
+        let held = marks.data.saturating_add(self.store.reserve_missing(&marks));
         Ok(StatFs {
             total_bytes: space.total_bytes,
             free_bytes: space.free_bytes,
-            available_bytes: space.available_bytes,
+            available_bytes: space.available_bytes.saturating_sub(held),
             inodes: usage.inodes.saturating_add(space.free_files),
             free_inodes: space.free_files,
         })

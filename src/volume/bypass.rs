@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::inode::InodeState;
 use super::types::{Error, HandleId};
-use super::{Time, Volume, staging};
+use super::{Time, Volume, space, staging};
 use crate::base::Ino;
 use crate::format::MetaOp;
 use crate::host::DiskFile;
@@ -22,6 +22,9 @@ impl Volume {
             return Ok(None);
         }
         let inode = self.live(ino)?;
+        if inode.read().bypassing.is_empty() && self.admit(space::BYPASS_BYTES).is_err() {
+            return Ok(None);
+        }
         let mut state = inode.write();
         let Some(open) = state.handles.get(&handle).copied() else { return Err(Error::BadHandle) };
         let first = state.bypassing.is_empty();

@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, RwLockWriteGuard};
 
 use super::data::{coded_in, stored_share};
 use super::inode::{Inode, InodeState, lock_all, locked};
 use super::policy::{self, Readiness, SmallFile};
 use super::types::{CodedSegment, CodingTask, Error, Piece};
-use super::{Volume, seal, staging};
+use super::{Volume, staging};
 use crate::base::{ByteRange, Class, Generation, Ino, SegmentRef};
 use crate::codec;
-use crate::format::{Extent, InodeRecord, MetaOp, Owner, SegmentHeader};
+use crate::format::{Extent, MetaOp, Owner, SegmentHeader};
 use crate::host::{DiskFile, Seek};
 
 /// Bytes looked at to tell the class of a file.
@@ -110,20 +110,12 @@ impl Queue {
     /// Puts a file back to be looked at later.
     fn wait(&mut self, ino: Ino, until_ms: u64) {
         if let Some(item) = self.items.get_mut(&ino) {
+            self.ready.remove(&(item.ready_ms, ino));
             item.progress = None;
             item.ready_ms = until_ms;
             self.ready.insert((until_ms, ino));
             self.continuing.remove(&ino);
         }
-    }
-
-    /// Notes a failure and puts the file back for a later try.
-    fn fail(&mut self, ino: Ino, why: String, now_ms: u64) {
-        let Some(item) = self.items.get_mut(&ino) else { return };
-        item.attempts += 1;
-        item.reason = Some(why);
-        let pause = policy::backoff_ms(item.attempts);
-        self.wait(ino, now_ms + pause);
     }
 
     /// Ends a task of a file. True when it was the last and all went well: the file is wholly coded.
@@ -150,6 +142,21 @@ impl Queue {
             return false;
         }
         true
+    }
+}
+
+impl Queue {
+    /// A task that was counted as done is not in the log after all: the file is coded again later, and is not taken for
+    /// wholly coded when its other tasks end.
+    fn undo(&mut self, ino: Ino, why: &str, now_ms: u64) {
+        let Some(item) = self.items.get_mut(&ino) else { return };
+        item.attempts += 1;
+        item.reason = Some(why.to_string());
+        let pause = policy::backoff_ms(item.attempts);
+        match &mut item.progress {
+            Some(progress) if progress.outstanding > 0 => progress.failed = true,
+            _ => self.wait(ino, now_ms + pause),
+        }
     }
 }
 
@@ -180,6 +187,12 @@ impl Volume {
     /// Disk: staging is looked at, and files found wholly coded are finished.
     pub fn plan_coding(&self, limit: usize, drain: bool) -> Vec<CodingTask> {
         if self.writable().is_err() {
+            return Vec::new();
+        }
+        // Nothing waits: then space is no reason for anything.
+        let wanted = if self.queue_lock().len() == 0 { 0 } else { limit };
+        let limit = self.room_to_code(wanted);
+        if limit == 0 {
             return Vec::new();
         }
         let now_ms = self.now_ms();
@@ -219,8 +232,14 @@ impl Volume {
                     self.plan_cells(ino, limit, &mut tasks);
                 }
                 Err(e) => {
-                    self.note_staged_damage(&e);
-                    self.queue_lock().fail(ino, e.to_string(), now_ms);
+                    let mut queue = self.queue_lock();
+                    let mut pause = 0;
+                    if let Some(item) = queue.items.get_mut(&ino) {
+                        item.attempts += 1;
+                        item.reason = Some(e.to_string());
+                        pause = policy::backoff_ms(item.attempts);
+                    }
+                    queue.wait(ino, now_ms + pause);
                 }
             }
         }
@@ -257,7 +276,10 @@ impl Volume {
         {
             log::warn!("cannot finish files that are coded: {e}");
             let mut queue = self.queue_lock();
-            clean.into_iter().for_each(|ino| queue.fail(ino, e.to_string(), now_ms));
+            for ino in clean {
+                // Those that were finished are not in the queue any more.
+                queue.undo(ino, &e.to_string(), now_ms);
+            }
         }
         tasks
     }
@@ -289,8 +311,8 @@ impl Volume {
             Readiness::Now => {}
             Readiness::At(at) => return Ok(Found::Later(at)),
         }
-        let Some(first) = self.first_staged(&state)? else { return Ok(Found::Clean) };
         let Some(file) = staging::open(&*self.disk, &state)? else { return Ok(Found::Clean) };
+        let Some(first) = self.next_staged(&state, &*file, 0)? else { return Ok(Found::Clean) };
         let mut sample = vec![0u8; SAMPLE_BYTES.min(state.rec.size - first) as usize];
         staging::read(&*file, ino, &mut sample, first)?;
         let class = codec::classify(&sample);
@@ -385,17 +407,6 @@ impl Volume {
         Ok(Some((cell.end, pieces)))
     }
 
-    /// First byte of a file that staging holds and no extent does. Fails where a sealed file has lost bytes, which must not
-    /// pass for a hole.
-    fn first_staged(&self, state: &InodeState) -> Result<Option<u64>, Error> {
-        let file = staging::open(&*self.disk, state)?;
-        seal::check_holes(&self.store, &state.rec, file.as_deref())?;
-        match &file {
-            Some(file) => self.next_staged(state, &**file, 0),
-            None => Ok(None),
-        }
-    }
-
     /// First byte at or after `from` that staging holds and no extent does.
     fn next_staged(&self, state: &InodeState, file: &dyn DiskFile, from: u64) -> Result<Option<u64>, Error> {
         let ino = state.rec.ino;
@@ -441,9 +452,6 @@ impl Volume {
         let CodingTask { class, pieces } = task;
         let outcome = catch_unwind(AssertUnwindSafe(|| self.code_pieces(class, &pieces)))
             .unwrap_or(Err(Error::Invalid("the coder failed on this data; the bytes stay in staging")));
-        if let Err(e) = &outcome {
-            self.note_staged_damage(e);
-        }
         CodedSegment { pieces, outcome }
     }
 
@@ -492,7 +500,7 @@ impl Volume {
     /// What was swapped is on disk at return.
     pub fn commit_coded(&self, segments: Vec<CodedSegment>) -> Result<(), Error> {
         let mut appended: Vec<(Vec<Piece>, Result<Appended, String>)> = Vec::with_capacity(segments.len());
-        let mut failure = None;
+        let (mut failure, mut refusal) = (None, None);
         for CodedSegment { pieces, outcome } in segments {
             let outcome = match outcome {
                 Err(Error::Invalid(MOVED)) => Err(String::new()),
@@ -504,7 +512,10 @@ impl Volume {
                         Ok(at) => Ok(Appended { at, header }),
                         Err(e) => {
                             let why = e.to_string();
-                            failure = Some(self.store_failed(e));
+                            let refused = e.is_refusal();
+                            let e = Some(self.store_failed(e));
+                            // A full disk keeps this segment out, not the others.
+                            *(if refused { &mut refusal } else { &mut failure }) = e;
                             Err(why)
                         }
                     }
@@ -528,16 +539,17 @@ impl Volume {
                 failure = Some(e);
             }
         }
-        if failure.is_none()
-            && let Err(e) = self.sync_log()
-        {
-            failure = Some(e);
+        // Also after a failure: what was swapped before it is coded, and its staging may be what fills the disk.
+        if !(finished.is_empty() && swapped.is_empty()) && self.writable().is_ok() {
+            match self.sync_log() {
+                Ok(()) => self.free_staging(&finished, &swapped),
+                Err(e) => failure = Some(e),
+            }
         }
-        if let Some(e) = failure {
-            return Err(e);
+        match failure.or(refusal) {
+            Some(e) => Err(e),
+            None => Ok(()),
         }
-        self.free_staging(&finished, &swapped);
-        Ok(())
     }
 
     /// Swaps the extents of one segment in, in one transaction for all its files.
@@ -549,12 +561,20 @@ impl Volume {
         swapped: &mut Vec<Piece>,
     ) -> Result<(), Error> {
         let mut inodes: Vec<Arc<Inode>> = Vec::new();
+        let mut unreadable = None;
         for piece in pieces {
             match self.inode(piece.ino) {
                 Ok(inode) => inodes.push(inode),
                 Err(Error::NotFound) => self.queue_lock().forget(piece.ino),
-                Err(e) => return Err(e),
+                Err(e) => unreadable = Some(e),
             }
+        }
+        if let Some(e) = unreadable {
+            let inos: BTreeSet<Ino> = pieces.iter().map(|p| p.ino).collect();
+            for ino in inos {
+                self.queue_lock().task_done(ino, Some(e.to_string()), self.now_ms(), self.options.quiet_ms);
+            }
+            return Err(e);
         }
         let mut guards = lock_all(&inodes);
         let mut plan: BTreeMap<Ino, Swap> = BTreeMap::new();
@@ -588,10 +608,27 @@ impl Volume {
         if plan.is_empty() {
             return Ok(());
         }
+        let swapped_in = self.swap_in(&mut guards, &mut plan, finished, swapped);
+        if let Err(e) = &swapped_in {
+            let now_ms = self.now_ms();
+            let mut queue = self.queue_lock();
+            plan.keys().for_each(|ino| queue.undo(*ino, &e.to_string(), now_ms));
+        }
+        swapped_in
+    }
+
+    /// Logs a planned swap of extents, then takes it into memory. On an error nothing is changed.
+    fn swap_in(
+        &self,
+        guards: &mut [(Ino, RwLockWriteGuard<'_, InodeState>)],
+        plan: &mut BTreeMap<Ino, Swap>,
+        finished: &mut Vec<(Ino, u64)>,
+        swapped: &mut Vec<Piece>,
+    ) -> Result<(), Error> {
         let mut ops = Vec::new();
         let mut records = Vec::new();
-        for (ino, swap) in &mut plan {
-            let Some(state) = locked(&mut guards, *ino) else { continue };
+        for (ino, swap) in plan.iter_mut() {
+            let Some(state) = locked(guards, *ino) else { continue };
             let mut rec = state.record_for_log();
             let mut charge = state.rec.stored_bytes;
             for e in &swap.extents {
@@ -622,7 +659,6 @@ impl Volume {
             });
             swap.finish &= clean.is_empty();
             if swap.finish {
-                ops.extend(forget_seal(&rec));
                 rec.staging = None;
                 rec.size = state.rec.size;
             }
@@ -633,7 +669,7 @@ impl Volume {
         }
         self.log(&ops)?;
         for (ino, rec) in records {
-            let (Some(state), Some(swap)) = (locked(&mut guards, ino), plan.get(&ino)) else { continue };
+            let (Some(state), Some(swap)) = (locked(guards, ino), plan.get(&ino)) else { continue };
             state.rec.coded = true;
             state.rec.stored_bytes = rec.stored_bytes;
             state.swaps += 1;
@@ -691,6 +727,14 @@ impl Volume {
     /// Files whose staging holds nothing that is not coded.
     fn finish_clean(&self, inos: &[Ino]) -> Result<(), Error> {
         let mut finished = Vec::new();
+        let logged = self.log_finished(inos, &mut finished);
+        // Also after a failure: what was logged before it has no use for its staging.
+        self.sync_log()?;
+        self.free_staging(&finished, &[]);
+        logged
+    }
+
+    fn log_finished(&self, inos: &[Ino], finished: &mut Vec<(Ino, u64)>) -> Result<(), Error> {
         for step in inos.chunks(FINISH_PER_STEP) {
             let mut inodes = Vec::new();
             for ino in step {
@@ -704,19 +748,16 @@ impl Volume {
             let mut ready = Vec::new();
             for (ino, state) in &mut guards {
                 // It was clean when it was looked at; only an unchanged file is still so.
-                let staged = match self.first_staged(state) {
-                    Ok(staged) => staged,
-                    Err(e) => {
-                        self.queue_lock().fail(*ino, e.to_string(), self.now_ms());
-                        continue;
-                    }
+                let file = staging::open(&*self.disk, state)?;
+                let staged = match &file {
+                    Some(file) => self.next_staged(state, &**file, 0)?,
+                    None => None,
                 };
                 if state.removed || state.has_writers() || staged.is_some() || !state.unlogged.is_empty() {
                     self.queue_lock().wait(*ino, self.now_ms() + self.options.quiet_ms);
                     continue;
                 }
                 let mut rec = state.rec.clone();
-                ops.extend(forget_seal(&rec));
                 rec.staging = None;
                 ops.push(MetaOp::PutInode(rec));
                 ready.push(*ino);
@@ -727,19 +768,12 @@ impl Volume {
             self.log(&ops)?;
             for ino in ready {
                 if let Some(state) = locked(&mut guards, ino) {
-                    self.end_staging(state, &mut finished);
+                    self.end_staging(state, finished);
                 }
             }
         }
-        self.sync_log()?;
-        self.free_staging(&finished, &[]);
         Ok(())
     }
-}
-
-/// What the log must forget when the staging of a sealed file ends.
-fn forget_seal(rec: &InodeRecord) -> Option<MetaOp> {
-    rec.staging.is_some_and(|s| s.sealed).then_some(MetaOp::RemoveSeals { ino: rec.ino })
 }
 
 /// The file changed after it was planned.

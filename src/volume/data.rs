@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::cache::{Joined, Plain};
 use super::inode::{Inode, InodeState};
 use super::types::{AllocateMode, Error, HandleId, OpenFor, Opened, SeekFor};
-use super::{EVERYTHING, FILE_BYTES_MAX, FileKind, ReadDone, Volume, staging};
+use super::{EVERYTHING, FILE_BYTES_MAX, FileKind, ReadDone, StoreError, Volume, staging};
 use crate::base::{ByteRange, Ino, SegmentRef};
 use crate::codec;
 use crate::format::{Extent, MetaOp, Staging};
@@ -181,9 +181,11 @@ impl Volume {
         let file = staging::open(&*self.disk, state)?;
         let mut at = range.start;
         let staged = |from: u64, to: u64, buf: &mut Vec<u8>| -> Result<(), Error> {
-            let (a, b) = ((from - range.start) as usize, (to - range.start) as usize);
-            let part = ByteRange { start: from, end: to };
-            self.read_staged(state, file.as_deref(), part, buf.get_mut(a..b).unwrap_or_default())
+            if let Some(file) = &file {
+                let (a, b) = ((from - range.start) as usize, (to - range.start) as usize);
+                staging::read(&**file, state.rec.ino, buf.get_mut(a..b).unwrap_or_default(), from)?;
+            }
+            Ok(())
         };
         for e in extents {
             if e.file_offset > at {
@@ -226,10 +228,7 @@ impl Volume {
             Ok((buf, pieces, ahead))
         });
         match started {
-            Err(e) => {
-                self.note_staged_damage(&e);
-                done(Err(e));
-            }
+            Err(e) => done(Err(e)),
             Ok((buf, pieces, ahead)) => {
                 self.complete(ino, buf, pieces, done);
                 for segment in ahead {
@@ -300,11 +299,15 @@ impl Volume {
 
     /// Fetches, checks, decodes and checks a segment. A failure is logged once per segment, with the file's path.
     pub(super) fn decode(&self, ino: Ino, offset: u64, segment: SegmentRef) -> Result<Plain, String> {
-        let outcome = self
-            .store
-            .fetch_segment(segment)
-            .map_err(|e| e.to_string())
-            .and_then(|(header, payload)| codec::decode(&header.coding, &payload).map_err(|e| e.to_string()));
+        let outcome = match self.store.fetch_segment(segment) {
+            Ok((header, payload)) => codec::decode(&header.coding, &payload).map_err(|e| e.to_string()),
+            Err(e @ (StoreError::Io { .. } | StoreError::TooManyFiles { .. })) => {
+                // The bytes may be good: the next read tries again.
+                log::error!("inode {ino} cannot be read near offset {offset}: {segment}: {e}");
+                return Err(e.to_string());
+            }
+            Err(e) => Err(e.to_string()),
+        };
         self.counts.decodes.fetch_add(1, Ordering::Relaxed);
         match outcome {
             Ok(plain) => Ok(Arc::new(plain)),
@@ -351,6 +354,7 @@ impl Volume {
     /// but when thousands of overwritten ranges wait.
     pub fn write(&self, ino: Ino, handle: HandleId, offset: u64, data: &[u8]) -> Result<usize, Error> {
         self.writable()?;
+        self.admit(data.len() as u64)?;
         let inode = self.live(ino)?;
         let (crowded, was_dirty) = {
             let mut state = inode.write();
@@ -445,10 +449,6 @@ impl Volume {
         }
         let ino = state.rec.ino;
         let old = state.rec.size;
-        let sealed = state.rec.staging.is_some_and(|s| s.sealed);
-        if size != 0 {
-            self.unseal(state)?;
-        }
         let mut rec = state.record_for_log();
         rec.size = size;
         rec.generation.0 += 1;
@@ -456,15 +456,12 @@ impl Volume {
         if size == 0 {
             // A new epoch instead of a cut: no order of steps can bring old bytes back.
             let gone = rec.staging;
-            rec.staging = Some(Staging { epoch: self.store.allocate_serial(), growing: true, sealed: false });
+            rec.staging = Some(Staging { epoch: self.store.allocate_serial(), growing: true });
             rec.coded = false;
             rec.stored_bytes = 0;
             let mut ops = vec![MetaOp::PutInode(rec.clone())];
             if state.rec.coded {
                 ops.push(MetaOp::RemoveExtents { ino, start: 0, end: u64::MAX });
-            }
-            if sealed {
-                ops.push(MetaOp::RemoveSeals { ino });
             }
             self.log(&ops)?;
             state.rec = rec;
@@ -481,6 +478,8 @@ impl Volume {
             }
             let mut ops = vec![MetaOp::PutInode(rec.clone())];
             let range = ByteRange { start: size, end: u64::MAX };
+            // Opened before anything is logged: there may be no descriptor left.
+            let file = staging::open(&*self.disk, state)?;
             if state.rec.coded {
                 rec.stored_bytes = self.charge_without(state, range)?;
                 ops = vec![
@@ -492,7 +491,7 @@ impl Volume {
             state.rec = rec;
             state.durable_size = size;
             state.unlogged.remove(range);
-            if let Some(file) = staging::open(&*self.disk, state)?
+            if let Some(file) = file
                 && file.len().map_err(|e| staging::io_error("stat", ino, e))? > size
             {
                 file.set_len(size).map_err(|e| staging::io_error("cut", ino, e))?;
@@ -500,6 +499,7 @@ impl Volume {
             }
         } else {
             // Growing by a hole: zeros need no staging, only a size.
+            self.cut_staging(state)?;
             self.log(&[MetaOp::PutInode(rec.clone())])?;
             state.rec = rec;
             state.durable_size = size;
@@ -526,6 +526,10 @@ impl Volume {
         }
         if range.end > FILE_BYTES_MAX {
             return Err(Error::TooBig);
+        }
+        match mode {
+            AllocateMode::Extend | AllocateMode::KeepSize => self.admit(range.len())?,
+            AllocateMode::Punch | AllocateMode::Zero | AllocateMode::ZeroKeepSize => {}
         }
         let inode = self.live(ino)?;
         let mut state = inode.write();
@@ -568,17 +572,17 @@ impl Volume {
         if inside.is_empty() {
             return Ok(());
         }
-        self.unseal(state)?;
+        let file = staging::open(&*self.disk, state)?;
         if state.rec.coded {
-            state.rec.stored_bytes = self.charge_without(state, inside)?;
-            self.log(&[
-                MetaOp::RemoveExtents { ino, start: inside.start, end: inside.end },
-                MetaOp::PutInode(state.record_for_log()),
-            ])?;
+            let mut rec = state.record_for_log();
+            rec.stored_bytes = self.charge_without(state, inside)?;
+            let stored_bytes = rec.stored_bytes;
+            self.log(&[MetaOp::RemoveExtents { ino, start: inside.start, end: inside.end }, MetaOp::PutInode(rec)])?;
+            state.rec.stored_bytes = stored_bytes;
             state.unlogged.remove(inside);
             state.swaps += 1;
         }
-        if let Some(file) = staging::open(&*self.disk, state)? {
+        if let Some(file) = file {
             let len = file.len().map_err(|e| staging::io_error("stat", ino, e))?;
             let part = inside.intersect(&ByteRange { start: 0, end: len });
             if !part.is_empty() {

@@ -5,7 +5,6 @@
 //!
 //! # How bytes are kept
 //! A byte of a file is *coded* when an extent names it, else *staged* when the staging file has data there, else zero.
-//! What stays staged is sealed with checksums once it is quiet (seal.rs).
 //! A write never decodes: it puts bytes into staging and ends the codedness of exactly these bytes. Coding collects a
 //! grid cell of a file (or a bundle of small files), codes it, and swaps extents if the inode's generation is the same.
 //!
@@ -26,7 +25,7 @@
 //!
 //! # Locks
 //! names (one mutex for all changes of names) → inodes (ascending) → queue, cache, store. None is held across a decode or
-//! a reply, and no inode lock across a sync but for the rare one that must precede the next byte (a cut, a seal).
+//! a reply, and no inode lock across a sync.
 
 mod attrs;
 mod bypass;
@@ -37,7 +36,7 @@ mod inode;
 mod names;
 mod policy;
 mod report;
-mod seal;
+mod space;
 mod staging;
 mod types;
 
@@ -54,7 +53,6 @@ use crate::workers::Workers;
 pub use crate::format::{FileKind, Time};
 pub use crate::store::Error as StoreError;
 pub use names::NAME_BYTES_MAX;
-pub use seal::check_staged;
 pub use types::{
     AllocateMode, Attr, Backlog, Caller, CodedSegment, CodingTask, Entry, Error, FileReport, HandleId, OpenFor, Opened,
     RenameMode, SeekFor, SegmentReport, SetAttr, SetTime, StatFs, Status, VolumeOptions, XattrMode,
@@ -88,16 +86,15 @@ pub struct Volume {
     dirty: Mutex<BTreeSet<Ino>>,
     /// Segments that failed a check; each is logged once.
     quarantine: Mutex<BTreeSet<crate::base::SegmentRef>>,
-    /// Files whose staged bytes failed their seal; each is logged once.
-    damaged_staging: Mutex<BTreeSet<Ino>>,
-    /// Where the next round of sealing goes on.
-    seal_cursor: AtomicU64,
     next_handle: AtomicU64,
     /// Staging files that the log no longer speaks of, though the log on disk may still: they go after its next sync.
     doomed: Mutex<Vec<(Ino, u64)>>,
+    /// Inodes without names and handles whose removal the log had no room for; the next flush tries again.
+    lingering: Mutex<BTreeSet<Ino>>,
     /// A sync failed: nothing may change any more.
     failed: AtomicBool,
     closed: AtomicBool,
+    room: space::Room,
     counts: report::Counts,
 }
 
@@ -130,12 +127,12 @@ impl Volume {
             queue: Mutex::new(Queue::default()),
             dirty: Mutex::new(BTreeSet::new()),
             quarantine: Mutex::new(BTreeSet::new()),
-            damaged_staging: Mutex::new(BTreeSet::new()),
-            seal_cursor: AtomicU64::new(0),
             next_handle: AtomicU64::new(1),
             doomed: Mutex::new(Vec::new()),
+            lingering: Mutex::new(BTreeSet::new()),
             failed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            room: space::Room::default(),
             counts: report::Counts::default(),
         });
         volume.recover(&mut recovery)?;
@@ -155,7 +152,13 @@ impl Volume {
                     break;
                 }
                 let ops: Vec<MetaOp> = orphans.into_iter().map(MetaOp::RemoveInode).collect();
-                self.log(&ops)?;
+                match self.log(&ops) {
+                    Err(e) if e.is_refusal() => {
+                        log::warn!("files that were unlinked while open are removed by another mount: {e}");
+                        break;
+                    }
+                    other => other?,
+                }
             }
         }
         let names =
@@ -235,6 +238,10 @@ impl Volume {
         self.doomed.lock().unwrap_or_else(|e| e.into_inner())
     }
 
+    fn lingering_lock(&self) -> MutexGuard<'_, BTreeSet<Ino>> {
+        self.lingering.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
     /// Has a staging file removed once the log that ended it is on disk: a power cut before that brings the file back
     /// whose bytes these are.
     fn doom_staging(&self, ino: Ino, epoch: u64) {
@@ -242,6 +249,11 @@ impl Volume {
     }
 
     fn store_failed(&self, error: crate::store::Error) -> Error {
+        match error {
+            crate::store::Error::NoSpace { .. } => return Error::NoSpace,
+            crate::store::Error::TooManyFiles { .. } => return Error::TooManyFiles,
+            _ => {}
+        }
         if self.store.is_read_only() && !self.options.read_only {
             self.fail(&error);
         }
@@ -382,6 +394,10 @@ impl Volume {
                 None => Ok(()),
             };
             if let Err(source) = synced {
+                if host::is_out_of_files(&source) {
+                    // The directory could not be opened: its sync has not begun, and nothing is lost.
+                    return Err(Error::TooManyFiles);
+                }
                 self.fail(&format!("sync of staging of inode {} failed: {source}", inode.ino));
                 return Err(staging::io_error("sync", inode.ino, source));
             }
@@ -419,11 +435,11 @@ impl Volume {
     /// Prepares staging for a change up to `end`: gives the inode a staging epoch and lets the log know that the file
     /// may grow, before any byte is written.
     fn prepare_staging(&self, state: &mut InodeState, end: u64) -> Result<Arc<dyn host::DiskFile>, Error> {
-        self.unseal(state)?;
         let grows = end > state.rec.size;
         let staging = match state.rec.staging {
             Some(s) if s.growing || !grows => s,
             Some(s) => {
+                self.cut_staging(state)?;
                 if state.cut {
                     // The cut must be on disk before the length of staging counts again. Rare, so the lock is kept.
                     if let Some(file) = staging::open(&*self.disk, state)?
@@ -444,7 +460,7 @@ impl Volume {
                 Staging { growing: true, ..s }
             }
             None => {
-                let s = Staging { epoch: self.store.allocate_serial(), growing: grows, sealed: false };
+                let s = Staging { epoch: self.store.allocate_serial(), growing: grows };
                 let before = state.durable_size;
                 state.durable_size = state.rec.size;
                 state.rec.staging = Some(s);
@@ -458,6 +474,19 @@ impl Volume {
             }
         };
         staging::create(&*self.disk, state, staging)
+    }
+
+    /// Cuts staging that is longer than the file, as a cut that failed after its log leaves it: before the file grows, or
+    /// the bytes beyond its end would be part of it again.
+    fn cut_staging(&self, state: &mut InodeState) -> Result<(), Error> {
+        let ino = state.rec.ino;
+        if let Some(file) = staging::open(&*self.disk, state)?
+            && file.len().map_err(|e| staging::io_error("stat", ino, e))? > state.rec.size
+        {
+            file.set_len(state.rec.size).map_err(|e| staging::io_error("cut", ino, e))?;
+            (state.cut, state.unsynced) = (true, true);
+        }
+        Ok(())
     }
 
     /// Notes that staging of the inode has bytes to code.
@@ -479,7 +508,10 @@ impl Volume {
 
     /// Removes an inode without names and handles from the volume, under its lock.
     fn remove_inode(&self, inode: &Inode, state: &mut InodeState) -> Result<(), Error> {
-        self.log(&[MetaOp::RemoveInode(inode.ino)])?;
+        if let Err(e) = self.log(&[MetaOp::RemoveInode(inode.ino)]) {
+            self.lingering_lock().insert(inode.ino);
+            return Err(e);
+        }
         state.removed = true;
         state.file = None;
         state.swaps += 1;
@@ -505,6 +537,11 @@ impl Volume {
             return Ok(());
         }
         self.writable()?;
+        let lingering = std::mem::take(&mut *self.lingering_lock());
+        for inode in lingering.into_iter().filter_map(|ino| self.inodes.get(ino)) {
+            // One that fails again is put back.
+            let _ = self.end_unlinked(&inode);
+        }
         let dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(|e| e.into_inner()));
         let mut outcome = Ok(());
         for ino in dirty {
@@ -523,6 +560,7 @@ impl Volume {
             }
         }
         outcome.and(self.sync_log())?;
+        self.store.tend_reserve();
         if self.writable().is_ok() && self.store.is_checkpoint_due() {
             self.checkpoint()?;
         }
@@ -540,20 +578,21 @@ impl Volume {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        let mut flushed = Ok(());
         if self.writable().is_ok() {
-            self.flush()?;
+            flushed = self.flush();
+            if self.writable().is_err() {
+                return flushed;
+            }
             // Staged bytes of all files at once: one sync of the filesystem instead of one per file.
             if let Err(source) = self.disk.sync_all() {
                 self.fail(&format!("sync of the store's filesystem failed: {source}"));
                 return Err(Error::Io { what: "sync the store".into(), source });
             }
-            if let Err(e) = self.seal_at_close() {
-                log::warn!("staged files are not sealed: {e}");
-            }
         }
         let closed = self.store.close().map_err(Error::Store);
         self.failed.store(true, Ordering::Release);
-        closed
+        flushed.and(closed)
     }
 
     /// A path that leads to an inode, for messages; `None` when none is found cheaply.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::inode::{Inode, InodeState, lock_all, locked};
 use super::types::{Attr, Caller, Entry, Error, OpenFor, Opened, RenameMode};
-use super::{FileKind, Volume, new_record, staging};
+use super::{FileKind, Volume, new_record, space, staging};
 use crate::base::Ino;
 use crate::format::{Dentry, MetaOp};
 
@@ -94,14 +94,18 @@ impl Volume {
         if self.writable().is_err() {
             return;
         }
-        let mut state = inode.write();
-        if state.rec.nlink == 0
-            && state.handles.is_empty()
-            && !state.removed
-            && let Err(e) = self.remove_inode(&inode, &mut state)
-        {
+        if let Err(e) = self.end_unlinked(&inode) {
             log::error!("cannot remove unlinked inode {ino}: {e}");
         }
+    }
+
+    /// Removes an inode without names and handles, if it is one. Where that fails the next flush tries again.
+    pub(super) fn end_unlinked(&self, inode: &Inode) -> Result<(), Error> {
+        let mut state = inode.write();
+        if state.rec.nlink > 0 || !state.handles.is_empty() || state.removed {
+            return Ok(());
+        }
+        self.remove_inode(inode, &mut state)
     }
 
     /// Adds a new inode under a name. `fill` completes its record.
@@ -116,6 +120,7 @@ impl Volume {
     ) -> Result<Arc<Inode>, Error> {
         self.writable()?;
         check_name(name)?;
+        self.admit(space::NAME_BYTES)?;
         let _names = self.names_lock();
         let dir = self.directory(parent)?;
         if self.find(parent, name)?.is_some() {
@@ -208,7 +213,7 @@ impl Volume {
         let epoch = self.store.allocate_serial();
         let inode = self.add(parent, name, FileKind::Regular, mode, caller, |s| {
             // The epoch goes into the creating transaction, so that the first write needs none of its own.
-            s.rec.staging = Some(crate::format::Staging { epoch, growing: true, sealed: false });
+            s.rec.staging = Some(crate::format::Staging { epoch, growing: true });
             s.handles.insert(handle, open);
         })?;
         let state = inode.read();
@@ -218,6 +223,7 @@ impl Volume {
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr, Error> {
         self.writable()?;
         check_name(name)?;
+        self.admit(space::NAME_BYTES)?;
         let _names = self.names_lock();
         let dir = self.directory(parent)?;
         let inode = self.live(ino)?;

@@ -7,6 +7,8 @@ use crate::base::{ByteRange, Class, Ino};
 const RUNS_PER_CELL_MAX: usize = 64;
 /// Files in one bundle.
 pub(super) const FILES_PER_BUNDLE_MAX: usize = 1024;
+/// Space that one more segment may take in a pack, bytes; larger ones are tried when less is free, and given back.
+pub(super) const SEGMENT_STORED_BYTES_MAX: u64 = 512 << 10;
 /// Longest pause before a file that could not be coded is tried again, milliseconds.
 const BACKOFF_MS_MAX: u64 = 3_600_000;
 

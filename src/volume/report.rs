@@ -32,7 +32,7 @@ impl Volume {
     pub fn backlog(&self) -> Backlog {
         let queue = self.queue_lock();
         let (stuck, reason) = queue.stuck();
-        Backlog { files: queue.len() as u64, stuck, reason }
+        Backlog { files: queue.len() as u64, stuck, reason: reason.or_else(|| self.coding_waits()) }
     }
 
     /// Counts for `status`. Walks all extents of the index: a second per million segments or so.
@@ -50,6 +50,7 @@ impl Volume {
             queue_files: queued.len() as u64,
             stuck_files,
             stuck_reason,
+            coding_waits: self.coding_waits(),
             inodes: usage.inodes,
             data_pack_bytes: usage.data_bytes,
             meta_pack_bytes: usage.meta_bytes,
@@ -59,7 +60,6 @@ impl Volume {
             decodes: self.counts.decodes.load(Ordering::Relaxed),
             decode_failures: self.counts.decode_failures.load(Ordering::Relaxed),
             quarantined: self.quarantine.lock().unwrap_or_else(|e| e.into_inner()).len() as u64,
-            damaged_staged: self.damaged_staging.lock().unwrap_or_else(|e| e.into_inner()).len() as u64,
             ..Status::default()
         };
         for ino in queued {
@@ -97,7 +97,7 @@ impl Volume {
         Ok(status)
     }
 
-    pub(super) fn staged_bytes(&self, state: &super::InodeState) -> u64 {
+    fn staged_bytes(&self, state: &super::InodeState) -> u64 {
         match staging::open(&*self.disk, state) {
             Ok(Some(file)) => file.allocated().unwrap_or(state.staged_bytes),
             Ok(None) => 0,

@@ -11,7 +11,7 @@ use super::inode::InodeState;
 use super::types::Error;
 use crate::base::{ByteRange, Ino};
 use crate::format::Staging;
-use crate::host::{Disk, DiskFile, OpenMode, Seek};
+use crate::host::{self, Disk, DiskFile, OpenMode, Seek};
 
 /// Directory of all staging files.
 pub(crate) const STAGING_DIR: &str = "staging";
@@ -28,15 +28,14 @@ pub(crate) fn parse(name: &str) -> Option<(Ino, u64)> {
 }
 
 pub(crate) fn io_error(what: &str, ino: Ino, source: io::Error) -> Error {
-    if source.raw_os_error() == Some(NO_SPACE) || source.kind() == io::ErrorKind::StorageFull {
+    if host::is_out_of_space(&source) {
         Error::NoSpace
+    } else if host::is_out_of_files(&source) {
+        Error::TooManyFiles
     } else {
         Error::Io { what: format!("{what} staging of inode {ino}"), source }
     }
 }
-
-/// ENOSPC, the only errno of the host that means something else to a caller than "input/output error".
-const NO_SPACE: i32 = 28;
 
 /// Opens the staging file of an inode; `None` when it has none, or nothing was written to it yet.
 pub(crate) fn open(disk: &dyn Disk, state: &InodeState) -> Result<Option<Arc<dyn DiskFile>>, Error> {

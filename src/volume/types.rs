@@ -20,8 +20,6 @@ pub struct VolumeOptions {
     pub cache_bytes: u64,
     /// A file is coded after it has been closed and unchanged for this long, milliseconds.
     pub quiet_ms: u64,
-    /// A file that stays in staging is sealed after it has been unchanged for this long, milliseconds.
-    pub seal_ms: u64,
     pub policy: Policy,
     /// A pack is closed when it grows beyond this, bytes.
     pub pack_bytes_max: u64,
@@ -37,7 +35,6 @@ impl Default for VolumeOptions {
             engine: IndexEngine::Sled,
             cache_bytes: 128 << 20,
             quiet_ms: 3_000,
-            seal_ms: 10_000,
             policy: Policy::default(),
             pack_bytes_max: 256 << 20,
             ahead: 2,
@@ -67,7 +64,10 @@ pub enum Error {
     NotPermitted,
     Unsupported,
     BadHandle,
+    /// The store's filesystem is full, or nearly.
     NoSpace,
+    /// The daemon has no descriptor left.
+    TooManyFiles,
     ReadOnly,
     /// A check failed: the bytes are not returned. Inode, offset, and what the store or codec said.
     Damaged {
@@ -100,6 +100,7 @@ impl fmt::Display for Error {
             Error::Unsupported => f.write_str("not supported"),
             Error::BadHandle => f.write_str("handle is not open for this"),
             Error::NoSpace => f.write_str("no space left in the store's filesystem"),
+            Error::TooManyFiles => f.write_str("the daemon has too many files open; raise its limit (`ulimit -n`)"),
             Error::ReadOnly => f.write_str("the volume is read-only"),
             Error::Damaged { ino, offset, what } => write!(f, "inode {ino} at offset {offset} is damaged: {what}"),
             Error::Io { what, source } => write!(f, "{what}: {source}"),
@@ -109,6 +110,17 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl Error {
+    /// True when the machine had no room for a step: nothing was changed, and it may be tried again.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Error::NoSpace | Error::TooManyFiles => true,
+            Error::Store(e) => e.is_refusal(),
+            _ => false,
+        }
+    }
+}
 
 /// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -261,7 +273,7 @@ pub struct CodedSegment {
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Backlog {
     pub files: u64,
-    /// Files among them that could not be coded, with a reason.
+    /// Files among them that could not be coded, with a reason; or why nothing is coded at all.
     pub stuck: u64,
     pub reason: Option<String>,
 }
@@ -277,6 +289,8 @@ pub struct Status {
     /// Files among them that could not be coded, with the last reason.
     pub stuck_files: u64,
     pub stuck_reason: Option<String>,
+    /// Why nothing is coded at all, when something holds it up.
+    pub coding_waits: Option<String>,
     pub inodes: u64,
     /// Plain bytes coded and their bytes in packs, in this volume.
     pub coded_plain_bytes: u64,
@@ -291,8 +305,6 @@ pub struct Status {
     pub decodes: u64,
     pub decode_failures: u64,
     pub quarantined: u64,
-    /// Files whose staged bytes failed a check.
-    pub damaged_staged: u64,
 }
 
 /// One segment of a file.

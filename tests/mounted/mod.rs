@@ -3,6 +3,7 @@
 // Each test program uses its own part of this.
 #![allow(dead_code)]
 
+pub mod loopfs;
 pub mod sys;
 
 use std::fs::{self, File};
@@ -184,6 +185,12 @@ impl Mount {
     pub fn done(self) {
         let outcome = self.umount(&[]);
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    }
+
+    /// No bug of the daemon showed: no job panicked, no thread did.
+    pub fn is_sound(&self) {
+        assert_eq!(self.status()["jobs_panicked"], 0, "{}", self.log());
+        assert!(!self.log().contains("panicked"), "{}", self.log());
     }
 
     /// kill -9, and the dead mount taken away.
