@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::base::MethodId;
+use crate::volume::Atime;
 
 /// A filesystem that understands what it stores.
 #[derive(Parser, Debug)]
@@ -111,6 +112,16 @@ pub(super) struct MountArgs {
     /// Threads for decoding, and as many for coding; 0 means one per core
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
+    /// When reading a file moves its time of access: when it changed since, or once a day; never; or always
+    #[arg(long, value_enum, default_value_t = AtimeArg::Relatime)]
+    pub atime: AtimeArg,
+    /// Let the kernel collect writes before it hands them over, for programs that write a few bytes at a time. What was
+    /// written and not synced or closed then dies with the daemon, not only with the machine. Turns passthrough off
+    #[arg(long)]
+    pub writeback_cache: bool,
+    /// Do not let the kernel read and write hot files in the store by itself
+    #[arg(long)]
+    pub no_passthrough: bool,
     /// Set by --daemon for the process it starts
     #[arg(long, hide = true)]
     pub detached: bool,
@@ -141,6 +152,32 @@ impl MethodArg {
             MethodArg::Raw => "raw",
             MethodArg::Zstd => "zstd",
             MethodArg::Cm => "cm",
+        }
+    }
+}
+
+/// Policies of the time of access, named as the flags of mount(8) are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum AtimeArg {
+    Relatime,
+    Noatime,
+    Strictatime,
+}
+
+impl AtimeArg {
+    pub fn policy(self) -> Atime {
+        match self {
+            AtimeArg::Relatime => Atime::Relative,
+            AtimeArg::Noatime => Atime::Never,
+            AtimeArg::Strictatime => Atime::Always,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            AtimeArg::Relatime => "relatime",
+            AtimeArg::Noatime => "noatime",
+            AtimeArg::Strictatime => "strictatime",
         }
     }
 }

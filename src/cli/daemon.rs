@@ -65,6 +65,7 @@ fn options(args: &MountArgs, threads: usize) -> VolumeOptions {
         policy: Policy { decode_ms_max: args.decode_ms, only: args.method.only() },
         pack_bytes_max: PACK_BYTES_MAX,
         ahead: threads,
+        atime: args.atime.policy(),
     }
 }
 
@@ -140,6 +141,8 @@ fn serve(
             read_only,
             allow_other: args.allow_other || is_root,
             privileged: is_root,
+            passthrough: !args.no_passthrough,
+            writeback_cache: args.writeback_cache,
         },
     )
     .map_err(|e| mount_failure(&e, mountpoint))?;
@@ -252,6 +255,8 @@ fn detach(args: &MountArgs) -> Outcome {
         (args.rebuild_index, "--rebuild-index"),
         (args.allow_other, "--allow-other"),
         (args.no_coding, "--no-coding"),
+        (args.no_passthrough, "--no-passthrough"),
+        (args.writeback_cache, "--writeback-cache"),
     ] {
         if set {
             command.arg(flag);
@@ -262,6 +267,7 @@ fn detach(args: &MountArgs) -> Outcome {
         .arg(format!("--quiet-seconds={}", args.quiet_seconds))
         .arg(format!("--decode-ms={}", args.decode_ms))
         .arg(format!("--method={}", args.method.name()))
+        .arg(format!("--atime={}", args.atime.name()))
         .arg(format!("--threads={}", args.threads))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

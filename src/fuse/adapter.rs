@@ -1,26 +1,27 @@
 //! Operations of the kernel, each a few lines around a call of the volume.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BackingId, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
 
-use super::errno::errno;
-use crate::base::{ByteRange, Ino};
-use crate::volume::{
-    AllocateMode, Attr, Caller, Error, FileKind, HandleId, OpenFor, Opened, RenameMode, SeekFor, SetAttr, SetTime,
-    Time, Volume, XattrMode,
+use super::convert::{
+    STATFS_UNIT, allocate_mode, caller, file_attr, file_type, ino, keeps_setgid, kind_of_mode, new_mode, open_for,
+    plain_time, reads_quietly, set_time,
 };
+use super::errno::errno;
+use super::mount::MountOptions;
+use super::served::Served;
+use crate::base::ByteRange;
+use crate::volume::{Attr, Error, HandleId, OpenFor, Opened, RenameMode, SeekFor, SetAttr, Volume, XattrMode};
 
 /// The kernel may keep names this long: all changes of names go through it.
 const ENTRY_TTL: Duration = Duration::from_secs(60);
@@ -32,175 +33,25 @@ const REQUEST_BYTES_MAX: u32 = 1 << 20;
 const BACKGROUND_MAX: u16 = 64;
 /// Entries fetched at a time for readdir.
 const ENTRIES_PER_PAGE: usize = 256;
-/// Size of a unit of statfs, bytes.
-const STATFS_UNIT: u64 = 4096;
-
-/// How the open handles of an inode are served: all in one way, as the kernel has it.
-struct Service {
-    handles: usize,
-    /// The staging file, registered with the kernel, when it serves them by itself.
-    backing: Option<Arc<BackingId>>,
-}
-
 /// The filesystem as fuser sees it.
 pub(super) struct Adapter {
     pub volume: Arc<Volume>,
-    /// The kernel can serve handles by itself, and we may let it.
-    passthrough: bool,
-    served: Mutex<HashMap<Ino, Service>>,
+    served: Served,
+    writeback_cache: bool,
 }
 
 impl Adapter {
-    pub fn new(volume: Arc<Volume>) -> Adapter {
-        Adapter { volume, passthrough: false, served: Mutex::new(HashMap::new()) }
+    pub fn new(volume: Arc<Volume>, options: &MountOptions) -> Adapter {
+        let passthrough = options.passthrough && !options.writeback_cache;
+        Adapter { served: Served::new(passthrough), volume, writeback_cache: options.writeback_cache }
     }
 
-    /// Decides how a new handle is served, and counts it. `register` makes the staging file known to the kernel.
-    fn serve(
-        &self,
-        n: Ino,
-        handle: HandleId,
-        open: OpenFor,
-        register: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
-    ) -> Option<Arc<BackingId>> {
-        let mut served = self.served.lock().unwrap_or_else(|e| e.into_inner());
-        let backing = match served.get(&n) {
-            Some(Service { backing: None, .. }) => None,
-            Some(Service { backing: Some(id), .. }) => {
-                // What serves the others must serve this one; the volume agrees as long as there are others.
-                self.volume.bypass(n, handle).ok().flatten().map(|_| id.clone())
-            }
-            None if self.passthrough && open.write => self.volume.bypass(n, handle).ok().flatten().and_then(|file| {
-                let id = file.fd().and_then(|fd| register(fd).ok());
-                if id.is_none() {
-                    self.volume.end_bypass(n, handle);
-                }
-                id.map(Arc::new)
-            }),
-            None => None,
-        };
-        served.entry(n).or_insert_with(|| Service { handles: 0, backing: backing.clone() }).handles += 1;
-        backing
-    }
-
-    fn served_no_more(&self, n: Ino) {
-        let mut served = self.served.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(service) = served.get_mut(&n) {
-            service.handles -= 1;
-            if service.handles == 0 {
-                served.remove(&n);
-            }
-        }
-    }
-}
-
-fn ino(n: INodeNo) -> Ino {
-    Ino(n.0)
-}
-
-fn caller(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid() }
-}
-
-fn system_time(t: Time) -> SystemTime {
-    let whole = Duration::from_secs(t.secs.unsigned_abs());
-    let at = if t.secs >= 0 { UNIX_EPOCH.checked_add(whole) } else { UNIX_EPOCH.checked_sub(whole) };
-    at.and_then(|at| at.checked_add(Duration::from_nanos(u64::from(t.nanos)))).unwrap_or(UNIX_EPOCH)
-}
-
-/// fuser 0.18 subtracts the nanoseconds of times before 1970 where they should be added; this gives them back.
-fn plain_time(t: SystemTime) -> Time {
-    match t.duration_since(UNIX_EPOCH) {
-        Ok(d) => Time { secs: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), nanos: d.subsec_nanos() },
-        Err(before) => {
-            let d = before.duration();
-            Time { secs: i64::try_from(d.as_secs()).map_or(i64::MIN, |s| -s), nanos: d.subsec_nanos() }
-        }
-    }
-}
-
-fn set_time(t: TimeOrNow) -> SetTime {
-    match t {
-        TimeOrNow::Now => SetTime::Now,
-        TimeOrNow::SpecificTime(t) => SetTime::To(plain_time(t)),
-    }
-}
-
-fn file_type(kind: FileKind) -> FileType {
-    match kind {
-        FileKind::Regular => FileType::RegularFile,
-        FileKind::Directory => FileType::Directory,
-        FileKind::Symlink => FileType::Symlink,
-        FileKind::Fifo => FileType::NamedPipe,
-        FileKind::Socket => FileType::Socket,
-        FileKind::CharDevice => FileType::CharDevice,
-        FileKind::BlockDevice => FileType::BlockDevice,
-    }
-}
-
-fn kind_of_mode(mode: u32) -> Option<FileKind> {
-    match mode & libc::S_IFMT {
-        0 | libc::S_IFREG => Some(FileKind::Regular),
-        libc::S_IFIFO => Some(FileKind::Fifo),
-        libc::S_IFSOCK => Some(FileKind::Socket),
-        libc::S_IFCHR => Some(FileKind::CharDevice),
-        libc::S_IFBLK => Some(FileKind::BlockDevice),
-        _ => None,
-    }
-}
-
-fn file_attr(a: &Attr) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(a.ino.0),
-        size: a.size,
-        blocks: a.blocks,
-        atime: system_time(a.atime),
-        mtime: system_time(a.mtime),
-        ctime: system_time(a.ctime),
-        crtime: system_time(a.btime),
-        kind: file_type(a.kind),
-        perm: a.mode,
-        nlink: a.nlink,
-        uid: a.uid,
-        gid: a.gid,
-        rdev: a.rdev,
-        blksize: STATFS_UNIT as u32,
-        flags: 0,
-    }
-}
-
-/// The kernel places appended bytes itself, so a handle is never told to append: bytes written back from a mapping go
-/// through the same handle and have their own offsets.
-fn open_for(flags: i32) -> OpenFor {
-    let mode = OpenFlags(flags).acc_mode();
-    OpenFor {
-        read: mode != OpenAccMode::O_WRONLY,
-        write: mode != OpenAccMode::O_RDONLY,
-        append: false,
-        truncate: flags & libc::O_TRUNC != 0,
-    }
-}
-
-/// What was cached of a file stays true across opens, since every change goes through the kernel; but not when the open
-/// itself changes the size, or when bytes went past the cached pages.
-fn fopen_flags(opened: Opened) -> FopenFlags {
-    if opened.keep_pages { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
-}
-
-fn masked(mode: u32, umask: u32) -> u16 {
-    (mode & !umask & 0o7777) as u16
-}
-
-fn allocate_mode(mode: i32) -> Option<AllocateMode> {
-    const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    const ZERO_KEEP: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
-    match mode {
-        0 => Some(AllocateMode::Extend),
-        libc::FALLOC_FL_KEEP_SIZE => Some(AllocateMode::KeepSize),
-        PUNCH => Some(AllocateMode::Punch),
-        libc::FALLOC_FL_ZERO_RANGE => Some(AllocateMode::Zero),
-        ZERO_KEEP => Some(AllocateMode::ZeroKeepSize),
-        _ => None,
+    /// Flags of an open that the kernel serves from its pages. What it has cached of a file stays true across opens, since
+    /// every change goes through it; but not when the open itself changes the size, or when bytes went past the pages.
+    /// Pages are given up too when reading must move the time of access: only what reaches us can.
+    fn cached(&self, n: INodeNo, opened: Opened, open: OpenFor, quiet: bool) -> FopenFlags {
+        let unseen = open.read && !quiet && self.volume.access_due(ino(n));
+        if opened.keep_pages && !unseen { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
     }
 }
 
@@ -231,6 +82,8 @@ impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // One by one: asking for one that the kernel lacks would lose them all.
         for flag in [
+            InitFlags::FUSE_POSIX_ACL,
+            InitFlags::FUSE_DONT_MASK,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_DO_READDIRPLUS,
@@ -245,8 +98,11 @@ impl Filesystem for Adapter {
                 log::debug!("the kernel does not offer {flag:?}");
             }
         }
+        if self.writeback_cache && config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE).is_err() {
+            log::warn!("the kernel has no writeback cache: writes go through");
+        }
         // Stacked one deep: staging lies on an ordinary filesystem. Root only; others are refused when they register.
-        self.passthrough =
+        self.served.passthrough &=
             config.set_max_stack_depth(1).is_ok() && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
         let _ = config.set_max_write(REQUEST_BYTES_MAX);
         if let Err(nearest) = config.set_max_readahead(REQUEST_BYTES_MAX) {
@@ -306,19 +162,22 @@ impl Filesystem for Adapter {
 
     fn readlink(&self, _req: &Request, n: INodeNo, reply: ReplyData) {
         match self.volume.readlink(ino(n)) {
-            Ok(target) => reply.data(&target),
+            Ok(target) => {
+                self.volume.accessed(ino(n));
+                reply.data(&target);
+            }
             Err(e) => reply.error(errno("readlink", &e)),
         }
     }
 
     fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
         let Some(kind) = kind_of_mode(mode) else { return reply.error(fuser::Errno::EINVAL) };
-        let made = self.volume.mknod(ino(parent), name.as_bytes(), kind, masked(mode, umask), rdev, &caller(req));
+        let made = self.volume.mknod(ino(parent), name.as_bytes(), kind, new_mode(mode, umask), rdev, &caller(req));
         entry("mknod", made, reply);
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        entry("mkdir", self.volume.mkdir(ino(parent), name.as_bytes(), masked(mode, umask), &caller(req)), reply);
+        entry("mkdir", self.volume.mkdir(ino(parent), name.as_bytes(), new_mode(mode, umask), &caller(req)), reply);
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -359,13 +218,19 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _req: &Request, n: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let open = open_for(flags.0);
+        let (open, quiet) = (open_for(flags.0), reads_quietly(flags.0));
         match self.volume.open_file(ino(n), open) {
             Ok(opened) => {
                 let fh = FileHandle(opened.handle.0);
-                match self.serve(ino(n), opened.handle, open, |fd| reply.open_backing(fd)) {
-                    Some(backing) => reply.opened_passthrough(fh, FopenFlags::empty(), &backing),
-                    None => reply.opened(fh, fopen_flags(opened)),
+                match self.served.begin(&self.volume, ino(n), opened.handle, open, |fd| reply.open_backing(fd)) {
+                    Some(backing) => {
+                        // Reads will not reach us.
+                        if open.read && !quiet {
+                            self.volume.accessed(ino(n));
+                        }
+                        reply.opened_passthrough(fh, FopenFlags::empty(), &backing);
+                    }
+                    None => reply.opened(fh, self.cached(n, opened, open, quiet)),
                 }
             }
             Err(e) => reply.error(errno("open", &e)),
@@ -383,15 +248,15 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let open = OpenFor { truncate: false, ..open_for(flags) };
-        match self.volume.create(ino(parent), name.as_bytes(), masked(mode, umask), &caller(req), open) {
+        match self.volume.create(ino(parent), name.as_bytes(), new_mode(mode, umask), &caller(req), open) {
             Ok((a, opened)) => {
                 let fh = FileHandle(opened.handle.0);
                 let attr = file_attr(&a);
-                match self.serve(a.ino, opened.handle, open, |fd| reply.open_backing(fd)) {
+                match self.served.begin(&self.volume, a.ino, opened.handle, open, |fd| reply.open_backing(fd)) {
                     Some(id) => {
                         reply.created_passthrough(&ATTR_TTL, &attr, Generation(0), fh, FopenFlags::empty(), &id);
                     }
-                    None => reply.created(&ATTR_TTL, &attr, Generation(0), fh, fopen_flags(opened)),
+                    None => reply.created(&ATTR_TTL, &attr, Generation(0), fh, FopenFlags::FOPEN_KEEP_CACHE),
                 }
             }
             Err(e) => reply.error(errno("create", &e)),
@@ -405,10 +270,13 @@ impl Filesystem for Adapter {
         _fh: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if !reads_quietly(flags.0) {
+            self.volume.accessed(ino(n));
+        }
         let range = ByteRange::at(offset, u64::from(size));
         self.volume.read(
             ino(n),
@@ -454,7 +322,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let released = self.volume.release(ino(n), HandleId(fh.0));
-        self.served_no_more(ino(n));
+        self.served.end(ino(n));
         empty("release", released, reply);
     }
 
@@ -472,6 +340,7 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, _req: &Request, n: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        self.volume.accessed(ino(n));
         let mut at = offset;
         loop {
             let page = match self.volume.readdir(ino(n), at, ENTRIES_PER_PAGE) {
@@ -489,6 +358,7 @@ impl Filesystem for Adapter {
     }
 
     fn readdirplus(&self, _req: &Request, n: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        self.volume.accessed(ino(n));
         let mut at = offset;
         loop {
             let page = match self.volume.readdir(ino(n), at, ENTRIES_PER_PAGE) {
@@ -526,7 +396,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         n: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -540,20 +410,25 @@ impl Filesystem for Adapter {
             libc::XATTR_REPLACE => XattrMode::Replace,
             _ => return reply.error(fuser::Errno::EINVAL),
         };
-        empty("setxattr", self.volume.setxattr(ino(n), name.as_bytes(), value, mode), reply);
+        let done = self.volume.setxattr_by(ino(n), name.as_bytes(), value, mode, |gid| keeps_setgid(req, gid));
+        empty("setxattr", done, reply);
     }
 
     fn getxattr(&self, _req: &Request, n: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         xattr("getxattr", self.volume.getxattr(ino(n), name.as_bytes()), size, reply);
     }
 
-    fn listxattr(&self, _req: &Request, n: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, n: INodeNo, size: u32, reply: ReplyXattr) {
         let names = self.volume.listxattr(ino(n)).map(|names| {
-            names.into_iter().fold(Vec::new(), |mut all, name| {
-                all.extend_from_slice(&name);
-                all.push(0);
-                all
-            })
+            // What only root may read only root is told of.
+            names.into_iter().filter(|name| req.uid() == 0 || !name.starts_with(b"trusted.")).fold(
+                Vec::new(),
+                |mut all, name| {
+                    all.extend_from_slice(&name);
+                    all.push(0);
+                    all
+                },
+            )
         });
         xattr("listxattr", names, size, reply);
     }

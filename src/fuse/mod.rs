@@ -8,7 +8,9 @@
 //! which the kernel keeps itself) are not negotiated.
 
 mod adapter;
+mod convert;
 mod errno;
 mod mount;
+mod served;
 
 pub use mount::{MountOptions, Mounted, mount};

@@ -22,6 +22,10 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Device nodes and setuid bits count. For root only: a hostile store could carry any.
     pub privileged: bool,
+    /// The kernel may serve hot files from staging by itself, where it can.
+    pub passthrough: bool,
+    /// The kernel collects writes in its pages: what it acknowledged before a flush is lost with this process.
+    pub writeback_cache: bool,
 }
 
 /// A mounted volume whose requests are not served yet.
@@ -49,7 +53,7 @@ pub fn mount(volume: Arc<Volume>, mountpoint: &Path, options: &MountOptions) -> 
     config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(THREADS);
     config.clone_fd = true;
-    Ok(Mounted { session: Session::new(Adapter::new(volume), mountpoint, &config)? })
+    Ok(Mounted { session: Session::new(Adapter::new(volume, options), mountpoint, &config)? })
 }
 
 impl Mounted {

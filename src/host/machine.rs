@@ -40,6 +40,15 @@ pub fn memory() -> (u64, u64) {
     (field("VmRSS:"), field("VmHWM:"))
 }
 
+/// Whether a process is in a group, or may keep the setgid bit of files of any (CAP_FSETID). No for one that is not there.
+pub fn may_set_group(pid: u32, gid: u32) -> bool {
+    const CAP_FSETID: u64 = 1 << 4;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).unwrap_or("");
+    let member = field("Groups:").split_whitespace().any(|g| g.parse() == Ok(gid));
+    member || u64::from_str_radix(field("CapEff:").trim(), 16).is_ok_and(|held| held & CAP_FSETID != 0)
+}
+
 /// Sixteen random bytes.
 pub fn random_id() -> io::Result<[u8; 16]> {
     let mut id = [0; 16];

@@ -27,6 +27,7 @@
 //! names (one mutex for all changes of names) → inodes (ascending) → queue, cache, store. None is held across a decode or
 //! a reply, and no inode lock across a sync.
 
+mod acl;
 mod attrs;
 mod bypass;
 mod cache;
@@ -51,11 +52,12 @@ use crate::store::{Recovery, Store, StoreOptions};
 use crate::workers::Workers;
 
 pub use crate::format::{FileKind, Time};
+pub use crate::host::may_set_group;
 pub use crate::store::Error as StoreError;
 pub use names::NAME_BYTES_MAX;
 pub use types::{
-    AllocateMode, Attr, Backlog, Caller, CodedSegment, CodingTask, Entry, Error, FileReport, HandleId, OpenFor, Opened,
-    RenameMode, SeekFor, SegmentReport, SetAttr, SetTime, StatFs, Status, VolumeOptions, XattrMode,
+    AllocateMode, Atime, Attr, Backlog, Caller, CodedSegment, CodingTask, Entry, Error, FileReport, HandleId, NewMode,
+    OpenFor, Opened, RenameMode, SeekFor, SegmentReport, SetAttr, SetTime, StatFs, Status, VolumeOptions, XattrMode,
 };
 
 use cache::SegmentCache;

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use super::inode::{Inode, InodeState, lock_all, locked};
-use super::types::{Attr, Caller, Entry, Error, OpenFor, Opened, RenameMode};
-use super::{FileKind, Volume, new_record, space, staging};
+use super::types::{Attr, Caller, Entry, Error, NewMode, OpenFor, Opened, RenameMode};
+use super::{FileKind, Volume, acl, new_record, space, staging};
 use crate::base::Ino;
 use crate::format::{Dentry, MetaOp};
 
@@ -114,7 +114,7 @@ impl Volume {
         parent: Ino,
         name: &[u8],
         kind: FileKind,
-        mode: u16,
+        mode: NewMode,
         caller: &Caller,
         fill: impl FnOnce(&mut InodeState),
     ) -> Result<Arc<Inode>, Error> {
@@ -128,12 +128,13 @@ impl Volume {
         }
         let mut dir_state = dir.write();
         let now = self.now();
-        let mut state = InodeState::new(new_record(self.store.allocate_ino(), kind, mode, caller, &dir_state.rec, now));
+        let ino = self.store.allocate_ino();
+        let (mode, mut ops) = self.inherit_acl(parent, ino, kind, mode)?;
+        let mut state = InodeState::new(new_record(ino, kind, mode, caller, &dir_state.rec, now));
         fill(&mut state);
-        let ino = state.rec.ino;
         let dentry = Dentry { ino, kind, cookie: self.store.allocate_serial() };
-        let mut ops =
-            vec![MetaOp::PutInode(state.record_for_log()), MetaOp::PutDentry { parent, name: name.to_vec(), dentry }];
+        ops.push(MetaOp::PutInode(state.record_for_log()));
+        ops.push(MetaOp::PutDentry { parent, name: name.to_vec(), dentry });
         if kind == FileKind::Directory {
             if dir_state.rec.nlink >= LINKS_MAX {
                 return Err(Error::TooManyLinks);
@@ -151,26 +152,47 @@ impl Volume {
         Ok(self.inodes.insert(Inode::new(state)))
     }
 
-    /// Makes a node of any kind but directory and symlink. `mode` is already masked.
+    /// The mode of a new inode, and the ACLs it takes over from the default one of its directory.
+    fn inherit_acl(
+        &self,
+        parent: Ino,
+        ino: Ino,
+        kind: FileKind,
+        NewMode { mode, umask }: NewMode,
+    ) -> Result<(u16, Vec<MetaOp>), Error> {
+        if kind == FileKind::Symlink {
+            return Ok((mode, Vec::new()));
+        }
+        let Some(default) = self.acl(parent, acl::DEFAULT)? else { return Ok((mode & !umask, Vec::new())) };
+        let inherited = default.inherit(mode);
+        let put = |name: &[u8], acl: &acl::Acl| MetaOp::PutXattr { ino, name: name.to_vec(), value: acl.encode() };
+        let mut ops: Vec<MetaOp> = inherited.access.iter().map(|access| put(acl::ACCESS, access)).collect();
+        if kind == FileKind::Directory {
+            ops.push(put(acl::DEFAULT, &default));
+        }
+        Ok((inherited.mode, ops))
+    }
+
+    /// Makes a node of any kind but directory and symlink.
     pub fn mknod(
         &self,
         parent: Ino,
         name: &[u8],
         kind: FileKind,
-        mode: u16,
+        mode: impl Into<NewMode>,
         rdev: u32,
         caller: &Caller,
     ) -> Result<Attr, Error> {
         if matches!(kind, FileKind::Directory | FileKind::Symlink) {
             return Err(Error::Invalid("mknod makes no directories and no symlinks"));
         }
-        let inode = self.add(parent, name, kind, mode, caller, |s| s.rec.rdev = rdev)?;
+        let inode = self.add(parent, name, kind, mode.into(), caller, |s| s.rec.rdev = rdev)?;
         let state = inode.read();
         Ok(self.attr(&state))
     }
 
-    pub fn mkdir(&self, parent: Ino, name: &[u8], mode: u16, caller: &Caller) -> Result<Attr, Error> {
-        let inode = self.add(parent, name, FileKind::Directory, mode, caller, |_| ())?;
+    pub fn mkdir(&self, parent: Ino, name: &[u8], mode: impl Into<NewMode>, caller: &Caller) -> Result<Attr, Error> {
+        let inode = self.add(parent, name, FileKind::Directory, mode.into(), caller, |_| ())?;
         let state = inode.read();
         Ok(self.attr(&state))
     }
@@ -182,7 +204,7 @@ impl Volume {
         if target.is_empty() {
             return Err(Error::NotFound);
         }
-        let inode = self.add(parent, name, FileKind::Symlink, 0o777, caller, |s| {
+        let inode = self.add(parent, name, FileKind::Symlink, NewMode::from(0o777), caller, |s| {
             s.rec.target = target.to_vec();
             s.rec.size = target.len() as u64;
             s.durable_size = s.rec.size;
@@ -205,13 +227,13 @@ impl Volume {
         &self,
         parent: Ino,
         name: &[u8],
-        mode: u16,
+        mode: impl Into<NewMode>,
         caller: &Caller,
         open: OpenFor,
     ) -> Result<(Attr, Opened), Error> {
         let handle = self.new_handle();
         let epoch = self.store.allocate_serial();
-        let inode = self.add(parent, name, FileKind::Regular, mode, caller, |s| {
+        let inode = self.add(parent, name, FileKind::Regular, mode.into(), caller, |s| {
             // The epoch goes into the creating transaction, so that the first write needs none of its own.
             s.rec.staging = Some(crate::format::Staging { epoch, growing: true });
             s.handles.insert(handle, open);

@@ -25,6 +25,7 @@ pub struct VolumeOptions {
     pub pack_bytes_max: u64,
     /// Segments decoded ahead of a sequential reader; 0 turns it off.
     pub ahead: usize,
+    pub atime: Atime,
 }
 
 impl Default for VolumeOptions {
@@ -38,6 +39,7 @@ impl Default for VolumeOptions {
             policy: Policy::default(),
             pack_bytes_max: 256 << 20,
             ahead: 2,
+            atime: Atime::default(),
         }
     }
 }
@@ -127,6 +129,31 @@ impl Error {
 pub struct Caller {
     pub uid: u32,
     pub gid: u32,
+}
+
+/// Permissions asked for a new inode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NewMode {
+    /// 0o7777 bits.
+    pub mode: u16,
+    /// Bits taken away, unless the directory has a default ACL: that counts instead.
+    pub umask: u16,
+}
+
+impl From<u16> for NewMode {
+    fn from(mode: u16) -> NewMode {
+        NewMode { mode, umask: 0 }
+    }
+}
+
+/// When reading moves the time of access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Atime {
+    /// When it is not later than the last change, or a day old.
+    #[default]
+    Relative,
+    Never,
+    Always,
 }
 
 /// Attributes as `stat` shows them.
