@@ -132,12 +132,17 @@ impl Script {
                 self.log_synced();
                 Ok(())
             }
-            83..=89 => {
+            83..=87 => {
                 let limit = 1 + self.roll(4) as usize;
                 let tasks = self.volume.plan_coding(limit, true);
                 self.say(format!("code {} segments", tasks.len()));
                 let coded = tasks.into_iter().map(|t| self.volume.code(t)).collect();
                 self.volume.commit_coded(coded)
+            }
+            88..=89 => {
+                let more = self.volume.seal_quiet()?;
+                self.say(format!("seal, more to come: {more}"));
+                Ok(())
             }
             90..=92 => {
                 self.say("code all".into());

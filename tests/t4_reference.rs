@@ -526,6 +526,11 @@ impl Run {
                 self.model.nodes.remove(&ino);
             }
         }
+        if self.dice.roll(2) == 0 {
+            self.note("seal".into());
+            self.volume.seal_quiet().unwrap();
+            return;
+        }
         self.note("code".into());
         let meddle = self.file().filter(|_| self.dice.roll(2) == 0);
         let mut meddled = false;

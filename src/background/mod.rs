@@ -31,6 +31,8 @@ use compressor::Compressor;
 const FLUSH_EVERY: Duration = Duration::from_secs(3);
 /// The index is brought up to date this often.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+/// Staged files that have become quiet are sealed this often.
+const SEAL_EVERY: Duration = Duration::from_secs(5);
 /// Tasks of a volume that is closing are given this long.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -74,6 +76,11 @@ impl Background {
         spawn(Box::pin(every(CHECKPOINT_EVERY, stopped.clone(), volume.clone(), |v| {
             if let (false, Err(e)) = (v.is_read_only(), v.checkpoint()) {
                 log::warn!("checkpoint: {e}");
+            }
+        })));
+        spawn(Box::pin(every(SEAL_EVERY, stopped.clone(), volume.clone(), |v| {
+            if let (false, Err(e)) = (v.is_read_only(), v.seal_quiet()) {
+                log::warn!("staged files are not sealed: {e}");
             }
         })));
         spawn(Box::pin(signals(stopped.clone(), unmount.clone())));

@@ -97,6 +97,9 @@ pub(super) struct MountArgs {
     /// A file is coded after it was closed and unchanged for this long, seconds
     #[arg(long, default_value_t = 3.0)]
     pub quiet_seconds: f64,
+    /// A file that is not coded yet gets checksums after it was closed and unchanged for this long, seconds
+    #[arg(long, default_value_t = 10.0)]
+    pub seal_seconds: f64,
     /// Longest time that decoding one segment may take on this machine, milliseconds
     #[arg(long, default_value_t = 2000)]
     pub decode_ms: u32,

@@ -62,6 +62,7 @@ fn options(args: &MountArgs, threads: usize) -> VolumeOptions {
         engine: IndexEngine::Sled,
         cache_bytes: args.cache_mib << 20,
         quiet_ms: (args.quiet_seconds.clamp(0.0, 1e9) * 1000.0) as u64,
+        seal_ms: (args.seal_seconds.clamp(0.0, 1e9) * 1000.0) as u64,
         policy: Policy { decode_ms_max: args.decode_ms, only: args.method.only() },
         pack_bytes_max: PACK_BYTES_MAX,
         ahead: threads,
@@ -265,6 +266,7 @@ fn detach(args: &MountArgs) -> Outcome {
     command
         .arg(format!("--cache-mib={}", args.cache_mib))
         .arg(format!("--quiet-seconds={}", args.quiet_seconds))
+        .arg(format!("--seal-seconds={}", args.seal_seconds))
         .arg(format!("--decode-ms={}", args.decode_ms))
         .arg(format!("--method={}", args.method.name()))
         .arg(format!("--atime={}", args.atime.name()))

@@ -30,7 +30,15 @@ pub struct Staging {
     /// True while writes may extend the file: the size is then the larger of the inode's size and the staging length.
     /// False: the inode's size is exact and a longer staging file is cut to it at recovery.
     pub growing: bool,
+    /// True when the log holds checksums of the staged bytes (`MetaOp::PutSeal`) and they hold: the file is on disk and is
+    /// not changed before this flag is durably gone. Never together with `growing`.
+    pub sealed: bool,
 }
+
+/// Bytes of a staging file under one checksum of a seal; the last ones of a file are fewer.
+pub const SEAL_GRAIN_BYTES: u64 = 64 << 10;
+/// Checksums in one `PutSeal`: small enough for a value of the index.
+pub const SEAL_GRAINS: u64 = 32;
 
 /// Attributes of an inode.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -126,5 +134,16 @@ pub enum MetaOp {
     RemoveXattr {
         ino: Ino,
         name: Vec<u8>,
+    },
+    /// Keeps the CRC32C of each of up to `SEAL_GRAINS` grains of a staging file, from grain `group * SEAL_GRAINS` on. A group
+    /// without one holds no data. They count while the inode's staging is `sealed`.
+    PutSeal {
+        ino: Ino,
+        group: u64,
+        sums: Vec<u32>,
+    },
+    /// Forgets all checksums of an inode's staging file.
+    RemoveSeals {
+        ino: Ino,
     },
 }

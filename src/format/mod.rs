@@ -27,14 +27,15 @@ mod segment;
 mod superblock;
 mod wire;
 
-pub use meta::{Dentry, Extent, FileKind, InodeRecord, MetaOp, Staging, Time};
+pub use meta::{Dentry, Extent, FileKind, InodeRecord, MetaOp, SEAL_GRAIN_BYTES, SEAL_GRAINS, Staging, Time};
 pub use ops::{
-    decode_dentry, decode_extent, decode_inode, decode_ops, encode_dentry, encode_extent, encode_inode, encode_ops,
+    decode_dentry, decode_extent, decode_inode, decode_ops, decode_seal, encode_dentry, encode_extent, encode_inode,
+    encode_ops, encode_seal,
 };
 pub use record::{
     BODY_BYTES_MAX, HEADER_BYTES_MAX, HEADER_FIXED_BYTES, PackHeader, Place, Prefix, RECORD_ALIGN, RECORD_MAGIC,
     RecordHeader, RecordKind, SnapshotEnd, Stream, check_body, decode_header, encode_record, uuid_of_first_record,
 };
 pub use segment::{Coding, Owner, SegmentHeader};
-pub use superblock::{FORMAT_VERSION, SUPERBLOCK_BYTES, Superblock, Usable};
+pub use superblock::{FORMAT_VERSION, INCOMPAT_SEALS, SUPERBLOCK_BYTES, Superblock, Usable};
 pub use wire::Malformed;

@@ -4,7 +4,7 @@
 //! before suggest (the last inode, the end of the last extent), so that a run of similar files costs a few bytes each
 //! before compression. The state starts anew with each body: every record stands alone.
 
-use super::meta::{Dentry, Extent, FileKind, InodeRecord, MetaOp, Staging, Time};
+use super::meta::{Dentry, Extent, FileKind, InodeRecord, MetaOp, SEAL_GRAINS, Staging, Time};
 use super::wire::{Malformed, Reader, Writer};
 use crate::base::{Generation, Ino, PackId, SegmentRef};
 
@@ -16,6 +16,8 @@ const PUT_EXTENT: u8 = 5;
 const REMOVE_EXTENTS: u8 = 6;
 const PUT_XATTR: u8 = 7;
 const REMOVE_XATTR: u8 = 8;
+const PUT_SEAL: u8 = 9;
+const REMOVE_SEALS: u8 = 10;
 
 /// Longest name, symlink target and xattr value in a body, bytes.
 const NAME_MAX: usize = 255;
@@ -34,6 +36,7 @@ const INODE_TARGET: u64 = 1 << 7;
 /// uid, gid, mode and parent are those of the last inode.
 const INODE_LIKE_LAST: u64 = 1 << 8;
 const INODE_ONE_LINK: u64 = 1 << 9;
+const INODE_SEALED: u64 = 1 << 10;
 
 fn kind_of(value: u8) -> Result<FileKind, Malformed> {
     use FileKind::{BlockDevice, CharDevice, Directory, Fifo, Regular, Socket, Symlink};
@@ -115,6 +118,7 @@ impl Last {
             (rec.btime == rec.mtime, INODE_BTIME_IS_MTIME),
             (rec.staging.is_some(), INODE_STAGED),
             (rec.staging.is_some_and(|s| s.growing), INODE_GROWING),
+            (rec.staging.is_some_and(|s| s.sealed), INODE_SEALED),
             (rec.coded, INODE_CODED),
             (rec.rdev != 0, INODE_RDEV),
             (!rec.target.is_empty(), INODE_TARGET),
@@ -184,7 +188,7 @@ impl Last {
         let generation = Generation(r.varint("inode generation")?);
         let staging = if has(INODE_STAGED) {
             let epoch = r.delta(last.staging.map_or(0, |s| s.epoch), "inode staging")?;
-            Some(Staging { epoch, growing: has(INODE_GROWING) })
+            Some(Staging { epoch, growing: has(INODE_GROWING), sealed: has(INODE_SEALED) })
         } else {
             None
         };
@@ -344,6 +348,16 @@ pub fn encode_ops(ops: &[MetaOp]) -> Vec<u8> {
                 w.varint(ino.0);
                 w.string(name);
             }
+            MetaOp::PutSeal { ino, group, sums } => {
+                w.u8(PUT_SEAL);
+                w.varint(ino.0);
+                w.varint(*group);
+                w.bytes(&encode_seal(sums));
+            }
+            MetaOp::RemoveSeals { ino } => {
+                w.u8(REMOVE_SEALS);
+                w.varint(ino.0);
+            }
         }
     }
     w.0
@@ -386,6 +400,12 @@ pub fn decode_ops(body: &[u8]) -> Result<Vec<MetaOp>, Malformed> {
             REMOVE_XATTR => {
                 MetaOp::RemoveXattr { ino: Ino(r.varint("inode number")?), name: r.string(NAME_MAX, "xattr name")? }
             }
+            PUT_SEAL => MetaOp::PutSeal {
+                ino: Ino(r.varint("inode number")?),
+                group: r.varint("seal group")?,
+                sums: seal(&mut r)?,
+            },
+            REMOVE_SEALS => MetaOp::RemoveSeals { ino: Ino(r.varint("inode number")?) },
             _ => return Err(Malformed("operation")),
         });
     }
@@ -435,4 +455,28 @@ pub fn decode_extent(bytes: &[u8]) -> Result<Extent, Malformed> {
     let (_, e) = Last::default().extent(&mut r)?;
     r.end("extent")?;
     Ok(e)
+}
+
+/// The checksums of a seal alone: their count, then four bytes each.
+pub fn encode_seal(sums: &[u32]) -> Vec<u8> {
+    let mut w = Writer::default();
+    w.varint(sums.len() as u64);
+    sums.iter().for_each(|sum| w.bytes(&sum.to_le_bytes()));
+    w.0
+}
+
+fn seal(r: &mut Reader<'_>) -> Result<Vec<u32>, Malformed> {
+    let count = r.varint("seal length")?;
+    if count > SEAL_GRAINS {
+        return Err(Malformed("seal length"));
+    }
+    (0..count).map(|_| r.array("seal").map(u32::from_le_bytes)).collect()
+}
+
+/// Reads `encode_seal`.
+pub fn decode_seal(bytes: &[u8]) -> Result<Vec<u32>, Malformed> {
+    let mut r = Reader(bytes);
+    let sums = seal(&mut r)?;
+    r.end("seal")?;
+    Ok(sums)
 }

@@ -27,7 +27,9 @@ pub const SUPERBLOCK_BYTES: usize = 4096;
 pub const FORMAT_VERSION: u32 = 1;
 /// Features of each kind that this build knows.
 const KNOWN_RO_COMPAT: u64 = 0;
-const KNOWN_INCOMPAT: u64 = 0;
+const KNOWN_INCOMPAT: u64 = INCOMPAT_SEALS;
+/// The log holds seals of staged bytes (`MetaOp::PutSeal`, `Staging::sealed`).
+pub const INCOMPAT_SEALS: u64 = 1;
 const MAGIC: &[u8; 8] = b"TERSEFS\n";
 const CRC_AT: usize = SUPERBLOCK_BYTES - 4;
 
@@ -159,8 +161,8 @@ mod tests {
         assert_eq!(block.usable(), Usable::ReadWrite);
         block.ro_compat = 4;
         assert!(matches!(block.usable(), Usable::ReadOnly(why) if why.contains("0x4")));
-        block.incompat = 2;
-        assert!(matches!(block.usable(), Usable::No(why) if why.contains("0x2")));
+        block.incompat = INCOMPAT_SEALS | 1 << 62;
+        assert!(matches!(block.usable(), Usable::No(why) if why.contains("0x4000000000000000")));
         block.version = 9;
         assert!(matches!(block.usable(), Usable::No(why) if why.contains("version 9")));
     }

@@ -8,7 +8,9 @@
 //! 'I' inode                        inode
 //! 'O' inode                        (empty)             unlinked while open
 //! 'S' name                         state: "position"
+//! 'U' inode                        (empty)             staged and not sealed
 //! 'X' inode name                   value of an extended attribute
+//! 'Y' inode group                  checksums of staged bytes
 //! ```
 //! Numbers in keys are big-endian, so that keys of one inode are neighbours in the order of their offsets.
 
@@ -16,7 +18,8 @@ use super::error::Error;
 use super::index::Index;
 use crate::base::{ByteRange, Ino, SEGMENT_BYTES_MAX};
 use crate::format::{
-    Extent, Malformed, MetaOp, decode_dentry, decode_extent, decode_inode, encode_dentry, encode_extent, encode_inode,
+    Extent, InodeRecord, Malformed, MetaOp, decode_dentry, decode_extent, decode_inode, encode_dentry, encode_extent,
+    encode_inode, encode_seal,
 };
 
 pub(crate) const INODE: u8 = b'I';
@@ -25,6 +28,8 @@ pub(crate) const COOKIE: u8 = b'C';
 pub(crate) const EXTENT: u8 = b'E';
 pub(crate) const ORPHAN: u8 = b'O';
 pub(crate) const XATTR: u8 = b'X';
+pub(crate) const UNSEALED: u8 = b'U';
+pub(crate) const SEAL: u8 = b'Y';
 
 /// Where the index stands in the log.
 pub(crate) const POSITION: &[u8] = b"Sposition";
@@ -92,7 +97,9 @@ impl Highest {
             | MetaOp::PutExtent { .. }
             | MetaOp::RemoveExtents { .. }
             | MetaOp::PutXattr { .. }
-            | MetaOp::RemoveXattr { .. } => {}
+            | MetaOp::RemoveXattr { .. }
+            | MetaOp::PutSeal { .. }
+            | MetaOp::RemoveSeals { .. } => {}
         }
     }
 }
@@ -128,8 +135,13 @@ pub(crate) fn apply(index: &Index, ops: &[MetaOp], highest: &mut Highest) -> Res
         match op {
             MetaOp::PutInode(rec) => {
                 let key = by_number(INODE, rec.ino.0);
-                if index.get(&key)?.is_none() {
+                let old = index.get(&key)?.map(|v| inode_value(&v)).transpose()?;
+                if old.is_none() {
                     highest.inodes += 1;
+                }
+                // Set in any case, so that replaying over keys of which a crash kept some sets it right.
+                if is_unsealed(rec) || old.is_some_and(|old| is_unsealed(&old)) {
+                    batch.push((by_number(UNSEALED, rec.ino.0), is_unsealed(rec).then(Vec::new)));
                 }
                 batch.push((key, Some(encode_inode(rec))));
                 batch.push((by_number(ORPHAN, rec.ino.0), (rec.nlink == 0).then(Vec::new)));
@@ -141,7 +153,8 @@ pub(crate) fn apply(index: &Index, ops: &[MetaOp], highest: &mut Highest) -> Res
                 }
                 batch.push((key, None));
                 batch.push((by_number(ORPHAN, ino.0), None));
-                for tag in [EXTENT, XATTR] {
+                batch.push((by_number(UNSEALED, ino.0), None));
+                for tag in [EXTENT, XATTR, SEAL] {
                     remove_all(index, by_number(tag, ino.0), after_number(tag, ino.0))?;
                 }
             }
@@ -163,10 +176,21 @@ pub(crate) fn apply(index: &Index, ops: &[MetaOp], highest: &mut Highest) -> Res
                 batch.push((by_name(XATTR, ino.0, name), Some(value.clone())));
             }
             MetaOp::RemoveXattr { ino, name } => batch.push((by_name(XATTR, ino.0, name), None)),
+            MetaOp::PutSeal { ino, group, sums } => {
+                batch.push((by_two(SEAL, ino.0, *group), Some(encode_seal(sums))));
+            }
+            MetaOp::RemoveSeals { ino } => {
+                remove_all(index, by_number(SEAL, ino.0), after_number(SEAL, ino.0))?;
+            }
         }
         index.put(batch);
     }
     Ok(())
+}
+
+/// A file whose staged bytes have no checksums yet.
+fn is_unsealed(rec: &InodeRecord) -> bool {
+    rec.staging.is_some_and(|s| !s.sealed)
 }
 
 fn remove_cookie(index: &Index, parent: Ino, name: &[u8], batch: &mut Batch) -> Result<(), Error> {
@@ -215,6 +239,6 @@ fn cut(index: &Index, ino: Ino, range: ByteRange) -> Result<(), Error> {
 }
 
 /// Reads an inode's value.
-pub(crate) fn inode_value(value: &[u8]) -> Result<crate::format::InodeRecord, Error> {
+pub(crate) fn inode_value(value: &[u8]) -> Result<InodeRecord, Error> {
     decode_inode(value).map_err(bad)
 }

@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::base::{ByteRange, Ino, PackId, SegmentRef, TxId, Uuid};
 use crate::format::{
     BODY_BYTES_MAX, Dentry, Extent, FileKind, InodeRecord, MetaOp, RecordKind, SegmentHeader, Stream, Superblock, Time,
-    Usable, decode_dentry, encode_ops,
+    Usable, decode_dentry, decode_seal, encode_ops,
 };
 use crate::host::{self, Disk, OpenMode};
 
@@ -671,6 +671,27 @@ impl Store {
     pub fn orphans(&self, limit: usize) -> Result<Vec<Ino>, Error> {
         let page = self.index.range(&[keys::ORPHAN], &[keys::ORPHAN + 1], limit)?;
         page.iter().map(|(key, _)| keys::last_number(key).map(Ino)).collect()
+    }
+
+    /// Up to `limit` inodes with a number larger than `after` whose staged bytes have no seal, ascending. One that has
+    /// been sealed meanwhile may be among them.
+    pub fn unsealed(&self, after: Ino, limit: usize) -> Result<Vec<Ino>, Error> {
+        let mut from = by_number(keys::UNSEALED, after.0);
+        from.push(0);
+        let page = self.index.range(&from, &[keys::UNSEALED + 1], limit)?;
+        page.iter().map(|(key, _)| keys::last_number(key).map(Ino)).collect()
+    }
+
+    /// Checksums of one group of grains of a sealed staging file; `None` where it held no data.
+    pub fn seal(&self, ino: Ino, group: u64) -> Result<Option<Vec<u32>>, Error> {
+        let value = self.index.get(&by_two(keys::SEAL, ino.0, group))?;
+        value.map(|v| decode_seal(&v).map_err(bad)).transpose()
+    }
+
+    /// The first group at or after `from` that has checksums.
+    pub fn next_seal(&self, ino: Ino, from: u64) -> Result<Option<u64>, Error> {
+        let page = self.index.range(&by_two(keys::SEAL, ino.0, from), &keys::after_number(keys::SEAL, ino.0), 1)?;
+        page.first().map(|(key, _)| keys::last_number(key)).transpose()
     }
 
     /// True when so much waits in memory that `checkpoint` should be called soon.

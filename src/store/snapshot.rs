@@ -12,7 +12,9 @@ use super::keys::{self, bad, last_number};
 use super::pack::{self, ActivePack};
 use super::{Position, Store};
 use crate::base::{Ino, PackId};
-use crate::format::{MetaOp, RecordKind, SnapshotEnd, Stream, decode_dentry, decode_extent, decode_inode, encode_ops};
+use crate::format::{
+    MetaOp, RecordKind, SnapshotEnd, Stream, decode_dentry, decode_extent, decode_inode, decode_seal, encode_ops,
+};
 
 /// The log is compacted when it is this many times its size after the last compaction.
 pub(super) const GROWTH_ONLINE: u64 = 4;
@@ -101,7 +103,7 @@ fn write(store: &Store, frozen: &Frozen<'_>, id: PackId, position: &Position) ->
     // Extents and attributes go with their inode, names with their directory: neighbours look alike.
     each(frozen, keys::INODE, |_, value| {
         let rec = decode_inode(value).map_err(bad)?;
-        let ino = rec.ino;
+        let (ino, sealed) = (rec.ino, rec.staging.is_some_and(|s| s.sealed));
         pending.push(MetaOp::PutInode(rec));
         each_of(frozen, keys::EXTENT, ino, |_, value| {
             pending.push(MetaOp::PutExtent { ino, extent: decode_extent(value).map_err(bad)? });
@@ -111,6 +113,13 @@ fn write(store: &Store, frozen: &Frozen<'_>, id: PackId, position: &Position) ->
             pending.push(MetaOp::PutXattr { ino, name: name.to_vec(), value: value.to_vec() });
             put(&mut pending, false)
         })?;
+        if sealed {
+            each_of(frozen, keys::SEAL, ino, |group, value| {
+                let (group, sums) = (last_number(group)?, decode_seal(value).map_err(bad)?);
+                pending.push(MetaOp::PutSeal { ino, group, sums });
+                put(&mut pending, false)
+            })?;
+        }
         put(&mut pending, false)
     })?;
     each(frozen, keys::COOKIE, |key, name| {

@@ -70,7 +70,9 @@ fn op(op: &MetaOp) -> String {
     let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
     match op {
         MetaOp::PutInode(r) => {
-            let staged = r.staging.map_or(String::new(), |s| format!(" staged {} growing {}", s.epoch, s.growing));
+            let staged = r
+                .staging
+                .map_or(String::new(), |s| format!(" staged {} growing {} sealed {}", s.epoch, s.growing, s.sealed));
             format!("inode {} {:?} {:o} size {} links {}{staged}", r.ino, r.kind, r.mode, r.size, r.nlink)
         }
         MetaOp::RemoveInode(ino) => format!("remove inode {ino}"),
@@ -82,6 +84,8 @@ fn op(op: &MetaOp) -> String {
         MetaOp::RemoveExtents { ino, start, end } => format!("remove extents {ino} {start}..{end}"),
         MetaOp::PutXattr { ino, name, value } => format!("xattr {ino} {} ({} bytes)", text(name), value.len()),
         MetaOp::RemoveXattr { ino, name } => format!("remove xattr {ino} {}", text(name)),
+        MetaOp::PutSeal { ino, group, sums } => format!("seal {ino} group {group} ({} checksums)", sums.len()),
+        MetaOp::RemoveSeals { ino } => format!("remove seals {ino}"),
     }
 }
 

@@ -9,10 +9,10 @@ use super::data::{coded_in, stored_share};
 use super::inode::{Inode, InodeState, lock_all, locked};
 use super::policy::{self, Readiness, SmallFile};
 use super::types::{CodedSegment, CodingTask, Error, Piece};
-use super::{Volume, staging};
+use super::{Volume, seal, staging};
 use crate::base::{ByteRange, Class, Generation, Ino, SegmentRef};
 use crate::codec;
-use crate::format::{Extent, MetaOp, Owner, SegmentHeader};
+use crate::format::{Extent, InodeRecord, MetaOp, Owner, SegmentHeader};
 use crate::host::{DiskFile, Seek};
 
 /// Bytes looked at to tell the class of a file.
@@ -116,6 +116,15 @@ impl Queue {
             self.ready.insert((until_ms, ino));
             self.continuing.remove(&ino);
         }
+    }
+
+    /// Notes a failure and puts the file back for a later try.
+    fn fail(&mut self, ino: Ino, why: String, now_ms: u64) {
+        let Some(item) = self.items.get_mut(&ino) else { return };
+        item.attempts += 1;
+        item.reason = Some(why);
+        let pause = policy::backoff_ms(item.attempts);
+        self.wait(ino, now_ms + pause);
     }
 
     /// Ends a task of a file. True when it was the last and all went well: the file is wholly coded.
@@ -232,14 +241,8 @@ impl Volume {
                     self.plan_cells(ino, limit, &mut tasks);
                 }
                 Err(e) => {
-                    let mut queue = self.queue_lock();
-                    let mut pause = 0;
-                    if let Some(item) = queue.items.get_mut(&ino) {
-                        item.attempts += 1;
-                        item.reason = Some(e.to_string());
-                        pause = policy::backoff_ms(item.attempts);
-                    }
-                    queue.wait(ino, now_ms + pause);
+                    self.note_staged_damage(&e);
+                    self.queue_lock().fail(ino, e.to_string(), now_ms);
                 }
             }
         }
@@ -311,8 +314,8 @@ impl Volume {
             Readiness::Now => {}
             Readiness::At(at) => return Ok(Found::Later(at)),
         }
+        let Some(first) = self.first_staged(&state)? else { return Ok(Found::Clean) };
         let Some(file) = staging::open(&*self.disk, &state)? else { return Ok(Found::Clean) };
-        let Some(first) = self.next_staged(&state, &*file, 0)? else { return Ok(Found::Clean) };
         let mut sample = vec![0u8; SAMPLE_BYTES.min(state.rec.size - first) as usize];
         staging::read(&*file, ino, &mut sample, first)?;
         let class = codec::classify(&sample);
@@ -407,6 +410,17 @@ impl Volume {
         Ok(Some((cell.end, pieces)))
     }
 
+    /// First byte of a file that staging holds and no extent does. Fails where a sealed file has lost bytes, which must not
+    /// pass for a hole.
+    fn first_staged(&self, state: &InodeState) -> Result<Option<u64>, Error> {
+        let file = staging::open(&*self.disk, state)?;
+        seal::check_holes(&self.store, &state.rec, file.as_deref())?;
+        match &file {
+            Some(file) => self.next_staged(state, &**file, 0),
+            None => Ok(None),
+        }
+    }
+
     /// First byte at or after `from` that staging holds and no extent does.
     fn next_staged(&self, state: &InodeState, file: &dyn DiskFile, from: u64) -> Result<Option<u64>, Error> {
         let ino = state.rec.ino;
@@ -452,6 +466,9 @@ impl Volume {
         let CodingTask { class, pieces } = task;
         let outcome = catch_unwind(AssertUnwindSafe(|| self.code_pieces(class, &pieces)))
             .unwrap_or(Err(Error::Invalid("the coder failed on this data; the bytes stay in staging")));
+        if let Err(e) = &outcome {
+            self.note_staged_damage(e);
+        }
         CodedSegment { pieces, outcome }
     }
 
@@ -659,6 +676,7 @@ impl Volume {
             });
             swap.finish &= clean.is_empty();
             if swap.finish {
+                ops.extend(forget_seal(&rec));
                 rec.staging = None;
                 rec.size = state.rec.size;
             }
@@ -748,16 +766,19 @@ impl Volume {
             let mut ready = Vec::new();
             for (ino, state) in &mut guards {
                 // It was clean when it was looked at; only an unchanged file is still so.
-                let file = staging::open(&*self.disk, state)?;
-                let staged = match &file {
-                    Some(file) => self.next_staged(state, &**file, 0)?,
-                    None => None,
+                let staged = match self.first_staged(state) {
+                    Ok(staged) => staged,
+                    Err(e) => {
+                        self.queue_lock().fail(*ino, e.to_string(), self.now_ms());
+                        continue;
+                    }
                 };
                 if state.removed || state.has_writers() || staged.is_some() || !state.unlogged.is_empty() {
                     self.queue_lock().wait(*ino, self.now_ms() + self.options.quiet_ms);
                     continue;
                 }
                 let mut rec = state.rec.clone();
+                ops.extend(forget_seal(&rec));
                 rec.staging = None;
                 ops.push(MetaOp::PutInode(rec));
                 ready.push(*ino);
@@ -774,6 +795,11 @@ impl Volume {
         }
         Ok(())
     }
+}
+
+/// What the log must forget when the staging of a sealed file ends.
+fn forget_seal(rec: &InodeRecord) -> Option<MetaOp> {
+    rec.staging.is_some_and(|s| s.sealed).then_some(MetaOp::RemoveSeals { ino: rec.ino })
 }
 
 /// The file changed after it was planned.

@@ -181,11 +181,9 @@ impl Volume {
         let file = staging::open(&*self.disk, state)?;
         let mut at = range.start;
         let staged = |from: u64, to: u64, buf: &mut Vec<u8>| -> Result<(), Error> {
-            if let Some(file) = &file {
-                let (a, b) = ((from - range.start) as usize, (to - range.start) as usize);
-                staging::read(&**file, state.rec.ino, buf.get_mut(a..b).unwrap_or_default(), from)?;
-            }
-            Ok(())
+            let (a, b) = ((from - range.start) as usize, (to - range.start) as usize);
+            let part = ByteRange { start: from, end: to };
+            self.read_staged(state, file.as_deref(), part, buf.get_mut(a..b).unwrap_or_default())
         };
         for e in extents {
             if e.file_offset > at {
@@ -228,7 +226,10 @@ impl Volume {
             Ok((buf, pieces, ahead))
         });
         match started {
-            Err(e) => done(Err(e)),
+            Err(e) => {
+                self.note_staged_damage(&e);
+                done(Err(e));
+            }
             Ok((buf, pieces, ahead)) => {
                 self.complete(ino, buf, pieces, done);
                 for segment in ahead {
@@ -449,6 +450,10 @@ impl Volume {
         }
         let ino = state.rec.ino;
         let old = state.rec.size;
+        let sealed = state.rec.staging.is_some_and(|s| s.sealed);
+        if size != 0 {
+            self.unseal(state)?;
+        }
         let mut rec = state.record_for_log();
         rec.size = size;
         rec.generation.0 += 1;
@@ -456,12 +461,15 @@ impl Volume {
         if size == 0 {
             // A new epoch instead of a cut: no order of steps can bring old bytes back.
             let gone = rec.staging;
-            rec.staging = Some(Staging { epoch: self.store.allocate_serial(), growing: true });
+            rec.staging = Some(Staging { epoch: self.store.allocate_serial(), growing: true, sealed: false });
             rec.coded = false;
             rec.stored_bytes = 0;
             let mut ops = vec![MetaOp::PutInode(rec.clone())];
             if state.rec.coded {
                 ops.push(MetaOp::RemoveExtents { ino, start: 0, end: u64::MAX });
+            }
+            if sealed {
+                ops.push(MetaOp::RemoveSeals { ino });
             }
             self.log(&ops)?;
             state.rec = rec;
@@ -572,6 +580,7 @@ impl Volume {
         if inside.is_empty() {
             return Ok(());
         }
+        self.unseal(state)?;
         let file = staging::open(&*self.disk, state)?;
         if state.rec.coded {
             let mut rec = state.record_for_log();

@@ -5,6 +5,7 @@
 //!
 //! # How bytes are kept
 //! A byte of a file is *coded* when an extent names it, else *staged* when the staging file has data there, else zero.
+//! What stays staged is sealed with checksums once it is quiet (seal.rs).
 //! A write never decodes: it puts bytes into staging and ends the codedness of exactly these bytes. Coding collects a
 //! grid cell of a file (or a bundle of small files), codes it, and swaps extents if the inode's generation is the same.
 //!
@@ -25,7 +26,7 @@
 //!
 //! # Locks
 //! names (one mutex for all changes of names) → inodes (ascending) → queue, cache, store. None is held across a decode or
-//! a reply, and no inode lock across a sync.
+//! a reply, and no inode lock across a sync but for the rare one that must precede the next byte (a cut, a seal).
 
 mod acl;
 mod attrs;
@@ -37,6 +38,7 @@ mod inode;
 mod names;
 mod policy;
 mod report;
+mod seal;
 mod space;
 mod staging;
 mod types;
@@ -55,6 +57,7 @@ pub use crate::format::{FileKind, Time};
 pub use crate::host::may_set_group;
 pub use crate::store::Error as StoreError;
 pub use names::NAME_BYTES_MAX;
+pub use seal::check_staged;
 pub use types::{
     AllocateMode, Atime, Attr, Backlog, Caller, CodedSegment, CodingTask, Entry, Error, FileReport, HandleId, NewMode,
     OpenFor, Opened, RenameMode, SeekFor, SegmentReport, SetAttr, SetTime, StatFs, Status, VolumeOptions, XattrMode,
@@ -88,6 +91,10 @@ pub struct Volume {
     dirty: Mutex<BTreeSet<Ino>>,
     /// Segments that failed a check; each is logged once.
     quarantine: Mutex<BTreeSet<crate::base::SegmentRef>>,
+    /// Files whose staged bytes failed their seal; each is logged once.
+    damaged_staging: Mutex<BTreeSet<Ino>>,
+    /// Where the next round of sealing goes on.
+    seal_cursor: AtomicU64,
     next_handle: AtomicU64,
     /// Staging files that the log no longer speaks of, though the log on disk may still: they go after its next sync.
     doomed: Mutex<Vec<(Ino, u64)>>,
@@ -129,6 +136,8 @@ impl Volume {
             queue: Mutex::new(Queue::default()),
             dirty: Mutex::new(BTreeSet::new()),
             quarantine: Mutex::new(BTreeSet::new()),
+            damaged_staging: Mutex::new(BTreeSet::new()),
+            seal_cursor: AtomicU64::new(0),
             next_handle: AtomicU64::new(1),
             doomed: Mutex::new(Vec::new()),
             lingering: Mutex::new(BTreeSet::new()),
@@ -437,6 +446,7 @@ impl Volume {
     /// Prepares staging for a change up to `end`: gives the inode a staging epoch and lets the log know that the file
     /// may grow, before any byte is written.
     fn prepare_staging(&self, state: &mut InodeState, end: u64) -> Result<Arc<dyn host::DiskFile>, Error> {
+        self.unseal(state)?;
         let grows = end > state.rec.size;
         let staging = match state.rec.staging {
             Some(s) if s.growing || !grows => s,
@@ -462,7 +472,7 @@ impl Volume {
                 Staging { growing: true, ..s }
             }
             None => {
-                let s = Staging { epoch: self.store.allocate_serial(), growing: grows };
+                let s = Staging { epoch: self.store.allocate_serial(), growing: grows, sealed: false };
                 let before = state.durable_size;
                 state.durable_size = state.rec.size;
                 state.rec.staging = Some(s);
@@ -590,6 +600,9 @@ impl Volume {
             if let Err(source) = self.disk.sync_all() {
                 self.fail(&format!("sync of the store's filesystem failed: {source}"));
                 return Err(Error::Io { what: "sync the store".into(), source });
+            }
+            if let Err(e) = self.seal_at_close() {
+                log::warn!("staged files are not sealed: {e}");
             }
         }
         let closed = self.store.close().map_err(Error::Store);

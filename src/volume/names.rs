@@ -235,7 +235,7 @@ impl Volume {
         let epoch = self.store.allocate_serial();
         let inode = self.add(parent, name, FileKind::Regular, mode.into(), caller, |s| {
             // The epoch goes into the creating transaction, so that the first write needs none of its own.
-            s.rec.staging = Some(crate::format::Staging { epoch, growing: true });
+            s.rec.staging = Some(crate::format::Staging { epoch, growing: true, sealed: false });
             s.handles.insert(handle, open);
         })?;
         let state = inode.read();

@@ -60,6 +60,7 @@ impl Volume {
             decodes: self.counts.decodes.load(Ordering::Relaxed),
             decode_failures: self.counts.decode_failures.load(Ordering::Relaxed),
             quarantined: self.quarantine.lock().unwrap_or_else(|e| e.into_inner()).len() as u64,
+            damaged_staged: self.damaged_staging.lock().unwrap_or_else(|e| e.into_inner()).len() as u64,
             ..Status::default()
         };
         for ino in queued {
@@ -97,7 +98,7 @@ impl Volume {
         Ok(status)
     }
 
-    fn staged_bytes(&self, state: &super::InodeState) -> u64 {
+    pub(super) fn staged_bytes(&self, state: &super::InodeState) -> u64 {
         match staging::open(&*self.disk, state) {
             Ok(Some(file)) => file.allocated().unwrap_or(state.staged_bytes),
             Ok(None) => 0,

@@ -20,6 +20,8 @@ pub struct VolumeOptions {
     pub cache_bytes: u64,
     /// A file is coded after it has been closed and unchanged for this long, milliseconds.
     pub quiet_ms: u64,
+    /// A file that stays in staging is sealed after it has been unchanged for this long, milliseconds.
+    pub seal_ms: u64,
     pub policy: Policy,
     /// A pack is closed when it grows beyond this, bytes.
     pub pack_bytes_max: u64,
@@ -36,6 +38,7 @@ impl Default for VolumeOptions {
             engine: IndexEngine::Sled,
             cache_bytes: 128 << 20,
             quiet_ms: 3_000,
+            seal_ms: 10_000,
             policy: Policy::default(),
             pack_bytes_max: 256 << 20,
             ahead: 2,
@@ -332,6 +335,8 @@ pub struct Status {
     pub decodes: u64,
     pub decode_failures: u64,
     pub quarantined: u64,
+    /// Files whose staged bytes failed a check.
+    pub damaged_staged: u64,
 }
 
 /// One segment of a file.

@@ -51,6 +51,7 @@ pub fn options(only: Option<MethodId>) -> VolumeOptions {
     VolumeOptions {
         engine: IndexEngine::Memory,
         quiet_ms: 0,
+        seal_ms: 0,
         cache_bytes: 4 << 20,
         policy: Policy { only, ..Policy::default() },
         pack_bytes_max: 1 << 20,
