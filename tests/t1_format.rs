@@ -7,8 +7,8 @@ mod common;
 use common::Dice;
 use tersefs::base::{Class, Generation, Ino, PackId, SegmentRef, Uuid, crc32c};
 use tersefs::format::{
-    Coding, Dentry, Extent, FileKind, InodeRecord, MetaOp, Owner, PackHeader, Place, RecordKind, SegmentHeader,
-    SnapshotEnd, Staging, Stream, Superblock, Time, decode_ops, encode_ops, encode_record,
+    Coding, Dentry, Extent, FileKind, InodeRecord, MetaHeader, MetaOp, Owner, PackHeader, Place, RecordKind,
+    SegmentHeader, SnapshotEnd, Staging, Stream, Superblock, Time, decode_ops, encode_ops, encode_record,
 };
 
 const UUID: Uuid = Uuid(*b"tersefs-golden-1");
@@ -110,6 +110,8 @@ fn golden_bytes() {
     );
     let end = SnapshotEnd { records: 3, next_ino: 1000, next_serial: 2000 }.encode();
     check("snapshot end", &encode_record(place(8), RecordKind::SnapshotEnd, 7, &end, &[], None), GOLDEN[4]);
+    let meta = MetaHeader { unsynced: 300 }.encode();
+    check("meta fields", &encode_record(place(8), RecordKind::Meta, 7, &meta, b"body", None), GOLDEN[6]);
     check("compressed body", &encode_record(place(8), RecordKind::Snapshot, 7, &[], b"zstd", Some(100)), GOLDEN[5]);
 }
 
@@ -139,8 +141,15 @@ fn seals_byte_by_byte() {
 }
 
 /// Length and CRC32C of each layout.
-const GOLDEN: [(usize, u32); 6] =
-    [(4096, 1214729159), (64, 1683172520), (88, 712022840), (208, 3559052543), (56, 4060519756), (48, 3215908381)];
+const GOLDEN: [(usize, u32); 7] = [
+    (4096, 1214729159),
+    (64, 1683172520),
+    (88, 712022840),
+    (208, 3559052543),
+    (56, 4060519756),
+    (48, 3215908381),
+    (56, 3540923866),
+];
 
 #[test]
 fn the_first_record_of_a_pack_byte_by_byte() {
@@ -160,6 +169,15 @@ fn operations_come_back() {
     let ops = every_op();
     assert_eq!(decode_ops(&encode_ops(&ops)).unwrap(), ops);
     assert_eq!(decode_ops(&[]).unwrap(), []);
+}
+
+#[test]
+fn meta_records_without_fields_are_of_an_older_build() {
+    assert_eq!(MetaHeader::decode(&[]), Ok(None));
+    for unsynced in [1, 127, 128, u64::MAX] {
+        assert_eq!(MetaHeader::decode(&MetaHeader { unsynced }.encode()), Ok(Some(MetaHeader { unsynced })));
+    }
+    assert!(MetaHeader::decode(&[1, 1]).is_err(), "more than is known");
 }
 
 #[test]
@@ -191,6 +209,7 @@ fn any_bytes_give_a_value_or_an_error() {
         let _ = SegmentHeader::decode(&bytes);
         let _ = PackHeader::decode(&bytes);
         let _ = SnapshotEnd::decode(&bytes);
+        let _ = MetaHeader::decode(&bytes);
         let _ = Superblock::decode(&bytes);
     }
 }

@@ -6,8 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::Dice;
-use tersefs::base::{ByteRange, Class, Generation, Ino, MethodId, PackId, SegmentRef, plain_hash};
-use tersefs::format::{Coding, Dentry, Extent, FileKind, InodeRecord, MetaOp, Owner, SegmentHeader, Time};
+use tersefs::base::{
+    ByteRange, Class, Generation, Ino, MethodId, PackId, SegmentRef, crc32c, crc32c_append, plain_hash,
+};
+use tersefs::format::{
+    Coding, Dentry, Extent, FileKind, InodeRecord, MetaOp, Owner, Place, RecordKind, SegmentHeader, Time, encode_ops,
+    encode_record,
+};
 use tersefs::host::{Disk, RealDisk};
 use tersefs::store::{Error, IndexEngine, RecordSummary, Store, StoreOptions, Survey};
 
@@ -121,6 +126,8 @@ fn dump(store: &Store) -> Vec<String> {
         }
     }
     out.push(format!("{:?}", store.usage().inodes));
+    out.push(format!("{:?}", store.ledger()));
+    assert_eq!(store.audit().unwrap(), [""; 0], "the sums are those of the extents");
     out
 }
 
@@ -276,4 +283,186 @@ fn one_writer_and_no_newer_format() {
     std::fs::write(&format, block.encode()).unwrap();
     let (store, _) = open(dir.path(), IndexEngine::Sled);
     assert!(store.is_read_only() && matches!(store.commit(&[]), Err(Error::ReadOnly)));
+}
+
+/// Adds three inodes that nobody syncs, one transaction each; returns where in the log each of them ends.
+fn add_unsynced(store: &Store, path: &Path) -> Vec<u64> {
+    let len = || std::fs::metadata(path).unwrap().len();
+    let mut ends = vec![len()];
+    for ino in [9002, 9003, 9004] {
+        store.commit(&[MetaOp::PutInode(inode(ino, 1))]).unwrap();
+        ends.push(len());
+    }
+    ends
+}
+
+fn zero(path: &Path, from: u64, to: u64) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[from as usize..to as usize].fill(0);
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn which(store: &Store) -> Vec<u64> {
+    (9001..9009).filter(|n| store.inode(Ino(*n)).unwrap().is_some()).collect()
+}
+
+#[test]
+fn a_gap_in_what_was_never_synced_ends_the_log() {
+    for engine in [IndexEngine::Memory, IndexEngine::Sled] {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path());
+        let (_, path) = pack(dir.path(), true);
+        let (store, _) = open(dir.path(), engine);
+        store.commit(&[MetaOp::PutInode(inode(9001, 1))]).unwrap();
+        store.sync_meta().unwrap();
+        let ends = add_unsynced(&store, &path);
+        drop(store);
+        // A disk that writes out of order: the second of three is lost, the third is there.
+        zero(&path, ends[1], ends[2]);
+        let (store, recovery) = open(dir.path(), engine);
+        assert!(recovery.cut && recovery.damage.is_empty(), "{recovery:?}");
+        assert_eq!(which(&store), [9001, 9002], "what was synced, and what came before the gap");
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), ends[1], "what lies behind the gap cannot come back");
+        store.commit(&[MetaOp::PutInode(inode(9005, 1))]).unwrap();
+        drop(store);
+        let (store, recovery) = open(dir.path(), IndexEngine::Memory);
+        assert!(!recovery.cut && recovery.damage.is_empty(), "{recovery:?}");
+        assert_eq!(which(&store), [9001, 9002, 9005]);
+    }
+}
+
+#[test]
+fn a_gap_in_what_was_synced_is_rot_and_loses_only_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let (_, path) = pack(dir.path(), true);
+    let (store, _) = open(dir.path(), IndexEngine::Memory);
+    let ends = add_unsynced(&store, &path);
+    store.sync_meta().unwrap();
+    // Only this one says that those before it were on disk.
+    store.commit(&[MetaOp::PutInode(inode(9005, 1))]).unwrap();
+    drop(store);
+    zero(&path, ends[1], ends[2]);
+    let (store, recovery) = open(dir.path(), IndexEngine::Memory);
+    assert!(!recovery.cut && recovery.damage.len() == 1, "{recovery:?}");
+    assert_eq!(which(&store), [9002, 9004, 9005]);
+    // A store that was closed says so of its last transactions too.
+    store.commit(&[MetaOp::PutInode(inode(9006, 1))]).unwrap();
+    let ends = add_unsynced(&store, &path);
+    store.close().unwrap();
+    drop(store);
+    let (_, path) = pack(dir.path(), true);
+    if std::fs::metadata(&path).unwrap().len() > ends[3] {
+        zero(&path, ends[0], ends[1]);
+        let (store, recovery) = open(dir.path(), IndexEngine::Memory);
+        assert!(!recovery.cut, "{recovery:?}");
+        assert_eq!(which(&store), [9003, 9004, 9005, 9006]);
+    } else {
+        panic!("the log was compacted; make it shorter");
+    }
+}
+
+#[test]
+fn a_gap_in_a_log_of_an_older_build_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let (id, path) = pack(dir.path(), true);
+    let uuid = Survey::open(disk(dir.path())).unwrap().uuid();
+    let (store, _) = open(dir.path(), IndexEngine::Memory);
+    let txid = store.commit(&[MetaOp::PutInode(inode(9001, 1))]).unwrap().0;
+    drop(store);
+    let mut bytes = std::fs::read(&path).unwrap();
+    for (n, ino) in [9002, 9003, 9004].into_iter().enumerate() {
+        let place = Place { uuid, pack: id, offset: bytes.len() as u64 };
+        let body = encode_ops(&[MetaOp::PutInode(inode(ino, 1))]);
+        let mut record = encode_record(place, RecordKind::Meta, txid + 1 + n as u64, &[], &body, None);
+        if ino == 9003 {
+            record.fill(0);
+        }
+        bytes.extend(record);
+    }
+    std::fs::write(&path, bytes).unwrap();
+    let (store, recovery) = open(dir.path(), IndexEngine::Memory);
+    assert!(!recovery.cut && recovery.damage.len() == 1, "{recovery:?}");
+    assert_eq!(which(&store), [9001, 9002, 9004]);
+}
+
+fn index_keys(dir: &Path, change: impl FnOnce(&sled::Db)) {
+    let db = sled::open(dir.join("index")).unwrap();
+    change(&db);
+    db.flush().unwrap();
+}
+
+/// A value as the index keeps it.
+fn checked(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut out = crc32c_append(crc32c(key), value).to_le_bytes().to_vec();
+    out.extend_from_slice(value);
+    out
+}
+
+#[test]
+fn sums_of_an_index_whose_checkpoint_was_cut_off_are_counted_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let (store, _) = open(dir.path(), IndexEngine::Sled);
+    let known = dump(&store);
+    drop(store);
+    const POSITION: &[u8] = b"Sposition";
+    index_keys(dir.path(), |db| {
+        // As it is left by a crash while keys are written: marked, with keys of another time.
+        let mut position = db.get(POSITION).unwrap().unwrap()[4..].to_vec();
+        assert_eq!(position.len(), 72);
+        position[56] = 1;
+        db.insert(POSITION, checked(POSITION, &position)).unwrap();
+        let of = |tag: u8| db.scan_prefix([tag]).map(|pair| pair.unwrap().0.to_vec()).collect::<Vec<_>>();
+        for (n, key) in of(b'R').into_iter().enumerate() {
+            match n % 3 {
+                0 => drop(db.remove(&key).unwrap()),
+                1 => {
+                    let mut other = key.clone();
+                    other[12] ^= 0x40;
+                    db.insert(&*other, checked(&other, &[])).unwrap();
+                }
+                _ => {}
+            }
+        }
+        for key in of(b'G').iter().step_by(2).chain(of(b'L').iter()) {
+            let mut value = db.get(key).unwrap().unwrap()[4..].to_vec();
+            value[8] ^= 3;
+            db.insert(&**key, checked(key, &value)).unwrap();
+        }
+    });
+    let (store, recovery) = open(dir.path(), IndexEngine::Sled);
+    assert!(!recovery.rebuilt);
+    assert_eq!(dump(&store), known);
+    store.commit(&[MetaOp::RemoveInode(Ino(5))]).unwrap();
+    store.close().unwrap();
+    let known = dump(&store);
+    drop(store);
+    let (store, recovery) = open(dir.path(), IndexEngine::Sled);
+    assert!(!recovery.rebuilt);
+    assert_eq!(dump(&store), known, "what was mended was written");
+}
+
+#[test]
+fn an_index_of_an_older_build_is_made_anew_once() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let (store, _) = open(dir.path(), IndexEngine::Sled);
+    let known = dump(&store);
+    drop(store);
+    const POSITION: &[u8] = b"Sposition";
+    index_keys(dir.path(), |db| {
+        let position = db.get(POSITION).unwrap().unwrap()[4..60].to_vec();
+        db.insert(POSITION, checked(POSITION, &position)).unwrap();
+        for tag in [b'G', b'L', b'M', b'R'] {
+            db.scan_prefix([tag]).for_each(|pair| drop(db.remove(pair.unwrap().0).unwrap()));
+        }
+    });
+    for rebuilt in [true, false] {
+        let (store, recovery) = open(dir.path(), IndexEngine::Sled);
+        assert_eq!(recovery.rebuilt, rebuilt);
+        assert_eq!(dump(&store), known);
+        store.close().unwrap();
+    }
 }

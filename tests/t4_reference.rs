@@ -622,6 +622,7 @@ impl Run {
             seen += 1;
         }
         assert!(self.volume.status().unwrap().inodes >= seen);
+        assert_eq!(self.volume.audit().unwrap(), [""; 0], "sums of the index");
     }
 }
 

@@ -33,8 +33,9 @@ pub use ops::{
     encode_ops, encode_seal,
 };
 pub use record::{
-    BODY_BYTES_MAX, HEADER_BYTES_MAX, HEADER_FIXED_BYTES, PackHeader, Place, Prefix, RECORD_ALIGN, RECORD_MAGIC,
-    RecordHeader, RecordKind, SnapshotEnd, Stream, check_body, decode_header, encode_record, uuid_of_first_record,
+    BODY_BYTES_MAX, HEADER_BYTES_MAX, HEADER_FIXED_BYTES, MetaHeader, PackHeader, Place, Prefix, RECORD_ALIGN,
+    RECORD_MAGIC, RecordHeader, RecordKind, SnapshotEnd, Stream, check_body, decode_header, encode_record,
+    uuid_of_first_record,
 };
 pub use segment::{Coding, Owner, SegmentHeader};
 pub use superblock::{FORMAT_VERSION, INCOMPAT_SEALS, SUPERBLOCK_BYTES, Superblock, Usable};

@@ -9,7 +9,8 @@
 //!     12      4  header length h, bytes from the magic to the header check
 //!     16      4  body length b
 //!     20      4  plain length of the body when it is compressed, else b
-//!     24      8  txid: the transaction (META), or the last one before (other kinds)
+//!     24      8  txid: the transaction (META), or the last one before (other kinds); the first record of a meta pack says by
+//!                it that all transactions up to it were on disk when the pack was made
 //!     32   h-32  fields of the kind
 //!      h      4  header check: CRC32C of 0..h
 //!    h+4      b  body
@@ -97,6 +98,35 @@ impl PackHeader {
         let uuid = Uuid(r.array("pack volume")?);
         r.end("pack header")?;
         Ok(PackHeader { pack, stream, uuid })
+    }
+}
+
+/// Fields of a META record. Older builds wrote none, and read past them.
+///
+/// A disk may keep a later page of what was never synced and lose an earlier one. What a record says here tells such a tail
+/// from rot: when some record says that a missing transaction was synced, it was there once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MetaHeader {
+    /// This transaction less the last one that was known to be on disk when this record was written; at least 1.
+    pub unsynced: u64,
+}
+
+impl MetaHeader {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.varint(self.unsynced);
+        w.0
+    }
+
+    /// Reads the fields; `None` for a record of an older build, which has none.
+    pub fn decode(fields: &[u8]) -> Result<Option<MetaHeader>, Malformed> {
+        if fields.is_empty() {
+            return Ok(None);
+        }
+        let mut r = Reader(fields);
+        let header = MetaHeader { unsynced: r.varint("distance to the last sync")? };
+        r.end("meta header")?;
+        Ok(Some(header))
     }
 }
 

@@ -12,11 +12,13 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
 use std::time::Duration;
 
 use super::error::Error;
-use super::keys::Batch;
+use super::keys::{self, Batch};
+use super::ledger::Live;
+use super::recovery::Position;
 use crate::base::{crc32c, crc32c_append};
 use crate::host::{self, Disk};
 
@@ -59,6 +61,8 @@ pub(crate) struct Index {
     bad: AtomicBool,
     /// The engine met a full disk while it wrote: it takes no more until it is opened again, and is still read.
     stuck: AtomicBool,
+    /// What of the packs is live, as of all changes.
+    live: Mutex<Live>,
 }
 
 /// A frozen state of the index: what all keys were at one moment.
@@ -86,6 +90,7 @@ impl Index {
             flushing: Mutex::new(()),
             bad: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
+            live: Mutex::new(Live::default()),
         }
     }
 
@@ -113,6 +118,11 @@ impl Index {
                 Ok((Index { engine: Some(db), ..Index::memory() }, true))
             }
         }
+    }
+
+    /// What of the packs is live.
+    pub fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Overlay> {
@@ -269,6 +279,10 @@ impl Index {
     /// Until a checkpoint under way ends.
     pub fn freeze(&self) -> Frozen<'_> {
         let one = self.flushing.lock().unwrap_or_else(|e| e.into_inner());
+        if self.engine.is_some() {
+            let changes = self.live().take_changes();
+            self.put(changes);
+        }
         let mut overlay = self.write();
         let map = match (&self.engine, &overlay.frozen) {
             // Without an engine the map stays where it is: it is the index.
@@ -298,13 +312,24 @@ impl Frozen<'_> {
     }
 
     /// Writes the frozen keys to the engine, then `position`, and flushes: a crash in between leaves an older position
-    /// with some newer keys, which replaying the log from there sets right.
+    /// with some newer keys, which replaying the log from there sets right. Sums are not set right by that, so the old
+    /// position is marked before the first key is written.
     ///
     /// # Durability
     /// On disk at return, as far as sled keeps its word; nothing depends on it.
-    pub fn write_out(self, position: (Vec<u8>, Vec<u8>)) -> Result<(), Error> {
+    pub fn write_out(self, position: &Position) -> Result<(), Error> {
         let written = self.index.guarded(|db| {
             let fail = |e| engine_failed("write the index", e);
+            let place = |position: &Position| {
+                let value = position.encode();
+                db.insert(keys::POSITION, stored(keys::POSITION, &value)).map_err(fail)?;
+                db.flush().map_err(fail)
+            };
+            if let Some(old) = db.get(keys::POSITION).map_err(fail)?
+                && let Some(old) = Position::decode(&unwrap_value(keys::POSITION, &old)?)
+            {
+                place(&Position { behind: true, ..old })?;
+            }
             let mut batch = sled::Batch::default();
             let mut count = 0;
             for (key, value) in self.map.iter() {
@@ -320,8 +345,7 @@ impl Frozen<'_> {
             }
             db.apply_batch(batch).map_err(fail)?;
             db.flush().map_err(fail)?;
-            db.insert(position.0.as_slice(), stored(&position.0, &position.1)).map_err(fail)?;
-            db.flush().map_err(fail)?;
+            place(position)?;
             Ok(())
         });
         if written.as_ref().is_err_and(Error::is_refusal) {

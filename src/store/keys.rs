@@ -5,21 +5,28 @@
 //! 'C' parent cookie                name                readdir in the order of creation
 //! 'D' parent name                  dentry
 //! 'E' inode file-offset            extent
+//! 'G' pack offset                  use of a segment: stored length, plain length, extents (4 bytes each), plain bytes in
+//!                                  use (8 bytes)
 //! 'I' inode                        inode
+//! 'L' pack                         sums of a pack: used segments, live bytes (8 bytes each)
+//! 'M' method                       sums of a method: extents, plain bytes, stored bytes (8 bytes each)
 //! 'O' inode                        (empty)             unlinked while open
+//! 'R' pack offset inode file-offset  (empty)           extents by the segment they name
 //! 'S' name                         state: "position"
 //! 'U' inode                        (empty)             staged and not sealed
 //! 'X' inode name                   value of an extended attribute
 //! 'Y' inode group                  checksums of staged bytes
 //! ```
-//! Numbers in keys are big-endian, so that keys of one inode are neighbours in the order of their offsets.
+//! Numbers in keys are big-endian, so that keys of one inode are neighbours in the order of their offsets. 'G' and 'R' follow
+//! from 'E' and change with it; 'L' and 'M' are written with the position (ledger.rs).
 
 use super::error::Error;
 use super::index::Index;
+use super::ledger;
 use crate::base::{ByteRange, Ino, SEGMENT_BYTES_MAX};
 use crate::format::{
-    Extent, InodeRecord, Malformed, MetaOp, decode_dentry, decode_extent, decode_inode, encode_dentry, encode_extent,
-    encode_inode, encode_seal,
+    Extent, InodeRecord, Malformed, MetaOp, decode_dentry, decode_extent, decode_inode, encode_dentry, encode_inode,
+    encode_seal,
 };
 
 pub(crate) const INODE: u8 = b'I';
@@ -30,6 +37,10 @@ pub(crate) const ORPHAN: u8 = b'O';
 pub(crate) const XATTR: u8 = b'X';
 pub(crate) const UNSEALED: u8 = b'U';
 pub(crate) const SEAL: u8 = b'Y';
+pub(crate) const SEGMENT: u8 = b'G';
+pub(crate) const PACK_USE: u8 = b'L';
+pub(crate) const METHOD_USE: u8 = b'M';
+pub(crate) const OWNER: u8 = b'R';
 
 /// Where the index stands in the log.
 pub(crate) const POSITION: &[u8] = b"Sposition";
@@ -47,6 +58,10 @@ pub(crate) fn by_two(tag: u8, a: u64, b: u64) -> Vec<u8> {
     let mut key = by_number(tag, a);
     key.extend_from_slice(&b.to_be_bytes());
     key
+}
+
+pub(crate) fn extent_key(ino: Ino, e: &Extent) -> Vec<u8> {
+    by_two(EXTENT, ino.0, e.file_offset)
 }
 
 pub(crate) fn by_name(tag: u8, a: u64, name: &[u8]) -> Vec<u8> {
@@ -154,7 +169,8 @@ pub(crate) fn apply(index: &Index, ops: &[MetaOp], highest: &mut Highest) -> Res
                 batch.push((key, None));
                 batch.push((by_number(ORPHAN, ino.0), None));
                 batch.push((by_number(UNSEALED, ino.0), None));
-                for tag in [EXTENT, XATTR, SEAL] {
+                cut(index, *ino, ByteRange { start: 0, end: u64::MAX })?;
+                for tag in [XATTR, SEAL] {
                     remove_all(index, by_number(tag, ino.0), after_number(tag, ino.0))?;
                 }
             }
@@ -169,7 +185,7 @@ pub(crate) fn apply(index: &Index, ops: &[MetaOp], highest: &mut Highest) -> Res
             }
             MetaOp::PutExtent { ino, extent } => {
                 cut(index, *ino, ByteRange::at(extent.file_offset, u64::from(extent.len)))?;
-                batch.push((by_two(EXTENT, ino.0, extent.file_offset), Some(encode_extent(extent))));
+                ledger::exchange(index, *ino, &[], std::slice::from_ref(extent))?;
             }
             MetaOp::RemoveExtents { ino, start, end } => cut(index, *ino, ByteRange { start: *start, end: *end })?,
             MetaOp::PutXattr { ino, name, value } => {
@@ -215,23 +231,24 @@ fn remove_all(index: &Index, mut from: Vec<u8>, end: Vec<u8>) -> Result<(), Erro
 fn cut(index: &Index, ino: Ino, range: ByteRange) -> Result<(), Error> {
     loop {
         let page = extents(index, ino, range, KEYS_PER_STEP)?;
-        let mut batch = Batch::new();
+        let mut left_over = Vec::new();
         for e in &page {
             let whole = ByteRange::at(e.file_offset, u64::from(e.len));
-            batch.push((by_two(EXTENT, ino.0, e.file_offset), None));
             if whole.start < range.start {
-                let left = Extent { len: (range.start - whole.start) as u32, ..*e };
-                batch.push((by_two(EXTENT, ino.0, left.file_offset), Some(encode_extent(&left))));
+                left_over.push(Extent { len: (range.start - whole.start) as u32, ..*e });
             }
             if whole.end > range.end {
                 let skip = (range.end - whole.start) as u32;
-                let right =
-                    Extent { file_offset: range.end, len: e.len - skip, segment_offset: e.segment_offset + skip, ..*e };
-                batch.push((by_two(EXTENT, ino.0, right.file_offset), Some(encode_extent(&right))));
+                left_over.push(Extent {
+                    file_offset: range.end,
+                    len: e.len - skip,
+                    segment_offset: e.segment_offset + skip,
+                    ..*e
+                });
             }
         }
+        ledger::exchange(index, ino, &page, &left_over)?;
         let more = page.len() >= KEYS_PER_STEP;
-        index.put(batch);
         if !more {
             return Ok(());
         }

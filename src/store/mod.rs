@@ -5,7 +5,9 @@
 //! # Invariants
 //! 1. The packs are the truth. The index holds nothing that `open` with `rebuild` does not restore from packs alone.
 //! 2. A pack is only appended to; a record is whole or not there.
-//! 3. A transaction is one record: all of its operations or none, in the order of their txids.
+//! 3. A transaction is one record: all of its operations or none, in the order of their txids. What is replayed is the log
+//!    up to some transaction: where one is missing that was never synced, the log ends before it, whatever a disk kept of
+//!    those behind it. Only rot leaves a gap that is passed over, and it is told.
 //! 4. An index says with its position how far it has read the log. Replaying from an older position changes nothing but
 //!    to bring it up to date, so whatever sled made of a crash is set right or found out.
 //! 5. After a failed sync, or a write that failed for another reason than a full disk, the store takes no more changes
@@ -19,6 +21,7 @@
 mod error;
 mod index;
 mod keys;
+mod ledger;
 mod pack;
 mod recovery;
 mod reserve;
@@ -31,18 +34,20 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::base::{ByteRange, Ino, PackId, SegmentRef, TxId, Uuid};
 use crate::format::{
-    BODY_BYTES_MAX, Dentry, Extent, FileKind, InodeRecord, MetaOp, RecordKind, SegmentHeader, Stream, Superblock, Time,
-    Usable, decode_dentry, decode_seal, encode_ops,
+    BODY_BYTES_MAX, Dentry, Extent, FileKind, InodeRecord, MetaHeader, MetaOp, RecordKind, SegmentHeader, Stream,
+    Superblock, Time, Usable, decode_dentry, decode_seal, encode_ops,
 };
 use crate::host::{self, Disk, OpenMode};
 
 pub use error::Error;
+pub use ledger::{Ledger, MethodUse, PackUse, SegmentUse, stored_share};
 pub use recovery::Recovery;
 pub use reserve::Marks;
 pub use survey::{RecordSummary, Survey};
 
 use index::Index;
 use keys::{Highest, bad, by_name, by_number, by_two};
+use ledger::Live;
 use pack::{ActivePack, PackReader};
 use recovery::{Packs, Position};
 use reserve::Reserve;
@@ -127,6 +132,11 @@ pub struct Store {
     /// Txid of the last transaction in the kernel, and of the last one on disk.
     committed: AtomicU64,
     synced: Mutex<u64>,
+    /// As `synced`, for records that are being written: they say how far they know the log to be on disk.
+    durable: AtomicU64,
+    /// Txid of the last transaction when the store was opened. Where there are more, the last record of a clean end is an
+    /// empty one: it says that all before it is on disk, so that rot in it is never taken for what was not synced.
+    opened_at: u64,
     /// Bytes of the metadata log when it was last compacted.
     snapshot_bytes: AtomicU64,
     read_only: AtomicBool,
@@ -271,6 +281,8 @@ impl Store {
             committed: AtomicU64::new(position.txid),
             // What was read back may be in the kernel only, after the death of a process: the first sync makes sure.
             synced: Mutex::new(0),
+            durable: AtomicU64::new(0),
+            opened_at: position.txid,
             snapshot_bytes: AtomicU64::new(0),
             read_only: AtomicBool::new(options.read_only),
             closed: AtomicBool::new(false),
@@ -547,9 +559,10 @@ impl Store {
         }
         let txid = log.position.txid + 1;
         let Some(active) = &mut log.active else { return Err(Error::ReadOnly) };
+        let fields = MetaHeader { unsynced: txid - self.durable.load(Ordering::Acquire).min(txid - 1) }.encode();
         let appended = self.with_reserve(frees, || match &compressed {
-            Some(c) => active.append(RecordKind::Meta, txid, &[], c, Some(body.len() as u32)),
-            None => active.append(RecordKind::Meta, txid, &[], &body, None),
+            Some(c) => active.append(RecordKind::Meta, txid, &fields, c, Some(body.len() as u32)),
+            None => active.append(RecordKind::Meta, txid, &fields, &body, None),
         });
         let (pack, tail) = (active.id.0, active.tail);
         let (offset, _) = self.terminal(appended)?;
@@ -573,9 +586,15 @@ impl Store {
 
     /// Closes the active meta pack and begins another. What was in it is on disk then.
     fn next_meta_pack(&self, log: &mut Log) -> Result<(), Error> {
-        if let Some(full) = &log.active {
-            full.file.sync_data().map_err(Error::io(format!("sync pack {}", full.id)))?;
+        let last = PackId(log.position.pack);
+        let fail = || Error::io(format!("sync pack {last}"));
+        match &log.active {
+            Some(full) => full.file.sync_data().map_err(fail())?,
+            // What was read back from it may be in the kernel only; the new pack says that it is on disk.
+            None if last.0 > 0 => self.reader.file(last)?.sync_data().map_err(fail())?,
+            None => {}
         }
+        self.durable.fetch_max(log.position.txid, Ordering::AcqRel);
         let id = self.next_pack();
         let active = ActivePack::create(&*self.disk, self.uuid, id, Stream::Meta, log.position.txid)?;
         log.closed_bytes += log.active.as_ref().map_or(0, |full| full.tail);
@@ -595,12 +614,18 @@ impl Store {
         self.writable()?;
         let (upto, file) = {
             let log = self.log_lock();
-            (log.position.txid, log.active.as_ref().map(|a| a.file.clone()))
+            let file = match &log.active {
+                Some(active) => Some(active.file.clone()),
+                None if log.position.pack > 0 => Some(self.reader.file(PackId(log.position.pack))?),
+                None => None,
+            };
+            (log.position.txid, file)
         };
         if let Some(file) = file {
             self.terminal(file.sync_data().map_err(Error::io("sync the metadata log")))?;
         }
         *synced = upto;
+        self.durable.fetch_max(upto, Ordering::AcqRel);
         Ok(())
     }
 
@@ -645,6 +670,36 @@ impl Store {
     /// Up to `limit` extents that meet `range`, ascending.
     pub fn extents(&self, ino: Ino, range: ByteRange, limit: usize) -> Result<Vec<Extent>, Error> {
         keys::extents(&self.index, ino, range, limit)
+    }
+
+    /// What of the packs is live. Costs a copy of the sums, whatever the number of files.
+    pub fn ledger(&self) -> Ledger {
+        self.index.live().ledger().clone()
+    }
+
+    /// Up to `limit` segments of a pack that extents name, at or behind an offset, ascending.
+    pub fn segments_of(&self, pack: PackId, from: u64, limit: usize) -> Result<Vec<(SegmentRef, SegmentUse)>, Error> {
+        ledger::segments_of(&self.index, pack, from, limit)
+    }
+
+    /// Up to `limit` extents that name a segment, with their inodes.
+    pub fn owners_of(&self, segment: SegmentRef, limit: usize) -> Result<Vec<(Ino, Extent)>, Error> {
+        ledger::owners_of(&self.index, segment, limit)
+    }
+
+    /// Holds all that the index keeps of the use of packs against the extents; sentences about differences.
+    ///
+    /// # Blocking
+    /// A few seconds per million extents, all in memory or from the index. Commits wait.
+    pub fn audit(&self) -> Result<Vec<String>, Error> {
+        let _still = self.log_lock();
+        let audit = ledger::audit(&self.index, false)?;
+        let mut wrong = audit.wrong;
+        let inodes = self.inodes.load(Ordering::Relaxed);
+        if inodes != audit.inodes {
+            wrong.push(format!("{inodes} inodes were counted instead of {}", audit.inodes));
+        }
+        Ok(wrong)
     }
 
     /// One extended attribute.
@@ -723,7 +778,7 @@ impl Store {
         };
         // What the position promises must be on disk: the records that came since the sync above are not.
         self.sync_meta()?;
-        if let Err(e) = frozen.write_out((keys::POSITION.to_vec(), position.encode())) {
+        if let Err(e) = frozen.write_out(&position) {
             log::warn!("the index was not brought up to date: {e}; the next mount replays more or rebuilds it");
         }
         Ok(())
@@ -758,6 +813,12 @@ impl Store {
             return Ok(());
         }
         self.sync_segments()?;
+        self.sync_meta()?;
+        if self.committed.load(Ordering::Acquire) > self.opened_at
+            && let Err(e) = self.commit(&[])
+        {
+            log::info!("the log ends without a word on what was synced: {e}");
+        }
         if snapshot::is_due(self, snapshot::GROWTH_AT_CLOSE) && snapshot::has_room(self) {
             self.sync_meta()?;
             match self.terminal(snapshot::compact(self)) {
@@ -819,7 +880,19 @@ fn open_index(
         Err(e) => return Err(e),
     };
     let outcome = recovery::position_of(&index, reader).and_then(|position| match position {
-        Some(position) => recovery::replay(&index, reader, packs, Some(position), recovery).map(Some),
+        Some(mut position) => {
+            if !position.behind {
+                *index.live() = Live::load(&index)?;
+            }
+            let behind = std::mem::take(&mut position.behind);
+            let mut end = recovery::replay(&index, reader, packs, Some(position), recovery)?;
+            if behind {
+                // Keys that were newer than the position were counted twice, or not at all.
+                log::info!("the last checkpoint of the index was cut off; its sums are counted anew");
+                end.inodes = ledger::audit(&index, true)?.inodes;
+            }
+            Ok(Some(end))
+        }
         None => Ok(None),
     });
     match outcome {

@@ -84,12 +84,14 @@ impl ActivePack {
         Ok(pack)
     }
 
-    /// Goes on with a pack whose last good record ends at `tail`; what lies behind it is cut off.
+    /// Goes on with a pack whose last good record ends at `tail`; what lies behind it is cut off, on disk at return: records
+    /// that were left out must not come back behind new ones.
     pub fn resume(disk: &dyn Disk, uuid: Uuid, id: PackId, tail: u64) -> Result<ActivePack, Error> {
         let what = format!("open pack {id}");
         let file = disk.open(&path(id), OpenMode::Write).map_err(Error::io(what.clone()))?;
         if file.len().map_err(Error::io(what.clone()))? > tail {
-            file.set_len(tail).map_err(Error::io(what))?;
+            file.set_len(tail).map_err(Error::io(what.clone()))?;
+            file.sync_data().map_err(Error::io(what))?;
         }
         Ok(ActivePack { id, file, tail, uuid })
     }

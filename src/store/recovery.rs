@@ -5,7 +5,7 @@ use super::index::Index;
 use super::keys::{self, Highest, POSITION};
 use super::pack::{self, Met, PackReader};
 use crate::base::PackId;
-use crate::format::{RecordKind, SnapshotEnd, Stream, decode_ops};
+use crate::format::{MetaHeader, PackHeader, RecordKind, SnapshotEnd, Stream, decode_ops};
 use crate::host::Disk;
 
 /// What opening found and did.
@@ -17,6 +17,8 @@ pub struct Recovery {
     pub rebuilt: bool,
     /// Sentences about the superblock and its copy. A writable open has mended them.
     pub superblock: Vec<String>,
+    /// True when the log was ended before transactions that a power cut left behind a lost one. None of them was synced.
+    pub cut: bool,
     /// Sentences about damage found on the way, one each: what, pack, offset.
     pub damage: Vec<String>,
 }
@@ -47,16 +49,33 @@ pub(crate) struct Position {
     pub next_ino: u64,
     pub next_serial: u64,
     pub inodes: u64,
+    /// Keys of the index may be newer: a checkpoint has begun and not ended.
+    pub behind: bool,
 }
 
+/// Which keys an index has. One of another layout is made anew: 1 had no `G`, `L`, `M` and `R`, and no number here.
+const INDEX_LAYOUT: u64 = 2;
+
 impl Position {
+    /// Nine numbers of 8 bytes: the fields in their order, then the layout.
     pub fn encode(&self) -> Vec<u8> {
-        [self.pack, self.last_offset, self.txid, self.next_offset, self.next_ino, self.next_serial, self.inodes]
-            .iter()
-            .flat_map(|n| n.to_le_bytes())
-            .collect()
+        [
+            self.pack,
+            self.last_offset,
+            self.txid,
+            self.next_offset,
+            self.next_ino,
+            self.next_serial,
+            self.inodes,
+            u64::from(self.behind),
+            INDEX_LAYOUT,
+        ]
+        .iter()
+        .flat_map(|n| n.to_le_bytes())
+        .collect()
     }
 
+    /// `None` for an index of another layout too.
     pub fn decode(bytes: &[u8]) -> Option<Position> {
         let mut n = bytes.chunks_exact(8).filter_map(|c| c.try_into().ok().map(u64::from_le_bytes));
         let p = Position {
@@ -67,8 +86,9 @@ impl Position {
             next_ino: n.next()?,
             next_serial: n.next()?,
             inodes: n.next()?,
+            behind: n.next()? != 0,
         };
-        (bytes.len() == 56).then_some(p)
+        (n.next()? == INDEX_LAYOUT && bytes.len() == 72).then_some(p)
     }
 
     fn learn(&mut self, highest: &Highest) {
@@ -151,8 +171,51 @@ pub(crate) fn position_of(index: &Index, reader: &PackReader) -> Result<Option<P
     }
 }
 
+/// What the records behind a gap of the log say of what was on disk when they were written.
+struct Claims {
+    /// All transactions up to this one were synced once.
+    synced: u64,
+    /// The last transaction of a build that said nothing of it.
+    silent: u64,
+}
+
+impl Claims {
+    /// Reads the rest of the log: `first` from `offset`, and all packs of `later`. Headers are enough: what they say is true
+    /// whatever became of the body.
+    fn read(reader: &PackReader, first: PackId, offset: u64, later: &[PackId]) -> Result<Claims, Error> {
+        let mut claims = Claims { synced: 0, silent: 0 };
+        for (id, from) in std::iter::once((first, offset)).chain(later.iter().map(|id| (*id, 0))) {
+            let mut walk = reader.walk(id, from, false)?;
+            while let Some(met) = walk.next()? {
+                let Met::Record(record) = met else { continue };
+                let (txid, fields) = (record.header.txid, &record.header.fields);
+                match record.header.kind {
+                    RecordKind::Meta => match MetaHeader::decode(fields) {
+                        Ok(Some(header)) => claims.synced = claims.synced.max(txid.saturating_sub(header.unsynced)),
+                        Ok(None) | Err(_) => claims.silent = claims.silent.max(txid),
+                    },
+                    // A meta pack is begun when all before it is on disk.
+                    RecordKind::Pack if PackHeader::decode(fields).is_ok_and(|h| h.stream == Stream::Meta) => {
+                        claims.synced = claims.synced.max(txid);
+                    }
+                    RecordKind::Pack | RecordKind::Segment | RecordKind::Snapshot | RecordKind::SnapshotEnd => {}
+                }
+            }
+        }
+        Ok(claims)
+    }
+
+    /// True when nothing from transaction `txid` on was ever synced.
+    fn unsynced_from(&self, txid: u64) -> bool {
+        self.synced < txid && self.silent < txid
+    }
+}
+
 /// Takes the log into the index: from `position`, or from the newest snapshot (or the first meta pack) without one.
 /// Returns where the log ends, and the pack it ends in.
+///
+/// Where transactions are missing, the records behind say whether they were synced once. If so it is rot: it is noted and
+/// the rest is applied. If not, a power cut left a later write and lost an earlier one: the log ends before the gap.
 pub(crate) fn replay(
     index: &Index,
     reader: &PackReader,
@@ -177,7 +240,20 @@ pub(crate) fn replay(
         }
     };
     let oldest = meta.first().copied().unwrap_or_default();
-    for id in meta.into_iter().filter(|id| *id >= first) {
+    meta.retain(|id| *id >= first);
+    let mut claims: Option<Claims> = None;
+    let mut begun = position.is_some();
+    for (n, id) in meta.iter().copied().enumerate() {
+        let later = meta.get(n + 1..).unwrap_or_default();
+        let mut ends_before = |txid: u64, offset: u64| -> Result<bool, Error> {
+            let read = match claims.take() {
+                Some(read) => read,
+                None => Claims::read(reader, id, offset, later)?,
+            };
+            Ok(claims.insert(read).unsynced_from(txid))
+        };
+        // Damage since the last good record. The next one tells what was in it.
+        let mut damage: Option<String> = None;
         let from = match position {
             Some(p) if PackId(p.pack) == id => p.next_offset,
             _ => 0,
@@ -196,12 +272,37 @@ pub(crate) fn replay(
                     if at_end {
                         log::info!("pack {id} ends in {len} bytes that were never finished ({what})");
                     } else {
-                        recovery.note(format!("pack {id} offset {offset}: {len} bytes of metadata are lost: {what}"));
+                        let what = format!("pack {id} offset {offset}: {len} bytes of metadata are lost: {what}");
+                        damage.get_or_insert(what);
                     }
                     continue;
                 }
             };
             let mut highest = Highest::default();
+            let before = match record.header.kind {
+                RecordKind::Segment => continue,
+                RecordKind::Meta => record.header.txid.saturating_sub(1),
+                RecordKind::Pack | RecordKind::Snapshot | RecordKind::SnapshotEnd => record.header.txid,
+            };
+            let missing = begun && before > at.txid;
+            if missing && ends_before(at.txid + 1, record.offset)? {
+                log::info!("pack {id} ends at offset {}: what lies behind was never synced", at.next_offset);
+                recovery.cut = true;
+                return Ok(at);
+            }
+            let is_snapshot = matches!(record.header.kind, RecordKind::Snapshot | RecordKind::SnapshotEnd);
+            match damage.take() {
+                // A snapshot without its end is passed over, whole or not.
+                Some(_) if is_snapshot && !complete => {}
+                Some(what) => recovery.note(what),
+                None if missing => recovery.note(format!(
+                    "transactions {} to {before} are lost: pack {id} offset {} goes on behind them",
+                    at.txid + 1,
+                    record.offset
+                )),
+                None => {}
+            }
+            begun = true;
             match record.header.kind {
                 RecordKind::Meta => {}
                 // Without its end a snapshot is not the whole state; the packs before it still are.
@@ -213,8 +314,7 @@ pub(crate) fn replay(
                         at.next_serial = at.next_serial.max(end.next_serial);
                     }
                 }
-                RecordKind::Pack => {}
-                RecordKind::Segment => continue,
+                RecordKind::Pack | RecordKind::Segment => {}
             }
             if matches!(record.header.kind, RecordKind::Meta | RecordKind::Snapshot) {
                 let ops = record.plain(id).and_then(|body| decode_ops(&body).map_err(keys::bad));
@@ -222,6 +322,8 @@ pub(crate) fn replay(
                     Ok(ops) => keys::apply(index, &ops, &mut highest)?,
                     Err(e) => {
                         recovery.note(format!("pack {id} offset {}: metadata is lost: {e}", record.offset));
+                        // Known and told, so that the next record is not taken for one behind a gap.
+                        at.txid = at.txid.max(record.header.txid);
                         continue;
                     }
                 }

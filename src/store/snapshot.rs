@@ -62,7 +62,7 @@ pub(super) fn compact(store: &Store) -> Result<(), Error> {
         }
         other => other?,
     };
-    if let Err(e) = frozen.write_out((keys::POSITION.to_vec(), position.encode())) {
+    if let Err(e) = frozen.write_out(&position) {
         // The index keeps its old position, which needs the old packs.
         log::warn!("the index was not brought up to date: {e}; the old metadata log is kept");
         return Ok(());

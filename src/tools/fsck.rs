@@ -67,6 +67,9 @@ pub fn fsck(disk: Arc<dyn Disk>, rebuild_index: bool, progress: Progress<'_>) ->
     report.problems.dedup();
     check(&store, &mut report, progress)?;
     check_staging(&*disk, &store, &mut report)?;
+    for what in store.audit()? {
+        report.problems.push(Problem { at: "sums of the index".into(), what });
+    }
     Ok(report)
 }
 

@@ -12,6 +12,7 @@ use crate::base::{ByteRange, Ino, SegmentRef};
 use crate::codec;
 use crate::format::{Extent, MetaOp, Staging};
 use crate::host::Seek;
+pub(super) use crate::store::stored_share;
 use crate::workers::Priority;
 
 /// Extents looked up at a time.
@@ -655,10 +656,4 @@ impl Volume {
         let state = inode.read();
         coded_in(self, &state, EVERYTHING)
     }
-}
-
-/// Part of a segment's stored bytes that an extent is charged for.
-pub(super) fn stored_share(e: &Extent) -> u64 {
-    let plain = u64::from(e.segment_bytes.max(1));
-    u64::from(e.segment.stored_len) * u64::from(e.len) / plain
 }
