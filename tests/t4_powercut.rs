@@ -331,7 +331,15 @@ fn play(seed: u64, workers: &Arc<Workers>, prepare: impl FnOnce(&SimDisk)) -> (S
         replaced: BTreeMap::new(),
         trace: Vec::new(),
     };
-    let whole = (0..STEPS).all(|_| script.step().is_ok());
+    let mut ended = None;
+    let whole = (0..STEPS).all(|_| match script.step() {
+        Ok(()) => true,
+        Err(e) => {
+            ended = Some(e);
+            false
+        }
+    });
+    script.trace.extend(ended.map(|e| format!("ended: {e}")));
     (disk, Some(script), whole)
 }
 
@@ -388,7 +396,11 @@ fn failing_syncs_and_writes_of_random_scripts() {
                 let Some(script) = script else { continue };
                 let case = format!("seed {seed}, {fault:?} {n} fails with {errno}");
                 if fault == Fault::Sync && !whole {
-                    assert!(script.volume.is_read_only(), "{case}: a sync failed and changes go on");
+                    assert!(
+                        script.volume.is_read_only(),
+                        "{case}: a sync failed and changes go on: {:?}",
+                        script.trace.last()
+                    );
                 }
                 for image in [Survival::Synced, Survival::Kernel] {
                     hold(&script, &disk.survivor(image), &workers, &format!("{case}, {image:?}"));

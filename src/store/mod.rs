@@ -378,8 +378,9 @@ impl Store {
         change(&mut new);
         if new != *block {
             self.writable()?;
-            // Not terminal: whatever step fails, the disk holds the old one or the new one, and nothing uses the feature.
-            superblock::write(&*self.disk, &new)?;
+            // Whatever step fails, the disk holds the old one or the new one, and nothing uses the feature. A failed sync is
+            // terminal all the same, as any is: that of the directory was asked for other names too.
+            self.terminal(superblock::write(&*self.disk, &new))?;
             *block = new;
         }
         Ok(())

@@ -93,9 +93,10 @@ pub(crate) fn write(disk: &dyn Disk, block: &Superblock) -> Result<(), Error> {
     for path in [FORMAT_FILE, COPY_FILE] {
         let fail = |step: &str| Error::io(format!("{step} the superblock {path}"));
         let draft = format!("{path}.new");
-        let file = disk.open(&draft, OpenMode::Create).map_err(fail("create"))?;
-        file.set_len(0).map_err(fail("create"))?;
-        file.write_at(&bytes, 0).map_err(fail("write"))?;
+        let no_room = |step: &str| Error::write(format!("{step} the superblock {path}"));
+        let file = disk.open(&draft, OpenMode::Create).map_err(no_room("create"))?;
+        file.set_len(0).map_err(no_room("create"))?;
+        file.write_at(&bytes, 0).map_err(no_room("write"))?;
         file.sync_data().map_err(fail("sync"))?;
         disk.rename(&draft, path).map_err(fail("name"))?;
         disk.sync_dir("").map_err(fail("name"))?;

@@ -228,6 +228,10 @@ impl Volume {
     /// Disk: reads every byte it seals.
     pub fn seal_quiet(&self) -> Result<bool, Error> {
         self.writable()?;
+        if !self.store.has_room(0) {
+            // The reserve is for what makes room, not for checksums.
+            return Ok(false);
+        }
         let after = Ino(self.seal_cursor.load(Ordering::Relaxed));
         let page = self.store.unsealed(after, FILES_PER_ROUND).map_err(Error::Store)?;
         let Some(last) = page.last().copied() else {
@@ -290,7 +294,7 @@ impl Volume {
     /// Seals one file whose bytes are durable, unless it changes meanwhile.
     fn seal(&self, inode: &Inode) -> Result<(), Error> {
         let ino = inode.ino;
-        self.store.set_incompat(INCOMPAT_SEALS).map_err(Error::Store)?;
+        self.store.set_incompat(INCOMPAT_SEALS).map_err(|e| self.store_failed(e))?;
         let (file, size, generation) = {
             let state = inode.read();
             if !is_sealable(&state) || state.unsynced {
@@ -328,6 +332,9 @@ impl Volume {
 
     /// Seals what is left when the volume closes: nothing changes any more and everything has been synced.
     pub(super) fn seal_at_close(&self) -> Result<(), Error> {
+        if !self.store.has_room(0) {
+            return Ok(());
+        }
         let until = self.now_ms() + CLOSE_MS_MAX;
         let (mut after, mut left) = (Ino(0), 0u64);
         loop {

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod loopfs;
+pub mod recorder;
 pub mod sys;
 
 use std::fs::{self, File};
