@@ -32,7 +32,7 @@ pub(super) fn status(s: &Status, work: &Work) {
         (false, false) => "idle",
     };
     println!("volume    {} ({state})", s.uuid);
-    println!("inodes    {}", s.inodes);
+    println!("inodes    {}, {} of them in memory", s.inodes, s.inodes_in_memory);
     println!("queue     {} files, {} in staging", s.queue_files, bytes(s.queue_bytes));
     if s.stuck_files > 0 {
         let why = s.stuck_reason.as_deref().unwrap_or("no reason is known");

@@ -31,8 +31,10 @@ const ATTR_TTL: Duration = Duration::from_secs(1);
 const REQUEST_BYTES_MAX: u32 = 1 << 20;
 /// Requests the kernel may have under way in the background (reads ahead, writes behind).
 const BACKGROUND_MAX: u16 = 64;
-/// Entries fetched at a time for readdir.
-const ENTRIES_PER_PAGE: usize = 256;
+/// Entries fetched at a time for readdir, with and without attributes: about what the kernel's page takes, since what
+/// does not fit is asked for again.
+const ENTRIES_PER_PAGE: usize = 128;
+const ENTRIES_PLUS_PER_PAGE: usize = 24;
 /// The filesystem as fuser sees it.
 pub(super) struct Adapter {
     pub volume: Arc<Volume>,
@@ -361,7 +363,7 @@ impl Filesystem for Adapter {
         self.volume.accessed(ino(n));
         let mut at = offset;
         loop {
-            let page = match self.volume.readdir(ino(n), at, ENTRIES_PER_PAGE) {
+            let page = match self.volume.readdir(ino(n), at, ENTRIES_PLUS_PER_PAGE) {
                 Ok(page) => page,
                 Err(e) => return reply.error(errno("readdirplus", &e)),
             };

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! key                              value
-//! 'C' parent cookie                name                readdir in the order of creation
+//! 'C' parent cookie                0, length of the dentry, dentry, name; or the name alone, as older builds wrote it:
+//!                                  readdir in the order of creation
 //! 'D' parent name                  dentry
 //! 'E' inode file-offset            extent
 //! 'G' pack offset                  use of a segment: stored length, plain length, extents (4 bytes each), plain bytes in
@@ -25,8 +26,8 @@ use super::index::Index;
 use super::ledger;
 use crate::base::{ByteRange, Ino, SEGMENT_BYTES_MAX};
 use crate::format::{
-    Extent, InodeRecord, Malformed, MetaOp, decode_dentry, decode_extent, decode_inode, encode_dentry, encode_inode,
-    encode_seal,
+    Dentry, Extent, InodeRecord, Malformed, MetaOp, decode_dentry, decode_extent, decode_inode, encode_dentry,
+    encode_inode, encode_seal,
 };
 
 pub(crate) const INODE: u8 = b'I';
@@ -81,6 +82,27 @@ pub(crate) fn after_number(tag: u8, n: u64) -> Vec<u8> {
 /// A number at the end of a key.
 pub(crate) fn last_number(key: &[u8]) -> Result<u64, Error> {
     key.last_chunk::<8>().map(|n| u64::from_be_bytes(*n)).ok_or_else(|| Error::Index("short key".into()))
+}
+
+/// Value of a cookie's key: the entry whole, so that a directory is read by one walk over neighbours.
+pub(crate) fn encode_entry(name: &[u8], dentry: &Dentry) -> Vec<u8> {
+    let dentry = encode_dentry(dentry);
+    let mut out = vec![0, dentry.len() as u8];
+    out.extend_from_slice(&dentry);
+    out.extend_from_slice(name);
+    out
+}
+
+/// Reads `encode_entry`. Without a dentry the value was written by an older build: no name begins with a zero.
+pub(crate) fn decode_entry(value: &[u8]) -> Result<(&[u8], Option<Dentry>), Error> {
+    match value {
+        [0, len, rest @ ..] => {
+            let (dentry, name) =
+                rest.split_at_checked(usize::from(*len)).ok_or_else(|| Error::Index("short entry".into()))?;
+            Ok((name, Some(decode_dentry(dentry).map_err(bad)?)))
+        }
+        name => Ok((name, None)),
+    }
 }
 
 pub(crate) fn bad(e: Malformed) -> Error {
@@ -177,7 +199,7 @@ pub(crate) fn apply(index: &Index, ops: &[MetaOp], highest: &mut Highest) -> Res
             MetaOp::PutDentry { parent, name, dentry } => {
                 remove_cookie(index, *parent, name, &mut batch)?;
                 batch.push((by_name(DENTRY, parent.0, name), Some(encode_dentry(dentry))));
-                batch.push((by_two(COOKIE, parent.0, dentry.cookie), Some(name.clone())));
+                batch.push((by_two(COOKIE, parent.0, dentry.cookie), Some(encode_entry(name, dentry))));
             }
             MetaOp::RemoveDentry { parent, name } => {
                 remove_cookie(index, *parent, name, &mut batch)?;
@@ -258,4 +280,21 @@ fn cut(index: &Index, ino: Ino, range: ByteRange) -> Result<(), Error> {
 /// Reads an inode's value.
 pub(crate) fn inode_value(value: &[u8]) -> Result<InodeRecord, Error> {
     decode_inode(value).map_err(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::FileKind;
+
+    #[test]
+    fn an_entry_is_read_back_and_so_is_one_of_an_older_build() {
+        let dentry = Dentry { ino: Ino(1 << 40), kind: FileKind::Directory, cookie: u64::MAX };
+        for name in [&b"a"[..], &[0xff; 255]] {
+            let value = encode_entry(name, &dentry);
+            assert_eq!(decode_entry(&value).unwrap(), (name, Some(dentry)));
+            assert_eq!(decode_entry(name).unwrap(), (name, None));
+        }
+        assert!(decode_entry(&[0, 9, 1]).is_err(), "cut off");
+    }
 }

@@ -657,12 +657,17 @@ impl Store {
         from.push(0);
         let page = self.index.range(&from, &keys::after_number(keys::COOKIE, parent.0), limit)?;
         let mut out = Vec::with_capacity(page.len());
-        for (key, name) in page {
-            // A name removed between the two look-ups is passed over.
-            if let Some(dentry) = self.dentry(parent, &name)?
+        for (key, value) in page {
+            let (name, dentry) = keys::decode_entry(&value)?;
+            // Where an older build wrote the name alone, one removed between the two look-ups is passed over.
+            let dentry = match dentry {
+                Some(dentry) => Some(dentry),
+                None => self.dentry(parent, name)?,
+            };
+            if let Some(dentry) = dentry
                 && dentry.cookie == keys::last_number(&key)?
             {
-                out.push((name, dentry));
+                out.push((name.to_vec(), dentry));
             }
         }
         Ok(out)

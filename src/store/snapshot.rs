@@ -122,16 +122,21 @@ fn write(store: &Store, frozen: &Frozen<'_>, id: PackId, position: &Position) ->
         }
         put(&mut pending, false)
     })?;
-    each(frozen, keys::COOKIE, |key, name| {
+    each(frozen, keys::COOKIE, |key, value| {
+        let (name, dentry) = keys::decode_entry(value)?;
         let (parent, cookie) = key.split_first_chunk::<8>().ok_or_else(|| Error::Index("short key".into()))?;
         let parent = Ino(u64::from_be_bytes(*parent));
-        let dentry_key = keys::by_name(keys::DENTRY, parent.0, name);
-        let mut end = dentry_key.clone();
-        end.push(0);
-        let found = frozen.range(&dentry_key, &end, 1)?;
-        let dentry = match found.first() {
-            Some((_, value)) => decode_dentry(value).map_err(bad)?,
-            None => return Err(Error::Index("a cookie without its entry".into())),
+        let dentry = match dentry {
+            Some(dentry) => dentry,
+            None => {
+                let dentry_key = keys::by_name(keys::DENTRY, parent.0, name);
+                let mut end = dentry_key.clone();
+                end.push(0);
+                match frozen.range(&dentry_key, &end, 1)?.first() {
+                    Some((_, value)) => decode_dentry(value).map_err(bad)?,
+                    None => return Err(Error::Index("a cookie without its entry".into())),
+                }
+            }
         };
         if dentry.cookie == last_number(cookie)? {
             pending.push(MetaOp::PutDentry { parent, name: name.to_vec(), dentry });

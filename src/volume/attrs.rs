@@ -1,7 +1,7 @@
 //! Attributes, extended attributes, and the numbers of the volume.
 
 use super::acl::{self, Acl};
-use super::inode::InodeState;
+use super::inode::{Inode, InodeState};
 use super::types::{Atime, Attr, Error, SetAttr, SetTime, StatFs, XattrMode};
 use super::{FILE_BYTES_MAX, FileKind, SETGID, Volume, space};
 use crate::base::Ino;
@@ -27,7 +27,19 @@ fn check_namespace(name: &[u8]) -> Result<(), Error> {
 
 impl Volume {
     pub fn getattr(&self, ino: Ino) -> Result<Attr, Error> {
-        let inode = self.inode(ino)?;
+        // Not put into the table: a walk over a million files leaves the inodes there that are in use.
+        let Some(inode) = self.inodes.get(ino) else {
+            let (state, _) = self.load(ino)?;
+            return match self.inodes.get(ino) {
+                // Taken up while it was looked at: what was seen may be half of a change.
+                Some(inode) => self.attr_of(&inode),
+                None => Ok(self.attr(&state)),
+            };
+        };
+        self.attr_of(&inode)
+    }
+
+    fn attr_of(&self, inode: &Inode) -> Result<Attr, Error> {
         {
             let state = inode.read();
             state.alive()?;

@@ -1,16 +1,13 @@
 //! Inodes in memory: the truth about attributes, size and staging while a volume is open.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::types::{Error, HandleId, OpenFor};
 use crate::base::{Ino, RangeSet};
 use crate::format::{FileKind, InodeRecord, Time};
 use crate::host::DiskFile;
-
-/// Inodes kept in memory beyond those in use. More are dropped, clean ones only.
-const INODES_KEPT_MAX: usize = 50_000;
 
 /// The kernel reads ahead with several requests at once, and they arrive in any order within about this many bytes.
 const READ_REORDER_BYTES: u64 = 1 << 20;
@@ -21,6 +18,8 @@ pub(crate) struct Inode {
     state: RwLock<InodeState>,
     /// End of the last read, to recognise sequential readers. A hint: races only cost a missed decode-ahead.
     pub read_end: AtomicU64,
+    /// Asked for since the table last looked for one to drop.
+    used: AtomicBool,
 }
 
 /// What an inode is now. The log may lag behind in the ways the fields say.
@@ -129,7 +128,12 @@ impl InodeState {
 
 impl Inode {
     pub fn new(state: InodeState) -> Inode {
-        Inode { ino: state.rec.ino, state: RwLock::new(state), read_end: AtomicU64::new(0) }
+        Inode {
+            ino: state.rec.ino,
+            state: RwLock::new(state),
+            read_end: AtomicU64::new(0),
+            used: AtomicBool::new(false),
+        }
     }
 
     /// A thread that panicked while it held the lock left whole fields behind (each is set after its disk step), so
@@ -165,32 +169,182 @@ pub(crate) fn locked<'a, 'b>(
     guards.iter_mut().find(|(i, _)| *i == ino).map(|(_, g)| g)
 }
 
-/// Inodes in memory, by number.
+/// Parts of the table, each with a lock of its own: threads that work on different inodes rarely meet.
+const SHARDS: usize = 16;
+/// Inodes looked at for one that can go, at each insert into a full shard: what an insert costs at most.
+const LOOKED_AT_MAX: usize = 8;
+
 #[derive(Default)]
+struct Shard {
+    map: HashMap<Ino, Arc<Inode>>,
+    /// Numbers in the order in which they are looked at when the shard is full; those removed meanwhile are passed over.
+    clock: VecDeque<Ino>,
+}
+
+impl Shard {
+    /// Drops inodes that nobody holds until `kept` are left, looking at no more than `looks`. One that was used since it
+    /// was last looked at gets a second round.
+    fn evict(&mut self, kept: usize, looks: usize) {
+        for _ in 0..looks {
+            if self.map.len() <= kept {
+                return;
+            }
+            let Some(ino) = self.clock.pop_front() else { return };
+            let Some(inode) = self.map.get(&ino) else { continue };
+            // Only inodes that nobody else holds: their state cannot change while the shard is locked.
+            let idle = !inode.used.swap(false, Ordering::Relaxed);
+            if idle && Arc::strong_count(inode) == 1 && inode.read().evictable() {
+                self.map.remove(&ino);
+            } else {
+                self.clock.push_back(ino);
+            }
+        }
+    }
+}
+
+/// Inodes in memory, by number. Bounded but for those in use: open, or changed and not logged yet.
 pub(crate) struct InodeTable {
-    map: Mutex<HashMap<Ino, Arc<Inode>>>,
+    shards: [Mutex<Shard>; SHARDS],
+    /// Inodes kept beyond those in use.
+    kept_max: AtomicUsize,
 }
 
 impl InodeTable {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Ino, Arc<Inode>>> {
-        self.map.lock().unwrap_or_else(|e| e.into_inner())
+    pub fn new(kept_max: usize) -> InodeTable {
+        InodeTable { shards: Default::default(), kept_max: AtomicUsize::new(kept_max) }
+    }
+
+    fn lock(&self, ino: Ino) -> MutexGuard<'_, Shard> {
+        let shard = &self.shards[ino.0 as usize % SHARDS];
+        shard.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn kept_per_shard(&self) -> usize {
+        self.kept_max.load(Ordering::Relaxed).div_ceil(SHARDS)
     }
 
     pub fn get(&self, ino: Ino) -> Option<Arc<Inode>> {
-        self.lock().get(&ino).cloned()
+        let inode = self.lock(ino).map.get(&ino).cloned();
+        if let Some(inode) = &inode {
+            inode.used.store(true, Ordering::Relaxed);
+        }
+        inode
     }
 
     /// Adds an inode unless another thread was faster; returns the one that is in the table.
     pub fn insert(&self, inode: Inode) -> Arc<Inode> {
-        let mut map = self.lock();
-        if map.len() >= INODES_KEPT_MAX {
-            // Only inodes that nobody else holds: their state cannot change while the table is locked.
-            map.retain(|_, i| Arc::strong_count(i) > 1 || !i.read().evictable());
+        let ino = inode.ino;
+        let mut shard = self.lock(ino);
+        shard.evict(self.kept_per_shard().saturating_sub(1), LOOKED_AT_MAX);
+        if let Some(there) = shard.map.get(&ino) {
+            return there.clone();
         }
-        map.entry(inode.ino).or_insert_with(|| Arc::new(inode)).clone()
+        let inode = Arc::new(inode);
+        shard.clock.push_back(ino);
+        shard.map.insert(ino, inode.clone());
+        inode
     }
 
     pub fn remove(&self, ino: Ino) {
-        self.lock().remove(&ino);
+        let mut shard = self.lock(ino);
+        shard.map.remove(&ino);
+        // Numbers are never used again, so what is left of them is swept out when it is the larger part.
+        if shard.clock.len() > 2 * shard.map.len() + SHARDS {
+            let Shard { map, clock } = &mut *shard;
+            clock.retain(|ino| map.contains_key(ino));
+        }
+    }
+
+    /// Inodes in memory.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|s| s.lock().unwrap_or_else(|e| e.into_inner()).map.len()).sum()
+    }
+
+    /// Drops what can go of what is beyond the bound, and gives the room of the tables back.
+    pub fn shrink(&self) {
+        let kept = self.kept_per_shard();
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(|e| e.into_inner());
+            // Twice round: the first round may only take the marks of use away.
+            let looks = 2 * shard.clock.len();
+            shard.evict(kept, looks);
+            shard.map.shrink_to_fit();
+            shard.clock.shrink_to_fit();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Generation;
+
+    fn inode(n: u64) -> Inode {
+        let time = Time { secs: 1, nanos: 0 };
+        Inode::new(InodeState::new(InodeRecord {
+            ino: Ino(n),
+            kind: FileKind::Regular,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            nlink: 1,
+            rdev: 0,
+            size: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            btime: time,
+            generation: Generation(0),
+            staging: None,
+            coded: false,
+            stored_bytes: 0,
+            target: Vec::new(),
+            parent: Ino(0),
+        }))
+    }
+
+    #[test]
+    fn a_full_table_drops_what_nobody_uses_and_keeps_the_rest() {
+        let table = InodeTable::new(1024);
+        let held: Vec<_> = (1..=100).map(|n| table.insert(inode(n))).collect();
+        for n in 101..=200 {
+            table.insert(inode(n)).write().dirty = true;
+        }
+        for n in 201..=20_000 {
+            table.insert(inode(n));
+            assert!(table.get(Ino(150)).is_some(), "used all the time");
+        }
+        assert!(table.len() <= 1024 + SHARDS, "{} are kept", table.len());
+        for n in 1..=200 {
+            assert!(table.get(Ino(n)).is_some(), "{n} is in use and cannot go");
+        }
+        assert!(
+            held.iter().all(|i| Arc::ptr_eq(i, &table.get(i.ino).unwrap())),
+            "the same object as long as it is held"
+        );
+        drop(held);
+        table.kept_max.store(0, Ordering::Relaxed);
+        table.shrink();
+        assert_eq!(table.len(), 100, "the changed ones are left");
+        for n in 101..=200 {
+            table.remove(Ino(n));
+        }
+        assert_eq!(table.len(), 0);
+        assert!(table.shards.iter().all(|s| s.lock().unwrap().clock.len() <= SHARDS), "no numbers pile up");
+    }
+
+    #[test]
+    fn an_insert_never_looks_at_the_whole_table() {
+        let table = InodeTable::new(16);
+        for n in 1..=50_000 {
+            table.insert(inode(n)).write().dirty = true;
+        }
+        assert_eq!(table.len(), 50_000, "none of them can go");
+        // With a look at all of them at each insert this took minutes.
+        let started = std::time::Instant::now();
+        for n in 50_001..=100_000 {
+            table.insert(inode(n)).write().dirty = true;
+        }
+        assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
     }
 }

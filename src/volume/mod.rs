@@ -73,6 +73,8 @@ pub type ReadDone = Box<dyn FnOnce(Result<&[u8], Error>) + Send>;
 /// Largest file offset, as on Linux.
 pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 
+/// Inodes kept in memory beyond those in use.
+const INODES_KEPT_MAX: usize = 50_000;
 /// Orphans removed per step at start.
 const ORPHANS_PER_STEP: usize = 1024;
 
@@ -132,7 +134,7 @@ impl Volume {
             workers,
             options,
             names: Mutex::new(()),
-            inodes: InodeTable::default(),
+            inodes: InodeTable::new(INODES_KEPT_MAX),
             queue: Mutex::new(Queue::default()),
             dirty: Mutex::new(BTreeSet::new()),
             quarantine: Mutex::new(BTreeSet::new()),
@@ -284,8 +286,25 @@ impl Volume {
         if let Some(inode) = self.inodes.get(ino) {
             return Ok(inode);
         }
+        let (state, surplus) = self.load(ino)?;
+        let inode = self.inodes.insert(Inode::new(state));
+        if surplus && self.writable().is_ok() {
+            // A truncate was logged and the daemon died before it cut staging. Under the lock: whoever was faster may have
+            // let the file grow again, after a cut of its own.
+            let mut state = inode.write();
+            if state.rec.staging.is_some_and(|s| !s.growing) {
+                self.cut_staging(&mut state)?;
+            }
+        }
+        Ok(inode)
+    }
+
+    /// What an inode is by the log and its staging file; changes nothing. The flag says that staging is longer than the
+    /// file.
+    fn load(&self, ino: Ino) -> Result<(InodeState, bool), Error> {
         let rec = self.store.inode(ino).map_err(Error::Store)?.ok_or(Error::NotFound)?;
         let mut state = InodeState::new(rec);
+        let mut surplus = false;
         if state.rec.coded && state.rec.staging.is_some_and(|s| s.growing) {
             state.rec.size = self.coded_end(&state.rec)?;
         }
@@ -303,10 +322,8 @@ impl Volume {
                         }
                     }
                 }
-            } else if len > state.rec.size && self.writable().is_ok() {
-                // A truncate was logged and the daemon died before it cut staging.
-                file.set_len(state.rec.size).map_err(|e| staging::io_error("cut", ino, e))?;
-                state.cut = true;
+            } else {
+                surplus = len > state.rec.size;
             }
             // Whether these bytes were ever synced is not known: assume not.
             state.unsynced = true;
@@ -314,7 +331,7 @@ impl Volume {
             state.staged_bytes = file.allocated().unwrap_or(0);
             state.queued = self.queue_lock().knows(ino);
         }
-        Ok(self.inodes.insert(Inode::new(state)))
+        Ok((state, surplus))
     }
 
     /// The size that a growing file has at least: parts of it are coded before its size is a promise of the log.
@@ -582,6 +599,8 @@ impl Volume {
     /// Housekeeping: index checkpoint when it is due. Called by a timer when the volume is idle.
     pub fn checkpoint(&self) -> Result<(), Error> {
         self.writable()?;
+        // A burst of changes keeps more in memory than may stay, and later inserts only look at a few each.
+        self.inodes.shrink();
         self.store.checkpoint().map_err(|e| self.store_failed(e))
     }
 

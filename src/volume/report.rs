@@ -50,6 +50,7 @@ impl Volume {
             stuck_reason,
             coding_waits: self.coding_waits(),
             inodes: usage.inodes,
+            inodes_in_memory: self.inodes.len() as u64,
             data_pack_bytes: usage.data_bytes,
             meta_pack_bytes: usage.meta_bytes,
             cache_bytes,

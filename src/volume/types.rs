@@ -322,6 +322,7 @@ pub struct Status {
     /// Why nothing is coded at all, when something holds it up.
     pub coding_waits: Option<String>,
     pub inodes: u64,
+    pub inodes_in_memory: u64,
     /// Plain bytes coded and their bytes in packs, in this volume.
     pub coded_plain_bytes: u64,
     pub coded_stored_bytes: u64,
