@@ -7,7 +7,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use mounted::{BINARY, Dice, Mount, Outcome, arg, attributes, ok, plant_tree, same_trees, sys, tersefs};
+use mounted::{BINARY, Dice, Mount, Outcome, arg, ok, plant_tree, same_attributes, same_trees, sys, tersefs};
 
 /// Coding starts soon, by the fast method: tests of the whole and not of models.
 const FAST: [&str; 4] = ["--quiet-seconds", "0.1", "--method", "zstd"];
@@ -34,7 +34,7 @@ fn umount_now_keeps_everything_and_says_what_is_left() {
     assert!(outcome.out.contains("not coded yet"), "{outcome:?}");
     let mount = Mount::new(dir.path(), &PLAIN);
     same_trees(&tree, &mount.path("tree"));
-    assert_eq!(attributes(&tree), attributes(&mount.path("tree")), "attributes of files that are not coded");
+    same_attributes(&tree, &mount.path("tree"));
     assert!(mount.status()["queue_files"].as_u64().unwrap() > 20, "the queue survives");
     // And umount without --now codes them all.
     mount.done();

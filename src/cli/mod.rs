@@ -52,6 +52,8 @@ pub fn run() -> i32 {
         .filter_module("tersefs", level)
         // It warns when a volume was unmounted by somebody else, which is the usual way.
         .filter_module("fuser::session", log::LevelFilter::Error)
+        // And when an answer comes too late for a caller that was interrupted, which is nobody's error.
+        .filter_module("fuser::reply", log::LevelFilter::Off)
         .parse_default_env()
         .init();
     let outcome = match args.verb {

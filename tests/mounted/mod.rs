@@ -303,3 +303,14 @@ pub fn attributes(root: &Path) -> Vec<String> {
     out.sort();
     out
 }
+
+/// Both trees have the same attributes; says only what differs.
+pub fn same_attributes(a: &Path, b: &Path) {
+    let (left, right) = (attributes(a), attributes(b));
+    let only = |these: &[String], those: &[String]| -> Vec<String> {
+        these.iter().filter(|line| !those.contains(line)).take(10).cloned().collect()
+    };
+    let (left_only, right_only) = (only(&left, &right), only(&right, &left));
+    let same = left_only.is_empty() && right_only.is_empty() && left.len() == right.len();
+    assert!(same, "{}: {left_only:#?}\n{}: {right_only:#?}", a.display(), b.display());
+}

@@ -105,3 +105,35 @@ pub fn write_mapped(file: &File, data: &[u8]) -> io::Result<()> {
         done(i64::from(synced)).map(drop)
     }
 }
+
+/// A shared mapping of the start of a file, unmapped when dropped.
+pub struct Mapping {
+    at: *mut libc::c_void,
+    len: usize,
+}
+
+impl Mapping {
+    pub fn shared(file: &File, len: usize) -> io::Result<Mapping> {
+        let flags = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a fresh mapping of an open file, owned by the value that is returned.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), len, flags, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Mapping { at, len }) }
+    }
+
+    pub fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping is `len` bytes long and lives as long as `self`.
+        unsafe { std::slice::from_raw_parts_mut(self.at.cast::<u8>(), self.len) }
+    }
+
+    pub fn sync(&self) -> io::Result<()> {
+        // SAFETY: address and length of a mapping that is alive.
+        done(i64::from(unsafe { libc::msync(self.at, self.len, libc::MS_SYNC) })).map(drop)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: address and length of a mapping that nobody uses any more.
+        unsafe { libc::munmap(self.at, self.len) };
+    }
+}
