@@ -174,7 +174,8 @@ impl Run {
             26..=27 => self.rmdir(),
             28..=35 => self.rename(),
             36..=55 => self.write(),
-            56..=71 => self.read(),
+            56..=68 => self.read(),
+            69..=71 => self.clone_range(),
             72..=76 => self.truncate(),
             77..=81 => self.allocate(),
             82..=84 => self.seek(),
@@ -374,10 +375,35 @@ impl Run {
         let size = self.model.nodes[&ino].data.len() as u64;
         let (offset, len) = (self.dice.roll(size + 5000), 1 + self.dice.roll(100_000));
         self.note(format!("read {ino} {offset}+{len}"));
+        self.volume.accessed(Ino(ino));
         let got = read(&self.volume, Ino(ino), offset, len).unwrap();
         let data = &self.model.nodes[&ino].data;
         let expected = &data[(offset as usize).min(data.len())..((offset + len) as usize).min(data.len())];
         assert!(got == expected, "read of {ino} at {offset}+{len} differs at {:?}", differs(&got, expected));
+    }
+
+    fn clone_range(&mut self) {
+        let Some((to, handle)) = self.dice.pick(&self.model.handles).copied() else { return };
+        let Some(from) = self.file() else { return };
+        let size = self.model.nodes[&from].data.len() as u64;
+        let start = if self.dice.roll(3) == 0 { 0 } else { self.dice.roll(size + 1) };
+        let to_size = self.model.nodes[&to].data.len() as u64;
+        let place = [0, to_size, self.dice.roll(to_size + 5000)][self.dice.roll(3) as usize].min(SIZE_MAX / 2);
+        let len = [size, self.dice.roll(size + 1), 4096][self.dice.roll(3) as usize].min(SIZE_MAX / 2);
+        self.note(format!("clone {from} {start}+{len} -> {to} {place}"));
+        let done = self.volume.clone_range(Ino(from), start, Ino(to), handle, place, len);
+        let there = len.min(size.saturating_sub(start));
+        let overlaps = from == to && there > 0 && start.max(place) < (start + there).min(place + there);
+        assert!(alike(&done, overlaps.then_some("Invalid")), "{done:?}");
+        let Ok(copied) = done else { return };
+        assert!(copied <= there && (copied > 0 || there == 0), "{copied} of {there} were copied");
+        let bytes = self.model.nodes[&from].data[start as usize..][..copied as usize].to_vec();
+        let data = &mut self.model.nodes.get_mut(&to).unwrap().data;
+        let end = (place + copied) as usize;
+        if copied > 0 {
+            data.resize(data.len().max(end), 0);
+            data[place as usize..end].copy_from_slice(&bytes);
+        }
     }
 
     fn truncate(&mut self) {

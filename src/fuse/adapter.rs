@@ -219,12 +219,12 @@ impl Filesystem for Adapter {
         entry("link", self.volume.link(ino(n), ino(parent), name.as_bytes()), reply);
     }
 
-    fn open(&self, _req: &Request, n: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, req: &Request, n: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (open, quiet) = (open_for(flags.0), reads_quietly(flags.0));
         match self.volume.open_file(ino(n), open) {
             Ok(opened) => {
                 let fh = FileHandle(opened.handle.0);
-                match self.served.begin(&self.volume, ino(n), opened.handle, open, |fd| reply.open_backing(fd)) {
+                match self.served.begin(&self.volume, req.pid(), ino(n), opened, open, |fd| reply.open_backing(fd)) {
                     Some(backing) => {
                         // Reads will not reach us.
                         if open.read && !quiet {
@@ -254,7 +254,7 @@ impl Filesystem for Adapter {
             Ok((a, opened)) => {
                 let fh = FileHandle(opened.handle.0);
                 let attr = file_attr(&a);
-                match self.served.begin(&self.volume, a.ino, opened.handle, open, |fd| reply.open_backing(fd)) {
+                match self.served.begin(&self.volume, req.pid(), a.ino, opened, open, |fd| reply.open_backing(fd)) {
                     Some(id) => {
                         reply.created_passthrough(&ATTR_TTL, &attr, Generation(0), fh, FopenFlags::empty(), &id);
                     }
@@ -324,7 +324,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let released = self.volume.release(ino(n), HandleId(fh.0));
-        self.served.end(ino(n));
+        self.served.end(ino(n), HandleId(fh.0));
         empty("release", released, reply);
     }
 
@@ -487,17 +487,23 @@ impl Filesystem for Adapter {
     fn copy_file_range(
         &self,
         _req: &Request,
-        _ino_in: INodeNo,
+        from: INodeNo,
         _fh_in: FileHandle,
-        _offset_in: u64,
-        _ino_out: INodeNo,
-        _fh_out: FileHandle,
-        _offset_out: u64,
-        _len: u64,
+        offset: u64,
+        to: INodeNo,
+        fh: FileHandle,
+        to_offset: u64,
+        len: u64,
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        // The kernel then copies by itself.
-        reply.error(fuser::Errno::ENOSYS);
+        // Where this is declined (EOPNOTSUPP) the kernel copies by itself.
+        match self.volume.clone_range(ino(from), offset, ino(to), HandleId(fh.0), to_offset, len) {
+            Ok(copied) => {
+                self.volume.accessed(ino(from));
+                reply.written(copied as u32);
+            }
+            Err(e) => reply.error(errno("copy_file_range", &e)),
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use fuser::BackingId;
 
 use crate::base::Ino;
-use crate::volume::{HandleId, OpenFor, Volume};
+use crate::volume::{HandleId, OpenFor, Opened, Volume};
 
 /// How the open handles of an inode are served: all in one way, as the kernel has it.
 struct Service {
@@ -16,58 +16,86 @@ struct Service {
     backing: Option<Arc<BackingId>>,
 }
 
+#[derive(Default)]
+struct Handles {
+    inodes: HashMap<Ino, Service>,
+    /// Handles that only read a file with coded parts, with the thread that opened them, and how many each thread has.
+    reading: HashMap<HandleId, u32>,
+    readers: HashMap<u32, usize>,
+}
+
 /// The handles of all inodes.
+///
+/// The kernel does not write by itself for a thread that has a coded file open for reading: what it writes may be a copy
+/// (`cp`), which shares the segments if it passes through us, and reading is not the faster half of anything else it does.
 pub(super) struct Served {
     /// The kernel can serve handles by itself, and we may let it.
     pub passthrough: bool,
-    inodes: Mutex<HashMap<Ino, Service>>,
+    handles: Mutex<Handles>,
 }
 
 impl Served {
     pub fn new(passthrough: bool) -> Served {
-        Served { passthrough, inodes: Mutex::new(HashMap::new()) }
+        Served { passthrough, handles: Mutex::new(Handles::default()) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Ino, Service>> {
-        self.inodes.lock().unwrap_or_else(|e| e.into_inner())
+    fn lock(&self) -> MutexGuard<'_, Handles> {
+        self.handles.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Decides how a new handle is served, and counts it. `register` makes the staging file known to the kernel.
     pub fn begin(
         &self,
         volume: &Volume,
+        thread: u32,
         n: Ino,
-        handle: HandleId,
+        opened: Opened,
         open: OpenFor,
         register: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
     ) -> Option<Arc<BackingId>> {
-        let mut inodes = self.lock();
-        let backing = match inodes.get(&n) {
+        let mut handles = self.lock();
+        let copies = handles.readers.contains_key(&thread);
+        let handle = opened.handle;
+        let backing = match handles.inodes.get(&n) {
             Some(Service { backing: None, .. }) => None,
             Some(Service { backing: Some(id), .. }) => {
                 // What serves the others must serve this one; the volume agrees as long as there are others.
                 volume.bypass(n, handle).ok().flatten().map(|_| id.clone())
             }
-            None if self.passthrough && open.write => volume.bypass(n, handle).ok().flatten().and_then(|file| {
-                let id = file.fd().and_then(|fd| register(fd).ok());
-                if id.is_none() {
-                    volume.end_bypass(n, handle);
-                }
-                id.map(Arc::new)
-            }),
+            None if self.passthrough && open.write && !copies => {
+                volume.bypass(n, handle).ok().flatten().and_then(|file| {
+                    let id = file.fd().and_then(|fd| register(fd).ok());
+                    if id.is_none() {
+                        volume.end_bypass(n, handle);
+                    }
+                    id.map(Arc::new)
+                })
+            }
             None => None,
         };
-        inodes.entry(n).or_insert_with(|| Service { handles: 0, backing: backing.clone() }).handles += 1;
+        if self.passthrough && opened.coded && open.read && !open.write {
+            handles.reading.insert(handle, thread);
+            *handles.readers.entry(thread).or_default() += 1;
+        }
+        handles.inodes.entry(n).or_insert_with(|| Service { handles: 0, backing: backing.clone() }).handles += 1;
         backing
     }
 
     /// A handle ends.
-    pub fn end(&self, n: Ino) {
-        let mut inodes = self.lock();
-        if let Some(service) = inodes.get_mut(&n) {
+    pub fn end(&self, n: Ino, handle: HandleId) {
+        let mut handles = self.lock();
+        if let Some(service) = handles.inodes.get_mut(&n) {
             service.handles -= 1;
             if service.handles == 0 {
-                inodes.remove(&n);
+                handles.inodes.remove(&n);
+            }
+        }
+        if let Some(thread) = handles.reading.remove(&handle)
+            && let Some(count) = handles.readers.get_mut(&thread)
+        {
+            *count -= 1;
+            if *count == 0 {
+                handles.readers.remove(&thread);
             }
         }
     }

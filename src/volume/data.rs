@@ -170,7 +170,7 @@ impl Volume {
         if state.bypassing.is_empty() {
             state.stale_pages = false;
         }
-        Ok(Opened { handle, keep_pages })
+        Ok(Opened { handle, keep_pages, coded: state.rec.coded })
     }
 
     /// Copies what is not coded of `range` into a buffer and lists the pieces that are: under the inode's lock, so that
@@ -366,27 +366,14 @@ impl Volume {
                 return Err(Error::BadHandle);
             }
             let offset = if open.append { state.rec.size } else { offset };
-            let end = offset.checked_add(data.len() as u64).filter(|e| *e <= FILE_BYTES_MAX).ok_or(Error::TooBig)?;
+            if offset.checked_add(data.len() as u64).is_none_or(|end| end > FILE_BYTES_MAX) {
+                return Err(Error::TooBig);
+            }
             if data.is_empty() {
                 return Ok(0);
             }
-            let file = self.prepare_staging(&mut state, end)?;
-            let range = ByteRange { start: offset, end };
-            let overwrites = state.rec.coded && !self.store.extents(ino, range, 1).map_err(Error::Store)?.is_empty();
-            if let Err(e) = file.write_at(data, offset) {
-                // A part of it may be there, as when the disk is full: beyond the size it would show as soon as the file
-                // grows, so it is cut off. Where even that fails the next mount finds a longer file.
-                if file.len().is_ok_and(|len| len > state.rec.size) && file.set_len(state.rec.size).is_ok() {
-                    (state.cut, state.unsynced) = (true, true);
-                }
-                return Err(staging::io_error("write", ino, e));
-            }
-            if overwrites {
-                state.unlogged.insert(range);
-            }
-            state.rec.size = state.rec.size.max(end);
-            state.unsynced = true;
             let was_dirty = state.dirty;
+            self.stage(&mut state, offset, data)?;
             state.touch_data(self.now(), self.now_ms());
             self.enqueue(&mut state);
             (state.unlogged.len() > UNLOGGED_RANGES_MAX, was_dirty)
@@ -398,6 +385,28 @@ impl Volume {
             self.log_inode(&inode, false)?;
         }
         Ok(data.len())
+    }
+
+    /// Puts bytes into staging, under the inode's lock. Times and the queue are left to the caller.
+    pub(super) fn stage(&self, state: &mut InodeState, offset: u64, data: &[u8]) -> Result<(), Error> {
+        let ino = state.rec.ino;
+        let range = ByteRange::at(offset, data.len() as u64);
+        let file = self.prepare_staging(state, range.end)?;
+        let overwrites = state.rec.coded && !self.store.extents(ino, range, 1).map_err(Error::Store)?.is_empty();
+        if let Err(e) = file.write_at(data, offset) {
+            // A part of it may be there, as when the disk is full: beyond the size it would show as soon as the file
+            // grows, so it is cut off. Where even that fails the next mount finds a longer file.
+            if file.len().is_ok_and(|len| len > state.rec.size) && file.set_len(state.rec.size).is_ok() {
+                (state.cut, state.unsynced) = (true, true);
+            }
+            return Err(staging::io_error("write", ino, e));
+        }
+        if overwrites {
+            state.unlogged.insert(range);
+        }
+        state.rec.size = state.rec.size.max(range.end);
+        state.unsynced = true;
+        Ok(())
     }
 
     /// Ends a handle; attributes become part of the log, the file a candidate for coding.
@@ -575,7 +584,7 @@ impl Volume {
     }
 
     /// Makes a range zero and not coded. The log goes first: until staging is punched the range shows old bytes.
-    fn punch(&self, state: &mut InodeState, range: ByteRange) -> Result<(), Error> {
+    pub(super) fn punch(&self, state: &mut InodeState, range: ByteRange) -> Result<(), Error> {
         let ino = state.rec.ino;
         let inside = range.intersect(&ByteRange { start: 0, end: state.rec.size });
         if inside.is_empty() {

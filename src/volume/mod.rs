@@ -32,6 +32,7 @@ mod acl;
 mod attrs;
 mod bypass;
 mod cache;
+mod clone;
 mod coding;
 mod data;
 mod inode;
@@ -372,7 +373,8 @@ impl Volume {
             nlink: rec.nlink,
             rdev: rec.rdev,
             size: rec.size,
-            blocks: (rec.stored_bytes + staged).div_ceil(512),
+            // Never none for a file with bytes: some archivers take that for a file that is all hole.
+            blocks: (rec.stored_bytes + staged).div_ceil(512).max(u64::from(rec.coded && rec.size > 0)),
             atime: rec.atime,
             mtime: rec.mtime,
             ctime: rec.ctime,

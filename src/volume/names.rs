@@ -239,7 +239,7 @@ impl Volume {
             s.handles.insert(handle, open);
         })?;
         let state = inode.read();
-        Ok((self.attr(&state), Opened { handle, keep_pages: true }))
+        Ok((self.attr(&state), Opened { handle, keep_pages: true, coded: false }))
     }
 
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr, Error> {

@@ -217,6 +217,8 @@ pub struct Opened {
     pub handle: HandleId,
     /// Pages of the file that the kernel has cached are still true.
     pub keep_pages: bool,
+    /// Parts of the file are coded.
+    pub coded: bool,
 }
 
 /// What rename does with an existing target.
