@@ -170,7 +170,7 @@ async fn answer(request: Request, volume: &Arc<Volume>, compressor: &Compressor,
             compressor.pause(false);
             Ok(())
         }
-        Request::Flush => blocking(move || v.flush().map_err(|e| e.to_string())).await,
+        Request::Sync => blocking(move || v.sync().map_err(|e| e.to_string())).await,
         Request::Unmount { lazy } => {
             let unmount = unmount.clone();
             blocking(move || unmount(lazy).map_err(|e| format!("cannot unmount: {e}"))).await

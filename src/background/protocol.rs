@@ -27,8 +27,8 @@ pub enum Request {
     Unmount {
         lazy: bool,
     },
-    /// Makes everything written so far durable.
-    Flush,
+    /// Makes everything durable that has reached the daemon.
+    Sync,
 }
 
 /// What the daemon has done since it started.

@@ -49,6 +49,8 @@ pub(super) enum Verb {
     },
     /// Wait until everything that can be coded is coded
     Wait { path: Option<PathBuf> },
+    /// Make everything written so far durable, like `sync` on other filesystems, which the kernel does not pass on
+    Sync { path: Option<PathBuf> },
     /// Stop coding; files stay readable and writable
     Pause { path: Option<PathBuf> },
     /// Go on coding

@@ -186,6 +186,18 @@ pub(super) fn pause(path: Option<&Path>, pause: bool) -> Outcome {
     Ok(0)
 }
 
+/// The kernel's dirty pages of the mounts first, so that they have reached the daemon, then what the daemon holds.
+pub(super) fn sync(path: Option<&Path>) -> Outcome {
+    let mut client = Client::connect(path)?;
+    let store = host::canonical(&client.store)?;
+    for mount in host::mounts()?.iter().filter(|m| m.kind == "fuse.tersefs" && Path::new(&m.source) == store) {
+        host::sync_filesystem(&mount.mountpoint)
+            .map_err(|e| Failure(format!("cannot sync {}: {e}", mount.mountpoint.display())))?;
+    }
+    client.ask(&Request::Sync)?;
+    Ok(0)
+}
+
 pub(super) fn umount(mountpoint: &Path, now: bool, json: bool) -> Outcome {
     let mut client = Client::connect(Some(mountpoint))?;
     if !now {

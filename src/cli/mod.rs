@@ -63,6 +63,7 @@ pub fn run() -> i32 {
         Verb::Status { path, json } => client::status(path.as_deref(), json),
         Verb::Stat { file, json } => client::stat(&file, json),
         Verb::Wait { path } => client::wait(path.as_deref()),
+        Verb::Sync { path } => client::sync(path.as_deref()),
         Verb::Pause { path } => client::pause(path.as_deref(), true),
         Verb::Resume { path } => client::pause(path.as_deref(), false),
         Verb::Fsck { store, rebuild_index, json } => offline::fsck(&store, rebuild_index, json),

@@ -124,6 +124,12 @@ pub fn set_readahead(path: &Path, kib: u32) -> io::Result<()> {
     fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), kib.to_string())
 }
 
+/// Has the kernel write out all dirty pages of the filesystem mounted at `path`.
+pub fn sync_filesystem(path: &Path) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    sys::syncfs(fs::File::open(path)?.as_raw_fd())
+}
+
 /// Removes a socket that a process before us left behind.
 pub fn remove_socket(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {

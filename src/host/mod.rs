@@ -12,7 +12,7 @@ mod sys;
 
 pub use machine::{
     Mount, canonical, cores, exists, inode_of, is_directory, last_line, may_set_group, memory, monotonic_ms, mount_of,
-    mounts, now, open_log, random_id, remove_socket, restrict_to_owner, set_readahead,
+    mounts, now, open_log, random_id, remove_socket, restrict_to_owner, set_readahead, sync_filesystem,
 };
 pub use real::RealDisk;
 pub use sim::{Fault, SimDisk, Survival};

@@ -409,6 +409,15 @@ impl Volume {
         Ok(())
     }
 
+    /// What close(2) waits for: overwrites of coded ranges become part of the log, so that they survive the death of this
+    /// process as other writes do. Costs nothing for files without any.
+    pub fn flush_file(&self, ino: Ino) -> Result<(), Error> {
+        match self.inodes.get(ino) {
+            Some(inode) if !inode.read().unlogged.is_empty() && self.writable().is_ok() => self.log_inode(&inode, false),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Ends a handle; attributes become part of the log, the file a candidate for coding.
     pub fn release(&self, ino: Ino, handle: HandleId) -> Result<(), Error> {
         let inode = self.inode(ino)?;

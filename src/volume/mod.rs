@@ -606,6 +606,23 @@ impl Volume {
         self.store.checkpoint().map_err(|e| self.store_failed(e))
     }
 
+    /// Makes everything durable that was written before the call: what `sync` would do if the kernel told a FUSE filesystem.
+    ///
+    /// # Durability
+    /// Names, attributes and bytes of all files, synced by their programs or not, are on disk at return.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.flush()?;
+        if self.options.read_only { Ok(()) } else { self.sync_disk() }
+    }
+
+    /// Syncs all of the filesystem below: staged bytes of many files at once.
+    fn sync_disk(&self) -> Result<(), Error> {
+        self.disk.sync_all().map_err(|source| {
+            self.fail(&format!("sync of the store's filesystem failed: {source}"));
+            Error::Io { what: "sync the store".into(), source }
+        })
+    }
+
     /// Flushes everything, checkpoints, closes the store. Later changes fail. Staged bytes are made durable too.
     pub fn close(&self) -> Result<(), Error> {
         if self.closed.swap(true, Ordering::AcqRel) {
@@ -617,11 +634,7 @@ impl Volume {
             if self.writable().is_err() {
                 return flushed;
             }
-            // Staged bytes of all files at once: one sync of the filesystem instead of one per file.
-            if let Err(source) = self.disk.sync_all() {
-                self.fail(&format!("sync of the store's filesystem failed: {source}"));
-                return Err(Error::Io { what: "sync the store".into(), source });
-            }
+            self.sync_disk()?;
             if let Err(e) = self.seal_at_close() {
                 log::warn!("staged files are not sealed: {e}");
             }

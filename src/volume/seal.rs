@@ -273,10 +273,7 @@ impl Volume {
     /// Makes the bytes of several files durable by one sync of the filesystem, then seals those that did not change meanwhile.
     fn seal_after_sync(&self, files: &[std::sync::Arc<Inode>]) -> Result<(), Error> {
         let before: Vec<_> = files.iter().map(|inode| inode.read().rec.generation).collect();
-        if let Err(source) = self.disk.sync_all() {
-            self.fail(&format!("sync of the store's filesystem failed: {source}"));
-            return Err(Error::Io { what: "sync the store".into(), source });
-        }
+        self.sync_disk()?;
         for (inode, generation) in files.iter().zip(before) {
             {
                 let mut state = inode.write();
