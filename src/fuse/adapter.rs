@@ -15,11 +15,11 @@ use fuser::{
 
 use super::convert::{
     STATFS_UNIT, allocate_mode, caller, file_attr, file_type, ino, keeps_setgid, kind_of_mode, new_mode, open_for,
-    plain_time, reads_quietly, set_time,
+    plain_time, reads_quietly, set_time, syncs,
 };
 use super::errno::errno;
 use super::mount::MountOptions;
-use super::served::Served;
+use super::served::{Opening, Served};
 use crate::base::ByteRange;
 use crate::volume::{Attr, Error, HandleId, OpenFor, Opened, RenameMode, SeekFor, SetAttr, Volume, XattrMode};
 
@@ -224,7 +224,8 @@ impl Filesystem for Adapter {
         match self.volume.open_file(ino(n), open) {
             Ok(opened) => {
                 let fh = FileHandle(opened.handle.0);
-                match self.served.begin(&self.volume, req.pid(), ino(n), opened, open, |fd| reply.open_backing(fd)) {
+                let opening = Opening { open, thread: req.pid(), syncs: syncs(flags.0) };
+                match self.served.begin(&self.volume, ino(n), opened, opening, |fd| reply.open_backing(fd)) {
                     Some(backing) => {
                         // Reads will not reach us.
                         if open.read && !quiet {
@@ -254,7 +255,8 @@ impl Filesystem for Adapter {
             Ok((a, opened)) => {
                 let fh = FileHandle(opened.handle.0);
                 let attr = file_attr(&a);
-                match self.served.begin(&self.volume, req.pid(), a.ino, opened, open, |fd| reply.open_backing(fd)) {
+                let opening = Opening { open, thread: req.pid(), syncs: syncs(flags) };
+                match self.served.begin(&self.volume, a.ino, opened, opening, |fd| reply.open_backing(fd)) {
                     Some(id) => {
                         reply.created_passthrough(&ATTR_TTL, &attr, Generation(0), fh, FopenFlags::empty(), &id);
                     }

@@ -101,6 +101,11 @@ pub(super) fn new_mode(mode: u32, umask: u32) -> NewMode {
     NewMode { mode: (mode & 0o7777) as u16, umask: (umask & 0o777) as u16 }
 }
 
+/// O_SYNC or O_DSYNC, whose bit the other includes.
+pub(super) fn syncs(flags: i32) -> bool {
+    flags & libc::O_DSYNC != 0
+}
+
 /// O_NOATIME.
 pub(super) fn reads_quietly(flags: i32) -> bool {
     flags & libc::O_NOATIME != 0

@@ -16,6 +16,16 @@ struct Service {
     backing: Option<Arc<BackingId>>,
 }
 
+/// How a handle is opened, and by whom.
+#[derive(Clone, Copy)]
+pub(super) struct Opening {
+    pub open: OpenFor,
+    pub thread: u32,
+    /// O_SYNC or O_DSYNC: every write is durable when it returns. The kernel alone can make the bytes so, not the name and
+    /// what the log must know of the file: such a handle is served by us, unless others are not.
+    pub syncs: bool,
+}
+
 #[derive(Default)]
 struct Handles {
     inodes: HashMap<Ino, Service>,
@@ -47,10 +57,9 @@ impl Served {
     pub fn begin(
         &self,
         volume: &Volume,
-        thread: u32,
         n: Ino,
         opened: Opened,
-        open: OpenFor,
+        Opening { open, thread, syncs }: Opening,
         register: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
     ) -> Option<Arc<BackingId>> {
         let mut handles = self.lock();
@@ -59,10 +68,14 @@ impl Served {
         let backing = match handles.inodes.get(&n) {
             Some(Service { backing: None, .. }) => None,
             Some(Service { backing: Some(id), .. }) => {
+                // From now on the staging file is all that changes. A failure ends all changes of the volume.
+                if syncs {
+                    let _ = volume.fsync(n, false);
+                }
                 // What serves the others must serve this one; the volume agrees as long as there are others.
                 volume.bypass(n, handle).ok().flatten().map(|_| id.clone())
             }
-            None if self.passthrough && open.write && !copies => {
+            None if self.passthrough && open.write && !copies && !syncs => {
                 volume.bypass(n, handle).ok().flatten().and_then(|file| {
                     let id = file.fd().and_then(|fd| register(fd).ok());
                     if id.is_none() {

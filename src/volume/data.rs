@@ -413,7 +413,9 @@ impl Volume {
     /// process as other writes do. Costs nothing for files without any.
     pub fn flush_file(&self, ino: Ino) -> Result<(), Error> {
         match self.inodes.get(ino) {
-            Some(inode) if !inode.read().unlogged.is_empty() && self.writable().is_ok() => self.log_inode(&inode, false),
+            Some(inode) if !inode.read().unlogged.is_empty() && self.writable().is_ok() => {
+                self.log_inode(&inode, false)
+            }
             Some(_) | None => Ok(()),
         }
     }
