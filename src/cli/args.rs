@@ -55,9 +55,25 @@ pub(super) enum Verb {
     Pause { path: Option<PathBuf> },
     /// Go on coding
     Resume { path: Option<PathBuf> },
-    /// Check a store that is not mounted
+    /// Check a store that is not mounted, and repair it when asked to
+    ///
+    /// Without --repair nothing is changed. Exit codes: 0 all is well (untidy things that the next mount puts right are
+    /// noted); 1 it could not be checked; 3 damage was found and is still there; 5 all damage that was found is repaired.
     Fsck {
         store: PathBuf,
+        /// Repair what is wrong. Files without a name, and what is left of files whose metadata is lost, are put into
+        /// lost+found. Bytes that cannot be read stay as they are, and reading them stays an error: another disk
+        /// controller or another copy of the store may still have them
+        #[arg(long)]
+        repair: bool,
+        /// With --repair: only show what would be done
+        #[arg(long, requires = "repair")]
+        dry_run: bool,
+        /// With --repair: give up bytes that cannot be read. They become holes, so that reading the file gives zeros in
+        /// their place without any error. Only for when no better copy of the store exists; save the list of byte ranges
+        /// first (--json)
+        #[arg(long, requires = "repair")]
+        drop_damaged: bool,
         /// Forget the index and make it anew from the packs
         #[arg(long)]
         rebuild_index: bool,

@@ -3,7 +3,7 @@
 //! Must not know: anything that another room decides. It puts rooms together and shows what they report.
 //!
 //! Exit codes: 0 done; 1 it failed, the reason is on standard error; 2 wrong usage; 3 a check found damage; 4 `umount
-//! --now` left files uncoded.
+//! --now` left files uncoded; 5 damage was found and repaired.
 
 mod args;
 mod client;
@@ -13,6 +13,7 @@ mod show;
 
 use clap::Parser;
 
+use crate::tools;
 use args::{Args, Verb};
 
 /// Something went wrong; the sentence says what, where, and what to do.
@@ -66,7 +67,9 @@ pub fn run() -> i32 {
         Verb::Sync { path } => client::sync(path.as_deref()),
         Verb::Pause { path } => client::pause(path.as_deref(), true),
         Verb::Resume { path } => client::pause(path.as_deref(), false),
-        Verb::Fsck { store, rebuild_index, json } => offline::fsck(&store, rebuild_index, json),
+        Verb::Fsck { store, repair, dry_run, drop_damaged, rebuild_index, json } => {
+            offline::fsck(&store, tools::FsckOptions { repair, dry_run, rebuild_index, drop_damaged }, json)
+        }
         Verb::Scrub { store, json } => offline::scrub(&store, json),
         Verb::Inspect { store, json } => offline::inspect(&store, json),
     };

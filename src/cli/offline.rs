@@ -12,6 +12,8 @@ use crate::tools;
 
 /// Exit code when a check found damage.
 const DAMAGED: i32 = 3;
+/// Exit code when damage was found, and all of it repaired.
+const REPAIRED: i32 = 5;
 /// Bytes after which a pack is closed.
 const PACK_BYTES_MAX: u64 = 256 << 20;
 
@@ -33,9 +35,9 @@ pub(super) fn mkfs(store: &Path) -> Outcome {
     Ok(0)
 }
 
-pub(super) fn fsck(store: &Path, rebuild_index: bool, json: bool) -> Outcome {
+pub(super) fn fsck(store: &Path, options: tools::FsckOptions, json: bool) -> Outcome {
     let bar = bar("checking [{bar:30}] {pos}/{len} inodes, {elapsed}");
-    let report = tools::fsck(disk(store, false)?, rebuild_index, &mut |done, total| {
+    let report = tools::fsck_with(disk(store, false)?, options, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });
@@ -44,19 +46,13 @@ pub(super) fn fsck(store: &Path, rebuild_index: bool, json: bool) -> Outcome {
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        for p in &report.problems {
-            println!("{}: {}", p.at, p.what);
-        }
-        let index = if report.index_rebuilt { ", index rebuilt" } else { "" };
-        println!(
-            "{} inodes, {} extents, {} segments{index}: {} problems",
-            report.inodes,
-            report.extents,
-            report.segments,
-            report.problems.len()
-        );
+        show::fsck(&report, options.repair);
     }
-    Ok(if report.problems.is_empty() { 0 } else { DAMAGED })
+    Ok(match (report.problems.is_empty(), report.left()) {
+        (true, _) => 0,
+        (false, 0) => REPAIRED,
+        (false, _) => DAMAGED,
+    })
 }
 
 pub(super) fn scrub(path: &Path, json: bool) -> Outcome {

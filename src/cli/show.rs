@@ -1,7 +1,7 @@
 //! Reports as text.
 
 use crate::background::protocol::Work;
-use crate::tools::InspectLine;
+use crate::tools::{FsckReport, InspectLine};
 use crate::volume::{FileReport, Status};
 
 /// Bytes in a unit that reads well.
@@ -133,5 +133,36 @@ fn show_ops(kind: &str, offset: u64, bytes: u64, txid: u64, ops: &[String]) {
     println!("{offset:>12} {bytes:>9} {kind} {txid}");
     for op in ops {
         println!("{:>23} {op}", "");
+    }
+}
+
+/// Problems of a check, one a line, what is done about them, and a sum.
+pub(super) fn fsck(report: &FsckReport, repair: bool) {
+    let notes = report.notes.iter().map(|p| ("note: ", p));
+    for (mark, p) in report.problems.iter().map(|p| ("", p)).chain(notes) {
+        let done = match (&p.repair, p.repaired) {
+            (Some(how), true) => format!(" [repaired: {how}]"),
+            (Some(how), false) if repair => format!(" [would be repaired: {how}]"),
+            (Some(_), false) | (None, _) => String::new(),
+        };
+        println!("{mark}{}: {}{done}", p.at, p.what);
+        for (start, end) in &p.ranges {
+            println!("    bytes {start} to {end}");
+        }
+    }
+    if report.unlisted > 0 {
+        println!("and {} more", report.unlisted);
+    }
+    let index = if report.index_rebuilt { ", index rebuilt" } else { "" };
+    println!(
+        "{} inodes, {} extents, {} segments{index}: {} problems, {} of them left",
+        report.inodes,
+        report.extents,
+        report.segments,
+        report.problems.len(),
+        report.left()
+    );
+    if report.left() > 0 && !repair {
+        println!("`tersefs fsck --repair --dry-run` shows what a repair would do");
     }
 }

@@ -236,7 +236,8 @@ impl Last {
     }
 
     fn put_extent(&mut self, w: &mut Writer, ino: Ino, e: &Extent) {
-        let same_segment = e.segment == self.segment;
+        let same_segment =
+            e.segment == self.segment && e.segment_bytes == self.segment_bytes && e.method == self.method;
         w.delta(ino.0, self.extent_ino);
         w.delta(e.file_offset, if ino.0 == self.extent_ino { self.file_end } else { 0 });
         w.varint(u64::from(e.len));

@@ -18,6 +18,7 @@
 //! log (appending and applying one transaction) → index overlay. data (appending segments). Neither is held over a sync,
 //! but where a pack is full and the next one begins.
 
+mod check;
 mod error;
 mod index;
 mod keys;
@@ -39,6 +40,7 @@ use crate::format::{
 };
 use crate::host::{self, Disk, OpenMode};
 
+pub use check::{Named, superblocks_lost};
 pub use error::Error;
 pub use ledger::{Ledger, MethodUse, PackUse, SegmentUse, stored_share};
 pub use recovery::Recovery;
@@ -264,6 +266,10 @@ impl Store {
             reserve.release_all();
         }
         let (index, position) = open_index(&*disk, &reader, &packs, options, &mut recovery)?;
+        if index.get(&by_number(keys::INODE, Ino::ROOT.0))?.is_none() {
+            // mkfs syncs it before there is a superblock: the log has lost its beginning.
+            recovery.note("the root directory is missing: metadata is lost; run `tersefs fsck --repair`".into());
+        }
         let sizes = |ids: &[PackId]| -> u64 { ids.iter().filter_map(|id| reader.file(*id).ok()?.len().ok()).sum() };
         let (meta_bytes, data_bytes) = (sizes(&packs.meta), sizes(&packs.data));
         let store = Store {

@@ -29,15 +29,20 @@ pub(crate) fn path(pack: PackId) -> String {
     format!("{}/pack-{:016x}.tpk", dir(pack), pack.0)
 }
 
+/// The pack that a file name in one of the directories stands for; `None` for a file that is none, or is in a directory
+/// where no pack of its number is looked for.
+pub(crate) fn parse(sub: &str, name: &str) -> Option<PackId> {
+    let number = name.strip_prefix("pack-").and_then(|n| n.strip_suffix(".tpk"))?;
+    let id = PackId(u64::from_str_radix(number, 16).ok()?);
+    (path(id) == format!("{PACKS_DIR}/{sub}/{name}")).then_some(id)
+}
+
 /// All packs of a store by their file names, ascending.
 pub(crate) fn list(disk: &dyn Disk) -> Result<Vec<PackId>, Error> {
     let mut packs = Vec::new();
     for sub in disk.list(PACKS_DIR).map_err(Error::io("list packs"))? {
         for name in disk.list(&format!("{PACKS_DIR}/{sub}")).map_err(Error::io("list packs"))? {
-            let number = name.strip_prefix("pack-").and_then(|n| n.strip_suffix(".tpk"));
-            if let Some(number) = number.and_then(|n| u64::from_str_radix(n, 16).ok()) {
-                packs.push(PackId(number));
-            }
+            packs.extend(parse(&sub, &name));
         }
     }
     packs.sort();

@@ -9,7 +9,7 @@ mod mkfs;
 mod scrub;
 mod tree;
 
-pub use fsck::{FsckReport, Problem, fsck};
+pub use fsck::{FsckOptions, FsckReport, Kind, Problem, fsck, fsck_with};
 pub use inspect::{InspectLine, inspect};
 pub use mkfs::mkfs;
 pub use scrub::{Damaged, ScrubReport, scrub};

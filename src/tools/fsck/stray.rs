@@ -1,0 +1,83 @@
+//! Files in the store's directories that belong to nothing.
+
+use std::sync::Arc;
+
+use super::names::Nodes;
+use super::{Check, Findings, Fix, Kind};
+use crate::base::Ino;
+use crate::host::Disk;
+use crate::store::{Error, Store};
+
+/// Names in the store's directory that are ours, whole or by how they begin.
+const OURS: [&str; 9] =
+    ["FORMAT", "FORMAT.copy", "LOCK", "packs", "staging", "index", "control.sock", "daemon.log", "lost+found"];
+const OURS_BY_START: [&str; 4] = ["index.bad-", "reserve", "scrub.json", "index."];
+/// How the names of files end that are renamed when they are whole.
+const DRAFT: &str = ".new";
+
+fn list(disk: &Arc<dyn Disk>, path: &str) -> Result<Vec<String>, Error> {
+    let mut names = disk.list(path).map_err(|source| Error::Io { what: format!("list {path}"), source })?;
+    names.sort();
+    Ok(names)
+}
+
+/// Staging files by their names: inode, epoch, name. Foreign files are left out.
+pub(super) fn staging(disk: &Arc<dyn Disk>) -> Result<Vec<(Ino, u64, String)>, Error> {
+    let names = list(disk, "staging")?.into_iter();
+    Ok(names
+        .filter_map(|name| {
+            let (ino, epoch) = name.split_once('.')?;
+            Some((Ino(ino.parse().ok()?), epoch.parse().ok()?, name.clone()))
+        })
+        .collect())
+}
+
+impl Check<'_> {
+    /// Staging, packs and the directory itself.
+    pub(super) fn stray(&mut self, nodes: &Nodes, found: &mut Findings) -> Result<(), Error> {
+        let known = staging(self.disk)?;
+        for name in list(self.disk, "staging")? {
+            let path = format!("staging/{name}");
+            let Some((ino, epoch, _)) = known.iter().find(|(_, _, n)| *n == name) else {
+                found.note(Kind::ForeignFile, path, "it is not a file of this store".into(), None);
+                continue;
+            };
+            let rec = self.store.inode(*ino)?;
+            if rec.is_some_and(|r| r.staging.is_some_and(|s| s.epoch == *epoch)) {
+                continue;
+            }
+            // While metadata is lost it may be all that is left of a file: `lost` decides.
+            if self.may_be_lost(nodes, *ino, *epoch)? {
+                continue;
+            }
+            let what = format!("inode {ino} does not use it any more");
+            let fix = ("remove it".to_string(), Fix::RemoveFile(path.clone()));
+            found.note(Kind::StaleStaging, path, what, Some(fix));
+        }
+        for sub in list(self.disk, "packs")? {
+            for name in list(self.disk, &format!("packs/{sub}"))? {
+                if Store::pack_of(&sub, &name).is_none() {
+                    stray_file(found, format!("packs/{sub}/{name}"));
+                }
+            }
+        }
+        for name in list(self.disk, "")? {
+            let ours = OURS.contains(&name.as_str()) || OURS_BY_START.iter().any(|start| name.starts_with(start));
+            if !ours || name.ends_with(DRAFT) {
+                stray_file(found, name);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file that is no part of the store: left by a step that was cut off, or somebody else's.
+fn stray_file(found: &mut Findings, path: String) {
+    if path.ends_with(DRAFT) {
+        let what = "a step that was cut off left it".to_string();
+        let fix = ("remove it".to_string(), Fix::RemoveFile(path.clone()));
+        found.note(Kind::StaleFile, path, what, Some(fix));
+    } else {
+        found.note(Kind::ForeignFile, path, "it is not a file of this store; it is left alone".into(), None);
+    }
+}
