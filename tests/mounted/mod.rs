@@ -6,6 +6,7 @@
 pub mod loopfs;
 pub mod recorder;
 pub mod sys;
+pub mod tools;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};

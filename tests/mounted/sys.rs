@@ -137,3 +137,27 @@ impl Drop for Mapping {
         unsafe { libc::munmap(self.at, self.len) };
     }
 }
+
+/// Open with O_APPEND.
+pub fn appends(file: &File) -> bool {
+    // SAFETY: an open descriptor and numbers.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    flags & libc::O_APPEND != 0
+}
+
+/// copy_file_range(2), once.
+pub fn copy_range(from: &File, at: u64, to: &File, place: u64, len: u64) -> io::Result<u64> {
+    let (mut at, mut place) = (at as i64, place as i64);
+    // SAFETY: open descriptors; both offsets are locals that outlive the call.
+    let n = unsafe { libc::copy_file_range(from.as_raw_fd(), &mut at, to.as_raw_fd(), &mut place, len as usize, 0) };
+    done(n as i64).map(|n| n as u64)
+}
+
+/// Lets the kernel drop the clean pages of a file.
+pub fn forget_pages(file: &File) -> io::Result<()> {
+    // SAFETY: an open descriptor and numbers.
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
