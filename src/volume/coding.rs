@@ -680,6 +680,9 @@ impl Volume {
                 rec.staging = None;
                 rec.size = state.rec.size;
             }
+            if !swap.finish && rec.staging.is_some_and(|s| s.sealed) {
+                ops.extend(seal::seals_after_swap(&self.store, &rec, &swap.extents)?);
+            }
             if first || swap.finish {
                 ops.push(MetaOp::PutInode(rec.clone()));
             }

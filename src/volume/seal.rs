@@ -4,15 +4,18 @@
 //! filesystem below. Once it has been quiet for a while its bytes are made durable, the CRC32C of each grain goes into the
 //! log, and its staging is marked `sealed`: the size is exact, every read of it is checked, and so is what the coder reads.
 //! The first change of the file takes the mark away, durably, before any byte is touched; so a power cut never leaves new
-//! bytes under old checksums. Grains that are coded meanwhile are not checked here: their segments are.
+//! bytes under old checksums. What is coded of a grain counts as zeros in its checksum, whatever staging still holds there;
+//! when more of it is coded, the transaction that says so puts the new checksum beside it (`seals_after_swap`).
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::Ordering;
 
 use super::inode::{Inode, InodeState};
 use super::types::Error;
 use super::{Volume, staging};
 use crate::base::{ByteRange, Ino, crc32c};
-use crate::format::{INCOMPAT_SEALS, InodeRecord, MetaOp, SEAL_GRAIN_BYTES, SEAL_GRAINS, Staging};
+use crate::format::{Extent, INCOMPAT_SEALS, InodeRecord, MetaOp, SEAL_GRAIN_BYTES, SEAL_GRAINS, Staging};
 use crate::host::{DiskFile, Seek};
 use crate::store::Store;
 
@@ -22,6 +25,8 @@ const GROUP_BYTES: u64 = SEAL_GRAIN_BYTES * SEAL_GRAINS;
 const GROUPS_PER_STEP: usize = 1024;
 /// Runs of data looked up at a time.
 const RUNS_PER_STEP: usize = 256;
+/// Extents looked up at a time.
+const EXTENTS_PER_PAGE: usize = 256;
 /// Files and bytes of one round: what `seal_quiet` may take before it gives its thread back. One file is always taken.
 const FILES_PER_ROUND: usize = 256;
 const BYTES_PER_ROUND: u64 = 256 << 20;
@@ -33,10 +38,11 @@ const CLOSE_MS_MAX: u64 = 20_000;
 const DAMAGED_MAX: usize = 10_000;
 
 /// Sums of the grains of one group, as far as the file reaches.
-fn sums_of(file: &dyn DiskFile, ino: Ino, group: u64, size: u64) -> Result<Vec<u32>, Error> {
-    let start = group * GROUP_BYTES;
-    let mut buf = vec![0u8; GROUP_BYTES.min(size.saturating_sub(start)) as usize];
-    staging::read(file, ino, &mut buf, start)?;
+fn sums_of(store: &Store, rec: &InodeRecord, file: &dyn DiskFile, group: u64) -> Result<Vec<u32>, Error> {
+    let range = ByteRange::at(group * GROUP_BYTES, GROUP_BYTES).intersect(&ByteRange { start: 0, end: rec.size });
+    let mut buf = vec![0u8; range.len() as usize];
+    staging::read(file, rec.ino, &mut buf, range.start)?;
+    blank_coded(store, rec, range, &mut buf)?;
     Ok(buf.chunks(SEAL_GRAIN_BYTES as usize).map(crc32c).collect())
 }
 
@@ -62,12 +68,54 @@ fn damaged(ino: Ino, offset: u64) -> Error {
     Error::Damaged { ino, offset, what: DAMAGE.to_string() }
 }
 
-/// What is coded of a grain is not in staging any more, so its checksum does not hold.
-fn is_partly_coded(store: &Store, rec: &InodeRecord, grain: ByteRange) -> Result<bool, Error> {
-    Ok(rec.coded && !store.extents(rec.ino, grain, 1).map_err(Error::Store)?.is_empty())
+/// Zeros what is coded of `range` in a buffer of its bytes: staging holds a hole there, or what it held before.
+fn blank_coded(store: &Store, rec: &InodeRecord, range: ByteRange, buf: &mut [u8]) -> Result<(), Error> {
+    let mut at = range.start;
+    while rec.coded && at < range.end {
+        let rest = ByteRange { start: at, end: range.end };
+        let page = store.extents(rec.ino, rest, EXTENTS_PER_PAGE).map_err(Error::Store)?;
+        for e in &page {
+            let part = ByteRange::at(e.file_offset, u64::from(e.len)).intersect(&range);
+            let (from, to) = ((part.start - range.start) as usize, (part.end - range.start) as usize);
+            buf.get_mut(from..to).unwrap_or_default().fill(0);
+            at = part.end;
+        }
+        if page.len() < EXTENTS_PER_PAGE {
+            break;
+        }
+    }
+    Ok(())
 }
 
-/// Reads `range` of a sealed staging file into `buf` and checks every grain it touches, but those that are partly coded.
+/// Checksum of a grain of zeros.
+fn sum_of_zeros(len: u64) -> u32 {
+    static ZEROS: [u8; SEAL_GRAIN_BYTES as usize] = [0; SEAL_GRAIN_BYTES as usize];
+    crc32c(ZEROS.get(..len as usize).unwrap_or(&ZEROS))
+}
+
+/// What the transaction that swaps extents into a sealed file says of its checksums: nothing is left in staging of the
+/// grains that the extents lie in, since a cell is coded with all of its data.
+pub(super) fn seals_after_swap(store: &Store, rec: &InodeRecord, extents: &[Extent]) -> Result<Vec<MetaOp>, Error> {
+    let mut groups: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+    for e in extents {
+        let end = e.file_offset + u64::from(e.len);
+        for n in e.file_offset / SEAL_GRAIN_BYTES..end.div_ceil(SEAL_GRAIN_BYTES) {
+            let group = n / SEAL_GRAINS;
+            let sums = match groups.entry(group) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(store.seal(rec.ino, group).map_err(Error::Store)?.unwrap_or_default()),
+            };
+            if let Some(sum) = sums.get_mut((n % SEAL_GRAINS) as usize) {
+                *sum = sum_of_zeros(SEAL_GRAIN_BYTES.min(rec.size.saturating_sub(n * SEAL_GRAIN_BYTES)));
+            }
+        }
+    }
+    let known = groups.into_iter().filter(|(_, sums)| !sums.is_empty());
+    Ok(known.map(|(group, sums)| MetaOp::PutSeal { ino: rec.ino, group, sums }).collect())
+}
+
+/// Reads `range` of a sealed staging file into `buf` and checks every grain it touches. What is coded of it
+/// is left zero.
 fn read_checked(
     store: &Store,
     rec: &InodeRecord,
@@ -97,16 +145,17 @@ fn read_checked(
         }
         let sum = sums.as_ref().and_then(|(_, s)| s.as_ref()?.get((n % SEAL_GRAINS) as usize).copied());
         match sum {
-            Some(sum) if !is_partly_coded(store, rec, grain)? => {
+            Some(sum) => {
                 grain_buf.resize(grain.len() as usize, 0);
                 read(&mut grain_buf, grain.start)?;
+                blank_coded(store, rec, grain, &mut grain_buf)?;
                 if crc32c(&grain_buf) != sum {
                     return Err(damaged(ino, grain.start));
                 }
                 let skip = (part.start - grain.start) as usize;
                 target.copy_from_slice(grain_buf.get(skip..skip + target.len()).unwrap_or_default());
             }
-            Some(_) | None => read(target, part.start)?,
+            None => read(target, part.start)?,
         }
     }
     Ok(())
@@ -138,25 +187,19 @@ pub fn check_staged(store: &Store, rec: &InodeRecord, file: Option<&dyn DiskFile
 /// Fails when a sealed staging file has a hole where its checksums say that there was data: what is planned by the holes
 /// of a file would take lost bytes for zeros. Reads no data.
 pub(super) fn check_holes(store: &Store, rec: &InodeRecord, file: Option<&dyn DiskFile>) -> Result<(), Error> {
-    let zeros = vec![0u8; SEAL_GRAIN_BYTES as usize];
-    let whole = crc32c(&zeros);
     each_group(store, rec, |group| {
         let sums = store.seal(rec.ino, group).map_err(Error::Store)?.unwrap_or_default();
         for (n, sum) in sums.into_iter().enumerate() {
             let start = group * GROUP_BYTES + n as u64 * SEAL_GRAIN_BYTES;
             let grain = ByteRange::at(start, SEAL_GRAIN_BYTES).intersect(&ByteRange { start: 0, end: rec.size });
-            let is_zero = match zeros.get(..grain.len() as usize) {
-                Some(part) if part.len() < zeros.len() => sum == crc32c(part),
-                Some(_) | None => sum == whole,
-            };
-            if is_zero {
+            if sum == sum_of_zeros(grain.len()) {
                 continue;
             }
             let data = match file {
                 Some(file) => file.seek(start, Seek::Data).map_err(|e| staging::io_error("seek in", rec.ino, e))?,
                 None => None,
             };
-            if data.is_none_or(|at| at >= grain.end) && !is_partly_coded(store, rec, grain)? {
+            if data.is_none_or(|at| at >= grain.end) {
                 return Err(damaged(rec.ino, start));
             }
         }
@@ -292,14 +335,15 @@ impl Volume {
     fn seal(&self, inode: &Inode) -> Result<(), Error> {
         let ino = inode.ino;
         self.store.set_incompat(INCOMPAT_SEALS).map_err(|e| self.store_failed(e))?;
-        let (file, size, generation) = {
+        let (file, rec, swaps) = {
             let state = inode.read();
             if !is_sealable(&state) || state.unsynced {
                 return Ok(());
             }
-            (staging::open(&*self.disk, &state)?, state.rec.size, state.rec.generation)
+            (staging::open(&*self.disk, &state)?, state.rec.clone(), state.swaps)
         };
         // Checksums first, the mark last: until it is there nobody looks at them.
+        let (size, generation) = (rec.size, rec.generation);
         let mut ops = vec![MetaOp::RemoveSeals { ino }];
         let mut next = 0;
         while let Some(file) = &file {
@@ -307,7 +351,7 @@ impl Volume {
             let Some(last) = groups.last() else { break };
             next = last + 1;
             for group in groups {
-                ops.push(MetaOp::PutSeal { ino, group, sums: sums_of(&**file, ino, group, size)? });
+                ops.push(MetaOp::PutSeal { ino, group, sums: sums_of(&self.store, &rec, &**file, group)? });
             }
             if ops.len() >= GROUPS_PER_STEP {
                 self.log(&std::mem::take(&mut ops))?;
@@ -315,7 +359,7 @@ impl Volume {
         }
         let mut state = inode.write();
         let Some(staging) = state.rec.staging.filter(|_| is_sealable(&state)) else { return Ok(()) };
-        if state.unsynced || state.rec.generation != generation {
+        if state.unsynced || state.rec.generation != generation || state.swaps != swaps {
             return Ok(());
         }
         let mut rec = state.rec.clone();
