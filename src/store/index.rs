@@ -61,8 +61,23 @@ pub(crate) struct Index {
     bad: AtomicBool,
     /// The engine met a full disk while it wrote: it takes no more until it is opened again, and is still read.
     stuck: AtomicBool,
+    /// The disk failed: the engine is left as it is, and not even closed.
+    abandoned: AtomicBool,
     /// What of the packs is live, as of all changes.
     live: Mutex<Live>,
+}
+
+impl Drop for Index {
+    /// sled panics where its last sync fails.
+    fn drop(&mut self) {
+        let Some(db) = self.engine.take() else { return };
+        if self.is_bad() || self.is_stuck() || self.abandoned.load(Ordering::Acquire) {
+            // The process ends soon, and with it what this holds. Nothing waits in it that the packs do not have.
+            std::mem::forget(db);
+        } else if catch_unwind(AssertUnwindSafe(|| drop(db))).is_err() {
+            log::warn!("the index was not closed well; the next mount looks whether it is whole");
+        }
+    }
 }
 
 /// A frozen state of the index: what all keys were at one moment.
@@ -90,8 +105,20 @@ impl Index {
             flushing: Mutex::new(()),
             bad: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             live: Mutex::new(Live::default()),
         }
+    }
+
+    fn with(db: sled::Db) -> Index {
+        let mut index = Index::memory();
+        index.engine = Some(db);
+        index
+    }
+
+    /// Leaves the engine alone from now on: the disk failed.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
     }
 
     /// Opens sled in `index/`. An index that does not open, in whatever way, is renamed to `index.bad-<n>`, and a new,
@@ -109,13 +136,13 @@ impl Index {
             }
         }
         match open_within(dir.clone(), OPEN_TIMEOUT) {
-            Ok(db) => Ok((Index { engine: Some(db), ..Index::memory() }, false)),
+            Ok(db) => Ok((Index::with(db), false)),
             Err(e) if e.is_refusal() => Err(e),
             Err(e) => {
                 log::warn!("{e}; it is set aside and rebuilt from the packs");
                 set_aside(disk)?;
                 let db = open_within(dir, OPEN_TIMEOUT)?;
-                Ok((Index { engine: Some(db), ..Index::memory() }, true))
+                Ok((Index::with(db), true))
             }
         }
     }

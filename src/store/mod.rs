@@ -408,6 +408,7 @@ impl Store {
             && !self.read_only.swap(true, Ordering::AcqRel)
         {
             log::error!("the store is read-only from now on: {e}");
+            self.index.abandon();
         }
         step
     }

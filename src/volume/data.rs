@@ -397,8 +397,13 @@ impl Volume {
             // A part of it may be there, as when the disk is full: beyond the size it would show as soon as the file
             // grows, so it is cut off. Where even that fails the next mount finds a longer file.
             if file.len().is_ok_and(|len| len > state.rec.size) && file.set_len(state.rec.size).is_ok() {
-                (state.cut, state.unsynced) = (true, true);
+                state.cut = true;
             }
+            // Within the size they show: like any change they are to be synced before they are sealed, and coded.
+            state.unsynced = true;
+            state.rec.generation.0 += 1;
+            state.changed_ms = self.now_ms();
+            self.enqueue(state);
             return Err(staging::io_error("write", ino, e));
         }
         if overwrites {
