@@ -202,9 +202,17 @@ fn play(
     workers: &Arc<Workers>,
     prepare: impl FnOnce(&SimDisk),
 ) -> (SimDisk, BTreeMap<String, Known>, Result<(), Error>) {
+    play_with(MethodId::Zstd, workers, prepare)
+}
+
+fn play_with(
+    method: MethodId,
+    workers: &Arc<Workers>,
+    prepare: impl FnOnce(&SimDisk),
+) -> (SimDisk, BTreeMap<String, Known>, Result<(), Error>) {
     let disk = fresh();
     prepare(&disk);
-    let mut script = match open(&disk, options(Some(MethodId::Zstd)), workers) {
+    let mut script = match open(&disk, options(Some(method)), workers) {
         Ok(volume) => Script { volume, files: BTreeMap::new() },
         Err(e) => return (disk, BTreeMap::new(), Err(e)),
     };
@@ -247,19 +255,19 @@ fn a_failed_sync_or_write_ends_changes_and_loses_nothing() {
     const EIO: i32 = 5;
     const ENOSPC: i32 = 28;
     let workers = Arc::new(Workers::new(2));
-    let (whole, _, _) = play(&workers, |_| ());
+    let (whole, _, _) = play_with(MethodId::Raw, &workers, |_| ());
     let (syncs, writes) = (fresh().syncs(), fresh().writes());
     for n in syncs + 1..=whole.syncs() {
-        let (disk, files, outcome) = play(&workers, |d| d.fail_at(Fault::Sync, n, EIO));
+        let (disk, files, outcome) = play_with(MethodId::Raw, &workers, |d| d.fail_at(Fault::Sync, n, EIO));
         // The last syncs belong to housekeeping whose failure is told in the log only.
         if outcome.is_ok() {
             assert!(n > whole.syncs() - 6, "the failure of sync {n} was swallowed");
         }
         judge(&disk.survivor(Survival::Synced), &files, &workers, &format!("sync {n} failed"), true);
     }
-    for n in (writes + 1..=whole.writes()).step_by(3) {
+    for n in writes + 1..=whole.writes() {
         for errno in [EIO, ENOSPC] {
-            let (disk, files, _) = play(&workers, |d| d.fail_at(Fault::Write, n, errno));
+            let (disk, files, _) = play_with(MethodId::Raw, &workers, |d| d.fail_at(Fault::Write, n, errno));
             judge(&disk.survivor(Survival::Kernel), &files, &workers, &format!("write {n} failed with {errno}"), true);
         }
     }

@@ -161,6 +161,7 @@ impl Script {
                 self.say("checkpoint".into());
                 self.volume.checkpoint()
             }
+            96..=97 => self.clone_range(),
             _ => {
                 // Makes the log long, so that checkpoints compact it.
                 self.say("attribute".into());
@@ -213,6 +214,35 @@ impl Script {
         let handle = self.volume.open_file(ino, open)?.handle;
         let written = self.volume.write(ino, handle, at, &data);
         written.map(drop).and(self.volume.release(ino, handle))
+    }
+
+    /// Bytes of one file become those of another, as `cp --reflink` has it.
+    fn clone_range(&mut self) -> Result<(), Error> {
+        let (Some((_, from)), Some((_, to))) = (self.pick(), self.pick()) else { return Ok(()) };
+        let (source, mut bytes) = (self.now(from), self.now(to));
+        if from == to || source.is_empty() {
+            return Ok(());
+        }
+        let at = self.roll(source.len() as u64) as usize;
+        let len = 1 + self.roll((source.len() - at) as u64) as usize;
+        let place = self.roll(bytes.len() as u64 + 1) as usize;
+        self.say(format!("clone {from} {at}+{len} to {to} {place} of {}", bytes.len()));
+        let before = bytes.clone();
+        bytes.resize(bytes.len().max(place + len), 0);
+        bytes[place..place + len].copy_from_slice(&source[at..at + len]);
+        self.becomes(to, bytes);
+        let open = OpenFor { read: true, write: true, append: false, truncate: false };
+        let handle = self.volume.open_file(to, open)?.handle;
+        let cloned = self.volume.clone_range(from, at as u64, to, handle, place as u64, len as u64);
+        self.volume.release(to, handle)?;
+        let cloned = cloned? as usize;
+        if cloned < len {
+            let mut shorter = before;
+            shorter.resize(shorter.len().max(place + cloned), 0);
+            shorter[place..place + cloned].copy_from_slice(&source[at..at + cloned]);
+            self.becomes(to, shorter);
+        }
+        Ok(())
     }
 
     fn rename(&mut self) -> Result<(), Error> {
@@ -387,9 +417,11 @@ fn failing_syncs_and_writes_of_random_scripts() {
     for seed in seeds() {
         let (syncs, writes) = (fresh().syncs(), fresh().writes());
         let whole = play(seed, &workers, |_| ()).0;
+        // Each write of some scripts, some writes of each.
+        let each = if seed <= 3 { 1 } else { 5 };
         let faults = (syncs + 1..=whole.syncs())
             .map(|n| (Fault::Sync, n))
-            .chain((writes + 1..=whole.writes()).step_by(5).map(|n| (Fault::Write, n)));
+            .chain((writes + 1..=whole.writes()).step_by(each).map(|n| (Fault::Write, n)));
         for (fault, n) in faults {
             for errno in [EIO, ENOSPC] {
                 let (disk, script, whole) = play(seed, &workers, |d| d.fail_at(fault, n, errno));
@@ -472,7 +504,7 @@ fn a_full_disk_refuses_new_data_and_nothing_else() {
         script.volume.close().expect("close");
         hold(&script, &disk.survivor(Survival::Synced), &workers, &format!("seed {seed}, at the end"));
     }
-    assert!(refused > 30 && judged > 100, "{refused} refusals and {judged} images prove nothing");
+    assert!(refused > 12 && judged > 100, "{refused} refusals and {judged} images prove nothing");
 }
 
 /// Without anything coded a deleted file gives all of its space back at once.
@@ -507,4 +539,88 @@ fn what_is_deleted_on_a_full_disk_can_be_written_again() {
         }
     }
     volume.close().expect("close");
+}
+
+/// Steps that meet a fault which ends with them: one of `fault` on files of `prefix`, `strikes` times.
+fn trouble(seed: u64, workers: &Arc<Workers>, fault: Fault, prefix: &str, strikes: u64, errno: i32) -> u64 {
+    let case = format!("seed {seed}, {fault:?} on {prefix:?} fails {strikes} times with {errno}");
+    let disk = fresh();
+    let volume = open(&disk, options(Some(MethodId::Raw)), workers).expect("it mounts");
+    let mut script = Script {
+        dice: Dice::new(seed),
+        volume,
+        history: BTreeMap::new(),
+        names: vec![Names::new()],
+        replaced: BTreeMap::new(),
+        trace: Vec::new(),
+    };
+    let mut chance = Dice::new(seed + 77);
+    let mut met = 0;
+    for _ in 0..STEPS {
+        disk.fail_on(fault, prefix, chance.roll(3), strikes, errno);
+        let outcome = script.step();
+        disk.mend();
+        let names = script.named();
+        if let (true, Some(ino)) = (outcome.is_ok(), chance.pick(&names.into_values().collect::<Vec<_>>())) {
+            let expected = script.now(*ino);
+            disk.fail_on(fault, prefix, 0, strikes, errno);
+            match read(&script.volume, *ino, 0, u64::MAX / 2) {
+                Ok(found) => assert!(found == expected, "{case}: inode {ino} is read wrong"),
+                Err(_) => met += 1,
+            }
+            disk.mend();
+            let again = read(&script.volume, *ino, 0, u64::MAX / 2);
+            assert!(again.is_ok_and(|found| found == expected), "{case}: inode {ino} is not read again");
+        }
+        if let Err(e) = outcome {
+            let told = match (fault, &e) {
+                (Fault::Write, Error::NoSpace) | (Fault::Open, Error::TooManyFiles) => true,
+                // A segment that cannot be read is told as damage of the file, whatever the reason.
+                (Fault::Open | Fault::Read, Error::Damaged { .. }) => true,
+                (Fault::Open, Error::Store(e)) => e.is_refusal(),
+                (Fault::Read, Error::Io { .. } | Error::Store(_)) => true,
+                (_, _) => false,
+            };
+            assert!(told, "{case}: {e:?}: {:?}", script.trace.last());
+            met += 1;
+            script.resync();
+        }
+        assert!(!script.volume.is_read_only(), "{case}: it ends nothing: {:?}", script.trace.last());
+    }
+    script.volume.flush().unwrap_or_else(|e| panic!("{case}: {e}"));
+    script.log_synced();
+    for image in [Survival::Synced, Survival::Kernel] {
+        hold(&script, &disk.survivor(image), workers, &format!("{case}, {image:?}"));
+    }
+    script.volume.close().unwrap_or_else(|e| panic!("{case}: {e}"));
+    script.history.keys().copied().collect::<Vec<_>>().into_iter().for_each(|ino| script.synced(ino));
+    hold(&script, &disk.survivor(Survival::Synced), workers, &format!("{case}, closed"));
+    met
+}
+
+/// A disk without space, a process without descriptors, reads that fail: at each operation in turn, for a moment or for all
+/// of it. The volume goes on, what was refused changed nothing, what was synced is there.
+#[test]
+fn passing_trouble_ends_nothing_and_loses_nothing() {
+    const EIO: i32 = 5;
+    const EMFILE: i32 = 24;
+    const ENOSPC: i32 = 28;
+    let workers = Arc::new(Workers::new(1));
+    let mut met = BTreeMap::new();
+    for seed in seeds() {
+        for prefix in ["packs/", "staging", "reserve", ""] {
+            for strikes in [1, 3, u64::MAX] {
+                for (fault, errno) in [(Fault::Write, ENOSPC), (Fault::Open, EMFILE), (Fault::Read, EIO)] {
+                    if fault == Fault::Write && strikes > 1 && !matches!(prefix, "packs/" | "reserve") {
+                        // The cut after a write that was refused would fail too, which no full disk does.
+                        continue;
+                    }
+                    *met.entry((prefix, errno)).or_insert(0) += trouble(seed, &workers, fault, prefix, strikes, errno);
+                }
+            }
+        }
+    }
+    for at in [("staging", ENOSPC), ("staging", EMFILE), ("packs/", ENOSPC), ("packs/", EIO)] {
+        assert!(met.get(&at).is_some_and(|n| *n > 5), "{at:?} was hardly met: {met:?}");
+    }
 }

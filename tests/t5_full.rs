@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mounted::loopfs::LoopFs;
+use mounted::recorder::Recorder;
 use mounted::{BINARY, Dice, Mount, arg, ok, run, tersefs};
 
 const ENOSPC: i32 = 28;
@@ -77,9 +78,9 @@ fn a_small_disk_is_filled_emptied_and_filled_again() {
     };
     let first = fill(&mut files, 1);
     assert!(first > 30 << 20, "full after {first} bytes of 80 MiB");
-    // New data is refused; what needs no room works.
-    assert!(is_full(&write_synced(&mount.path("new"), &[1; 900_000]).unwrap_err()));
-    let _ = fs::remove_file(mount.path("new"));
+    // New data is refused, once what coding gives back is used up too; what needs no room works.
+    let refused = (0..100).find_map(|n| write_synced(&mount.path(&format!("new{n}")), &[1; 900_000]).err());
+    assert!(refused.is_some_and(|e| is_full(&e)));
     let (some, data) = files.pop_first().unwrap();
     fs::rename(mount.path(&some), mount.path("renamed")).expect("rename on a full disk");
     files.insert("renamed".into(), data);
@@ -219,6 +220,183 @@ fn a_full_disk_is_unmounted_checked_and_mounted() {
     write_synced(&mount.path("new"), b"new").expect("room again");
     mount.wait();
     all_exact(&mount, &files, "coded");
+    mount.is_sound();
+    mount.done();
+}
+
+/// A daemon at its limit of open files: its callers are told, nothing is lost, and when files are closed all goes on.
+#[test]
+fn a_daemon_without_descriptors_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, point) = (dir.path().join("store"), dir.path().join("mnt"));
+    let mut dice = Dice(11);
+    let mut files = BTreeMap::new();
+    // Segments in several packs are read with it; the first mount makes them.
+    let mount = Mount::of(&store, &point, &["--method=zstd"]);
+    for n in 0..10 {
+        let (name, data) = (format!("cold{n}"), dice.text(300_000));
+        fs::write(mount.path(&name), &data).unwrap();
+        files.insert(name, data);
+    }
+    mount.wait();
+    mount.done();
+    let mount = Mount::of(&store, &point, &["--quiet-seconds=0.2"]);
+    let used = fs::read_dir(format!("/proc/{}/fd", mount.pid())).unwrap().count();
+    for spare in [0, 1, 3, 40] {
+        // The soft limit alone, which can be raised again.
+        let limit = format!("--nofile={}:", used + spare);
+        ok("prlimit", &["--pid", &mount.pid().to_string(), &limit], 10);
+        let mut held = Vec::new();
+        let mut refused = 0;
+        for n in 0..60 {
+            let (name, data) = (format!("{spare} {n}"), dice.noise(1000));
+            let written = File::create(mount.path(&name)).and_then(|mut file| {
+                file.write_all(&data)?;
+                file.sync_all()?;
+                Ok(file)
+            });
+            match written {
+                Ok(file) => {
+                    held.push(file);
+                    files.insert(name, data);
+                }
+                Err(e) => {
+                    let told = [libc::EMFILE, libc::ENFILE, libc::EIO].map(Some).contains(&e.raw_os_error());
+                    assert!(told, "{name}: {e}: {}", mount.log());
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 0, "the limit of {} was never met", used + spare);
+        // Names do not need descriptors; reads of cold files may be refused and are never wrong.
+        for name in files.keys() {
+            assert!(mount.path(name).exists(), "{name}");
+        }
+        for (name, data) in files.iter().filter(|(n, _)| n.starts_with("cold")) {
+            if let Ok(found) = fs::read(mount.path(name)) {
+                assert!(found == *data, "{name}");
+            }
+        }
+        drop(held);
+    }
+    // What can hold a descriptor back for a moment is the end of the last handles, which the kernel tells later.
+    ok("prlimit", &["--pid", &mount.pid().to_string(), "--nofile=1024:"], 10);
+    let started = Instant::now();
+    while let Err(e) = write_synced(&mount.path("after"), b"after") {
+        assert!(started.elapsed() < Duration::from_secs(20), "{e}: {}", mount.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(mount.status()["read_only"], false, "{}", mount.log());
+    all_exact(&mount, &files, "with descriptors again");
+    mount.wait();
+    all_exact(&mount, &files, "coded");
+    mount.is_sound();
+    mount.done();
+    let mount = Mount::of(&store, &point, &[]);
+    all_exact(&mount, &files, "mounted again");
+    mount.done();
+    assert_eq!(tersefs(&["fsck", arg(&store)]).code, Some(0));
+}
+
+/// Cold and hot files on a mount, all synced.
+fn some_files(mount: &Mount, dice: &mut Dice) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for n in 0..5 {
+        let (name, data) = (format!("cold{n}"), dice.text(200_000));
+        fs::write(mount.path(&name), &data).unwrap();
+        files.insert(name, data);
+    }
+    mount.wait();
+    for n in 0..5 {
+        let (name, data) = (format!("hot{n}"), dice.noise(20_000));
+        write_synced(&mount.path(&name), &data).unwrap();
+        files.insert(name, data);
+    }
+    sync_names(mount);
+    files
+}
+
+/// Writes until one is refused, which must come soon; what was synced until then is kept account of.
+fn write_until_refused(mount: &Mount, dice: &mut Dice, files: &mut BTreeMap<String, Vec<u8>>) -> io::Error {
+    for n in 0..100 {
+        let (name, data) = (format!("late{n}"), dice.noise(5000));
+        let written = write_synced(&mount.path(&name), &data).and_then(|()| File::open(&mount.point)?.sync_all());
+        match written {
+            Ok(()) => {
+                files.insert(name, data);
+            }
+            Err(e) => return e,
+        }
+    }
+    panic!("the failing filesystem below was never noticed: {}", mount.log());
+}
+
+/// What is read is right or an error.
+fn never_wrong(mount: &Mount, files: &BTreeMap<String, Vec<u8>>) -> usize {
+    let mut right = 0;
+    for (name, data) in files {
+        match fs::read(mount.path(name)) {
+            Ok(found) => {
+                assert!(found == *data, "{name} is not what was synced");
+                right += 1;
+            }
+            Err(e) => assert!([libc::EIO, libc::ENOENT].map(Some).contains(&e.raw_os_error()), "{name}: {e}"),
+        }
+    }
+    right
+}
+
+/// The filesystem below turns read-only under the daemon, as ext4 does on an error of its own.
+#[test]
+fn a_filesystem_that_turns_read_only_is_told_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = LoopFs::ext4(dir.path(), 64);
+    let (store, point) = (disk.point.join("store"), dir.path().join("mnt"));
+    let mut dice = Dice(4);
+    let mount = Mount::of(&store, &point, &["--method=zstd"]);
+    let mut files = some_files(&mount, &mut dice);
+    ok("mount", &["-o", "remount,abort", arg(&disk.point)], 10);
+    let refused = write_until_refused(&mount, &mut dice, &mut files);
+    assert!([libc::EROFS, libc::EIO].map(Some).contains(&refused.raw_os_error()), "{refused}");
+    assert_eq!(mount.status()["read_only"], true, "{}", mount.log());
+    let late = fs::write(mount.path("later"), b"x").unwrap_err();
+    assert_eq!(late.raw_os_error(), Some(libc::EROFS), "{late}");
+    assert_eq!(never_wrong(&mount, &files), files.len(), "reads go on: {}", mount.log());
+    mount.is_sound();
+    let status = mount.end();
+    println!("{refused}; the daemon ended with {status}");
+    disk.remount(&dir.path().join("image"));
+    assert_eq!(tersefs(&["fsck", "--json", arg(&store)]).err, "");
+    let mount = Mount::of(&store, &point, &["--method=zstd"]);
+    all_exact(&mount, &files, "after the repair");
+    write_synced(&mount.path("new"), b"new").unwrap();
+    mount.wait();
+    all_exact(&mount, &files, "coded");
+    mount.is_sound();
+    mount.done();
+}
+
+/// The device below fails everything, as one that was pulled out.
+#[test]
+fn a_device_that_goes_away_costs_nothing_that_was_synced() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let disk = Recorder::new(dir.path(), "ext4", 64);
+    let (store, point) = (disk.point.join("store"), dir.path().join("mnt"));
+    let mut dice = Dice(6);
+    let mount = Mount::of(&store, &point, &["--method=zstd"]);
+    let mut files = some_files(&mount, &mut dice);
+    disk.set_gone(true);
+    let refused = write_until_refused(&mount, &mut dice, &mut files);
+    assert!([libc::EROFS, libc::EIO].map(Some).contains(&refused.raw_os_error()), "{refused}");
+    never_wrong(&mount, &files);
+    assert_eq!(mount.status()["read_only"], true, "{}", mount.log());
+    mount.is_sound();
+    let status = mount.end();
+    println!("{refused}; the daemon ended with {status}");
+    disk.set_gone(false);
+    disk.remount();
+    let mount = Mount::of(&store, &point, &["--method=zstd"]);
+    all_exact(&mount, &files, "the device is back");
     mount.is_sound();
     mount.done();
 }

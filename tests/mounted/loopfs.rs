@@ -24,6 +24,12 @@ impl LoopFs {
         LoopFs { point: point.into() }
     }
 
+    /// Takes the filesystem down and mounts it again, which repairs what its journal can.
+    pub fn remount(&self, image: &Path) {
+        ok("umount", &[arg(&self.point)], 60);
+        ok("mount", &["-o", "loop", arg(image), arg(&self.point)], 60);
+    }
+
     /// Bytes available to users.
     pub fn available(&self) -> u64 {
         super::sys::space(&self.point).unwrap().2

@@ -3,6 +3,7 @@
 // Each test program uses its own part of this.
 #![allow(dead_code)]
 
+pub mod journal;
 pub mod loopfs;
 pub mod recorder;
 pub mod sys;
@@ -103,6 +104,14 @@ impl Mount {
     }
 
     pub fn of(store: &Path, point: &Path, flags: &[&str]) -> Mount {
+        match Mount::try_of(store, point, flags) {
+            Ok(mount) => mount,
+            Err(why) => panic!("{} was not mounted: {why}", store.display()),
+        }
+    }
+
+    /// As `of`; a daemon that ends instead of serving is an error with its messages, one that does neither a panic.
+    pub fn try_of(store: &Path, point: &Path, flags: &[&str]) -> Result<Mount, String> {
         assert!(
             Path::new("/dev/fuse").exists(),
             "there is no /dev/fuse: the tests of the mounted volume need it (`modprobe fuse`, or a container with --device /dev/fuse)"
@@ -120,7 +129,7 @@ impl Mount {
             .spawn()
             .unwrap();
         let out = daemon.stdout.take().unwrap();
-        let mount = Mount { store: store.into(), point: point.into(), log, daemon: Some(daemon) };
+        let mut mount = Mount { store: store.into(), point: point.into(), log, daemon: Some(daemon) };
         let (tx, rx) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
@@ -129,10 +138,17 @@ impl Mount {
                 }
             }
         });
-        if rx.recv_timeout(MOUNT_MAX).is_err() {
-            panic!("{} was not mounted: {}", store.display(), mount.log());
+        match rx.recv_timeout(MOUNT_MAX) {
+            Ok(()) => Ok(mount),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                // It ended by itself: there is nothing to take down.
+                let status = mount.daemon.take().map(|mut d| d.wait());
+                Err(format!("{status:?}: {}", mount.log()))
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                panic!("{} neither mounts nor fails: {}", store.display(), mount.log())
+            }
         }
-        mount
     }
 
     /// What the daemon logged.
@@ -193,6 +209,29 @@ impl Mount {
     pub fn is_sound(&self) {
         assert_eq!(self.status()["jobs_panicked"], 0, "{}", self.log());
         assert!(!self.log().contains("panicked"), "{}", self.log());
+    }
+
+    /// Ends a mount whose store may have failed: `umount --now`, or else a lazy unmount; how the daemon ended.
+    pub fn end(mut self) -> std::process::ExitStatus {
+        let mut daemon = self.daemon.take().expect("a daemon");
+        let point = self.point.clone();
+        let asked = tersefs(&["umount", "--now", arg(&point)]);
+        if asked.code.is_none_or(|c| c != 0 && c != 4) {
+            run("umount", &["-l", arg(&point)], 30);
+        }
+        match wait_for(&mut daemon, END_MAX) {
+            Some(status) => status,
+            None => {
+                let _ = daemon.kill();
+                panic!("the daemon lives on after umount: {asked:?} {}", self.log());
+            }
+        }
+    }
+
+    /// kill -9, from any thread; `kill` clears up after it.
+    pub fn strike(&self) {
+        // SAFETY: the id is that of a child that was not waited for.
+        unsafe { libc::kill(self.pid() as i32, libc::SIGKILL) };
     }
 
     /// kill -9, and the dead mount taken away.

@@ -199,6 +199,12 @@ impl Recorder {
         ok("umount", &[arg(&self.point)], 60);
     }
 
+    /// Takes the filesystem down and mounts it again, which repairs what its journal can.
+    pub fn remount(&self) {
+        self.unmount();
+        ok("mount", &[&self.device, arg(&self.point)], 60);
+    }
+
     /// Writes to `image` what a disk could hold that lost its power at a place on the tape: everything up to the last flush,
     /// and of the writes since then those that chance keeps. Says which.
     pub fn image_at(&self, position: usize, dice: &mut Dice, image: &Path) -> String {
