@@ -12,8 +12,8 @@ use common::{Dice, code_all, fresh, open, options, read};
 use tersefs::base::{ByteRange, Ino, MethodId};
 use tersefs::host::{SimDisk, Survival};
 use tersefs::volume::{
-    AllocateMode, Caller, Error, FileKind, HandleId, OpenFor, RenameMode, SeekFor, SetAttr, Volume, VolumeOptions,
-    XattrMode,
+    AllocateMode, Caller, Error, FileKind, GcRun, HandleId, OpenFor, RenameMode, SeekFor, SetAttr, Volume,
+    VolumeOptions, XattrMode,
 };
 use tersefs::workers::Workers;
 
@@ -125,6 +125,8 @@ struct Run {
     workers: Arc<Workers>,
     options: VolumeOptions,
     model: Model,
+    /// Space of packs being given back, between steps.
+    gc: Option<GcRun>,
     dice: Dice,
     trace: Vec<String>,
 }
@@ -140,7 +142,7 @@ impl Run {
         };
         let options = options(only);
         let volume = open(&disk, options.clone(), &workers).unwrap();
-        Run { disk, volume, workers, options, model: Model::new(), dice: Dice::new(seed), trace: Vec::new() }
+        Run { disk, volume, workers, options, model: Model::new(), gc: None, dice: Dice::new(seed), trace: Vec::new() }
     }
 
     fn note(&mut self, what: String) {
@@ -183,7 +185,8 @@ impl Run {
             88..=90 => self.xattrs(),
             91..=93 => self.close_or_open(),
             94..=95 => self.sync(),
-            96..=97 => self.code(),
+            96 => self.code(),
+            97 => self.collect(),
             98 => self.lookup_missing(),
             _ if self.dice.roll(4) == 0 => self.remount(),
             _ => self.read(),
@@ -581,6 +584,24 @@ impl Run {
         }
     }
 
+    /// Goes on giving space of packs back, or begins.
+    fn collect(&mut self) {
+        if self.dice.roll(3) == 0 {
+            self.code();
+        }
+        let mut run = match self.gc.take() {
+            Some(run) => run,
+            None => GcRun::new(&self.volume.plan_gc().unwrap()),
+        };
+        let (steps, bytes) = (self.dice.roll(20), 1 + self.dice.roll(200_000));
+        self.note(format!("gc, {steps} steps of {bytes}"));
+        for _ in 0..steps {
+            self.volume.gc_step(&mut run, bytes).unwrap();
+        }
+        assert_eq!(run.report.kept, []);
+        self.gc = Some(run).filter(|run| !run.is_done());
+    }
+
     fn lookup_missing(&mut self) {
         let dir = self.dir();
         assert!(matches!(self.volume.lookup(Ino(dir), b"not there"), Err(Error::NotFound)));
@@ -592,6 +613,7 @@ impl Run {
     fn remount(&mut self) {
         let killed = self.dice.roll(2) == 0;
         self.note(format!("remount, killed {killed}"));
+        self.gc = None;
         if killed {
             // Without this, overwrites of coded ranges could show the bytes from before.
             self.volume.flush().unwrap();

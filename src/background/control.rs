@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::Unmount;
+use super::collector::Collector;
 use super::compressor::Compressor;
 use super::protocol::{Request, Response, Work};
 use crate::base::Ino;
@@ -38,6 +39,7 @@ pub(super) async fn serve(
     listener: UnixListener,
     volume: Arc<Volume>,
     compressor: Arc<Compressor>,
+    collector: Arc<Collector>,
     unmount: Unmount,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -57,12 +59,12 @@ pub(super) async fn serve(
             },
             _ = stop.changed() => break,
         };
-        let (volume, compressor, unmount, mut stop) =
-            (volume.clone(), compressor.clone(), unmount.clone(), stop.clone());
+        let (volume, compressor, collector, unmount, mut stop) =
+            (volume.clone(), compressor.clone(), collector.clone(), unmount.clone(), stop.clone());
         conversations.spawn(async move {
             let _place = place;
             // A client that went away is no failure of ours.
-            let _ = converse(stream, &volume, &compressor, &unmount, &mut stop).await;
+            let _ = converse(stream, &volume, &compressor, &collector, &unmount, &mut stop).await;
         });
     }
     // Whoever asked for the unmount is still owed an answer.
@@ -73,6 +75,7 @@ async fn converse(
     stream: UnixStream,
     volume: &Arc<Volume>,
     compressor: &Compressor,
+    collector: &Collector,
     unmount: &Unmount,
     stop: &mut watch::Receiver<bool>,
 ) -> io::Result<()> {
@@ -102,7 +105,7 @@ async fn converse(
                 _ = stop.changed() => return Ok(()),
             }
         }
-        let response = answer(request, volume, compressor, unmount).await;
+        let response = answer(request, volume, compressor, collector, unmount).await;
         send(&mut writer, &response).await?;
     }
 }
@@ -132,7 +135,13 @@ async fn blocking<T: Send + 'static>(step: impl FnOnce() -> Result<T, String> + 
         .unwrap_or_else(|_| Err("the daemon failed at this; see its log".to_string()))
 }
 
-async fn answer(request: Request, volume: &Arc<Volume>, compressor: &Compressor, unmount: &Unmount) -> Response {
+async fn answer(
+    request: Request,
+    volume: &Arc<Volume>,
+    compressor: &Compressor,
+    collector: &Collector,
+    unmount: &Unmount,
+) -> Response {
     let v = volume.clone();
     let done = match request {
         Request::Ping | Request::Wait => Ok(()),
@@ -159,6 +168,18 @@ async fn answer(request: Request, volume: &Arc<Volume>, compressor: &Compressor,
         Request::Stat { ino } => {
             return match blocking(move || v.report(Ino(ino)).map_err(|e| e.to_string())).await {
                 Ok(report) => Response::Stat { report },
+                Err(message) => Response::Error { message },
+            };
+        }
+        Request::GcPlan => {
+            return match collector.plan().await {
+                Ok(plan) => Response::GcPlan { plan },
+                Err(message) => Response::Error { message },
+            };
+        }
+        Request::Gc => {
+            return match collector.collect().await {
+                Ok(report) => Response::Gc { report },
                 Err(message) => Response::Error { message },
             };
         }

@@ -1,4 +1,4 @@
-//! Tasks that decide when: the compressor, the flush and checkpoint timers, the control socket.
+//! Tasks that decide when: the compressor, the collector, the flush and checkpoint timers, the control socket.
 //!
 //! Must not know: how anything is done. Tokio waits here; everything that computes or touches the disk runs on the
 //! worker pool or on tokio's threads for blocking calls.
@@ -7,6 +7,7 @@
 //! Segments in the hands of coders, connections and lengths of requests are bounded by the constants of each file.
 //! Nothing is polled faster than every `IDLE_PAUSE` when there is nothing to do.
 
+mod collector;
 mod compressor;
 mod control;
 pub mod protocol;
@@ -25,6 +26,7 @@ use tokio::task::JoinSet;
 
 use crate::volume::Volume;
 use crate::workers::Workers;
+use collector::Collector;
 use compressor::Compressor;
 
 /// Changes are made durable this often.
@@ -62,12 +64,14 @@ impl Background {
             .enable_all()
             .build()?;
         let (stop, stopped) = watch::channel(false);
+        let collector = Arc::new(Collector::new(volume.clone(), workers.clone(), stopped.clone()));
         let compressor = Arc::new(Compressor::new(volume.clone(), workers, coding));
         let mut tasks = JoinSet::new();
         let mut spawn = |task: Pin<Box<dyn Future<Output = ()> + Send>>| {
             tasks.spawn_on(task, runtime.handle());
         };
         spawn(Box::pin(compressor.clone().run(stopped.clone())));
+        spawn(Box::pin(collector.clone().run()));
         spawn(Box::pin(every(FLUSH_EVERY, stopped.clone(), volume.clone(), |v| {
             if let (false, Err(e)) = (v.is_read_only(), v.flush()) {
                 log::warn!("changes are not on disk yet: {e}");
@@ -88,7 +92,7 @@ impl Background {
             let _inside = runtime.enter();
             control::bind(socket)?
         };
-        spawn(Box::pin(control::serve(listener, volume, compressor, unmount, stopped)));
+        spawn(Box::pin(control::serve(listener, volume, compressor, collector, unmount, stopped)));
         Ok(Background { runtime, stop, tasks })
     }
 

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::volume::{Backlog, FileReport, Status};
+use crate::volume::{Backlog, FileReport, GcPlan, GcReport, Status};
 
 /// Longest line, bytes.
 pub const LINE_BYTES_MAX: u64 = 64 << 20;
@@ -29,6 +29,10 @@ pub enum Request {
     },
     /// Makes everything durable that has reached the daemon.
     Sync,
+    /// What space of packs is worth giving back.
+    GcPlan,
+    /// Gives it back; answered when it is done.
+    Gc,
 }
 
 /// What the daemon has done since it started.
@@ -56,6 +60,8 @@ pub enum Response {
     Status { status: Box<Status>, work: Work },
     Stat { report: FileReport },
     Progress { backlog: Backlog, encoded_bytes: u64 },
+    GcPlan { plan: GcPlan },
+    Gc { report: GcReport },
     Error { message: String },
 }
 

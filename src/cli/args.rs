@@ -87,6 +87,17 @@ pub(super) enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Give back the space of what was deleted, on a mounted volume or a store that is not mounted. A mounted volume does it
+    /// by itself, slowly, when it is worth it
+    Gc {
+        /// Store, mountpoint, or anything below it
+        path: PathBuf,
+        /// Show what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[arg(long)]
+        json: bool,
+    },
     /// Show packs and records of a store, damaged ones too; never writes
     Inspect {
         store: PathBuf,

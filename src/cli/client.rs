@@ -181,6 +181,29 @@ fn tell_left(left: &Backlog) {
     }
 }
 
+/// Gives space back: by the daemon where one serves the store, else on the store itself.
+pub(super) fn gc(path: &Path, dry_run: bool, json: bool) -> Outcome {
+    let store = store_of(path)?;
+    if UnixStream::connect(store.join(SOCKET)).is_err() {
+        return super::offline::gc(&store, dry_run, json);
+    }
+    let mut client = Client::connect(Some(&store))?;
+    let Response::GcPlan { plan } = client.ask(&Request::GcPlan)? else {
+        return Err(Failure("the daemon answered something else".into()));
+    };
+    if dry_run || !json {
+        show::gc_plan(&plan, json)?;
+    }
+    if dry_run {
+        return Ok(0);
+    }
+    match client.ask(&Request::Gc)? {
+        Response::Gc { report } => show::gc_report(&report, json)?,
+        _ => return Err(Failure("the daemon answered something else".into())),
+    }
+    Ok(0)
+}
+
 pub(super) fn pause(path: Option<&Path>, pause: bool) -> Outcome {
     Client::connect(path)?.ask(if pause { &Request::Pause } else { &Request::Resume })?;
     Ok(0)

@@ -71,6 +71,7 @@ pub fn run() -> i32 {
             offline::fsck(&store, tools::FsckOptions { repair, dry_run, rebuild_index, drop_damaged }, json)
         }
         Verb::Scrub { store, json } => offline::scrub(&store, json),
+        Verb::Gc { path, dry_run, json } => client::gc(&path, dry_run, json),
         Verb::Inspect { store, json } => offline::inspect(&store, json),
     };
     match outcome {

@@ -9,6 +9,8 @@ use super::client::store_of;
 use super::{Failure, Outcome, show};
 use crate::host::{Disk, RealDisk};
 use crate::tools;
+use crate::volume::{GcRun, Volume, VolumeOptions};
+use crate::workers::Workers;
 
 /// Exit code when a check found damage.
 const DAMAGED: i32 = 3;
@@ -78,6 +80,34 @@ pub(super) fn scrub(path: &Path, json: bool) -> Outcome {
         );
     }
     Ok(if report.damaged.is_empty() { 0 } else { DAMAGED })
+}
+
+/// Bytes of packs gone through per step.
+const GC_STEP_BYTES: u64 = 16 << 20;
+
+pub(super) fn gc(store: &Path, dry_run: bool, json: bool) -> Outcome {
+    let failed = |e: crate::volume::Error| Failure(format!("{}: {e}", store.display()));
+    let workers = Arc::new(Workers::new(1));
+    let options = VolumeOptions { read_only: dry_run, ..VolumeOptions::default() };
+    let (volume, _) = Volume::open(disk(store, false)?, options, workers).map_err(failed)?;
+    let plan = volume.plan_gc().map_err(failed)?;
+    if dry_run || !json {
+        show::gc_plan(&plan, json)?;
+    }
+    let mut run = GcRun::new(&plan);
+    if !dry_run {
+        let bar = bar("giving back [{bar:30}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left");
+        bar.set_length(plan.packs.iter().map(|p| p.live_bytes).sum());
+        while !run.is_done() {
+            bar.inc(volume.gc_step(&mut run, GC_STEP_BYTES).map_err(failed)?);
+        }
+        bar.finish_and_clear();
+    }
+    volume.close().map_err(failed)?;
+    if !dry_run {
+        show::gc_report(&run.report, json)?;
+    }
+    Ok(0)
 }
 
 pub(super) fn inspect(path: &Path, json: bool) -> Outcome {

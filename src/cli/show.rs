@@ -2,7 +2,7 @@
 
 use crate::background::protocol::Work;
 use crate::tools::{FsckReport, InspectLine};
-use crate::volume::{FileReport, Status};
+use crate::volume::{FileReport, GcAction, GcPlan, GcReport, KeptPack, Status};
 
 /// Bytes in a unit that reads well.
 pub(super) fn bytes(n: u64) -> String {
@@ -56,7 +56,18 @@ pub(super) fn status(s: &Status, work: &Work) {
             percent(*stored, *plain)
         );
     }
-    println!("packs     {} of segments, {} of metadata", bytes(s.data_pack_bytes), bytes(s.meta_pack_bytes));
+    println!(
+        "packs     {} of segments, {} of them live, {} of metadata",
+        bytes(s.data_pack_bytes),
+        bytes(s.data_live_bytes),
+        bytes(s.meta_pack_bytes)
+    );
+    if s.gc_packs_deleted > 0 {
+        println!("gc        {} packs given back, {}", s.gc_packs_deleted, bytes(s.gc_bytes_deleted));
+    }
+    for k in &s.gc_kept {
+        println!("gc        pack {} is kept: {}", k.pack, k.reason);
+    }
     println!(
         "cache     {}, {} hits, {} misses, {} decodes",
         bytes(s.cache_bytes),
@@ -77,6 +88,49 @@ pub(super) fn status(s: &Status, work: &Work) {
         work.early_aborts
     );
     println!("memory    {}, at most {}", bytes(work.memory_bytes), bytes(work.memory_peak_bytes));
+}
+
+fn kept(kept: &[KeptPack]) {
+    for k in kept {
+        println!("pack {:>8}  is kept: {}", k.pack, k.reason);
+    }
+}
+
+pub(super) fn gc_plan(plan: &GcPlan, json: bool) -> Result<(), serde_json::Error> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(plan)?);
+        return Ok(());
+    }
+    println!("{} of packs, {} of them live", bytes(plan.data_bytes), bytes(plan.live_bytes));
+    for p in &plan.packs {
+        let action = match p.action {
+            GcAction::Delete => "delete".to_string(),
+            GcAction::Rewrite => format!("rewrite {}, then delete", bytes(p.live_bytes)),
+        };
+        println!("pack {:>8}  {:>10}  {action}", p.pack, bytes(p.bytes));
+    }
+    kept(&plan.kept);
+    if plan.packs.is_empty() {
+        println!("nothing is worth giving back");
+    }
+    Ok(())
+}
+
+pub(super) fn gc_report(report: &GcReport, json: bool) -> Result<(), serde_json::Error> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+        return Ok(());
+    }
+    kept(&report.kept);
+    println!(
+        "{} packs given back, {}; {} segments copied, {} coded anew, {} written",
+        report.packs_deleted,
+        bytes(report.bytes_deleted),
+        report.segments_copied,
+        report.segments_recoded,
+        bytes(report.bytes_written)
+    );
+    Ok(())
 }
 
 pub(super) fn file(name: &str, r: &FileReport) {

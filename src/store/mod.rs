@@ -10,7 +10,9 @@
 //!    those behind it. Only rot leaves a gap that is passed over, and it is told.
 //! 4. An index says with its position how far it has read the log. Replaying from an older position changes nothing but
 //!    to bring it up to date, so whatever sled made of a crash is set right or found out.
-//! 5. After a failed sync, or a write that failed for another reason than a full disk, the store takes no more changes
+//! 5. A data pack is deleted when no extent names a segment in it, the log that says so is on disk, and nobody is about to
+//!    name one. A pack with a segment that fails its check is kept.
+//! 6. After a failed sync, or a write that failed for another reason than a full disk, the store takes no more changes
 //!    (`Error::ReadOnly`): nobody knows what is on disk. A full disk and too many open files change nothing: the step is
 //!    undone, metadata is tried again with space of the reserve, and only then the caller is told.
 //!
@@ -20,6 +22,7 @@
 
 mod check;
 mod error;
+mod gc;
 mod index;
 mod keys;
 mod ledger;
@@ -30,6 +33,7 @@ mod snapshot;
 mod superblock;
 mod survey;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -42,6 +46,7 @@ use crate::host::{self, Disk, OpenMode};
 
 pub use check::{Named, superblocks_lost};
 pub use error::Error;
+pub use gc::{GcAction, GcPack, PackState, plan as plan_gc};
 pub use ledger::{Ledger, MethodUse, PackUse, SegmentUse, stored_share};
 pub use recovery::Recovery;
 pub use reserve::Marks;
@@ -109,7 +114,10 @@ struct Log {
 /// The packs of segments.
 struct Data {
     active: Option<ActivePack>,
-    closed_bytes: u64,
+    /// All others, with their bytes.
+    closed: BTreeMap<PackId, u64>,
+    /// Deleted since the store was opened: a reader that looked extents up before looks again.
+    deleted: BTreeSet<PackId>,
     /// Segments appended so far.
     appended: u64,
 }
@@ -139,8 +147,9 @@ pub struct Store {
     /// Txid of the last transaction when the store was opened. Where there are more, the last record of a clean end is an
     /// empty one: it says that all before it is on disk, so that rot in it is never taken for what was not synced.
     opened_at: u64,
-    /// Bytes of the metadata log when it was last compacted.
+    /// Bytes of the metadata log when it was last compacted, and inodes it spoke of.
     snapshot_bytes: AtomicU64,
+    snapshot_inodes: AtomicU64,
     read_only: AtomicBool,
     closed: AtomicBool,
     reserve: Reserve,
@@ -270,15 +279,16 @@ impl Store {
             // mkfs syncs it before there is a superblock: the log has lost its beginning.
             recovery.note("the root directory is missing: metadata is lost; run `tersefs fsck --repair`".into());
         }
-        let sizes = |ids: &[PackId]| -> u64 { ids.iter().filter_map(|id| reader.file(*id).ok()?.len().ok()).sum() };
-        let (meta_bytes, data_bytes) = (sizes(&packs.meta), sizes(&packs.data));
+        let bytes = |id: &PackId| -> Option<u64> { reader.file(*id).ok()?.len().ok() };
+        let meta_bytes = packs.meta.iter().filter_map(bytes).sum();
+        let closed = packs.data.iter().map(|id| (*id, bytes(id).unwrap_or(0))).collect();
         let store = Store {
             uuid: block.uuid,
             superblock: Mutex::new(block),
             options,
             index,
             log: Mutex::new(Log { active: None, position, closed_bytes: meta_bytes, packs: packs.meta.clone() }),
-            data: Mutex::new(Data { active: None, closed_bytes: data_bytes, appended: 0 }),
+            data: Mutex::new(Data { active: None, closed, deleted: BTreeSet::new(), appended: 0 }),
             segments_synced: Mutex::new(0),
             next_pack: AtomicU64::new(packs.highest + 1),
             next_ino: AtomicU64::new(position.next_ino.max(2)),
@@ -290,6 +300,7 @@ impl Store {
             durable: AtomicU64::new(0),
             opened_at: position.txid,
             snapshot_bytes: AtomicU64::new(0),
+            snapshot_inodes: AtomicU64::new(0),
             read_only: AtomicBool::new(options.read_only),
             closed: AtomicBool::new(false),
             reserve,
@@ -323,10 +334,9 @@ impl Store {
         if let Some(id) = packs.data.last() {
             let tail = recovery::tail_of(&self.reader, *id)?;
             if tail > 0 && tail < self.options.pack_bytes_max {
-                let len = self.file_len(*id)?;
                 let active = ActivePack::resume(&*self.disk, self.uuid, *id, tail)?;
                 let mut data = self.data_lock();
-                data.closed_bytes = data.closed_bytes.saturating_sub(len);
+                data.closed.remove(id);
                 data.active = Some(active);
             }
         }
@@ -489,9 +499,65 @@ impl Store {
         let txid = self.committed.load(Ordering::Relaxed);
         let next = ActivePack::create(&*self.disk, self.uuid, self.next_pack(), Stream::Data, txid)?;
         if let Some(full) = data.active.replace(next) {
-            data.closed_bytes += full.tail;
+            data.closed.insert(full.id, full.tail);
         }
         Ok(())
+    }
+
+    /// All data packs, ascending.
+    pub fn data_packs(&self) -> Vec<PackState> {
+        let data = self.data_lock();
+        let closed = data.closed.iter().map(|(pack, bytes)| PackState { pack: *pack, bytes: *bytes, active: false });
+        let active = data.active.iter().map(|a| PackState { pack: a.id, bytes: a.tail, active: true });
+        closed.chain(active).collect()
+    }
+
+    /// Sees to it that the next segments go to a younger pack than `pack`, which is closed when it is the active one.
+    ///
+    /// # Durability
+    /// What was appended to it is on disk at return.
+    pub fn pass_on_from(&self, pack: PackId) -> Result<(), Error> {
+        self.writable()?;
+        let mut data = self.data_lock();
+        if data.active.as_ref().is_none_or(|a| a.id <= pack) {
+            self.terminal(self.next_data_pack(&mut data))?;
+        }
+        Ok(())
+    }
+
+    /// Copies the record of a segment, checked, to the active data pack as it is.
+    ///
+    /// # Durability
+    /// None until `sync_segments`.
+    pub fn copy_segment(&self, at: SegmentRef) -> Result<SegmentRef, Error> {
+        let (header, payload) = self.fetch_segment(at)?;
+        self.append_segment(&header, &payload)
+    }
+
+    /// Deletes a closed data pack that nothing in the index uses. The caller has made the log durable since nothing uses
+    /// it, and knows of no segment in it that is about to be used. Returns the bytes given back; 0 when it is in use.
+    ///
+    /// # Durability
+    /// Gone from disk at return. Its number is not used again: a younger pack is there.
+    pub fn delete_data_pack(&self, pack: PackId) -> Result<u64, Error> {
+        self.writable()?;
+        let mut data = self.data_lock();
+        let younger = data.active.as_ref().is_some_and(|a| a.id > pack);
+        if !younger || !data.closed.contains_key(&pack) || self.index.live().ledger().packs.contains_key(&pack) {
+            return Ok(0);
+        }
+        data.deleted.insert(pack);
+        let bytes = data.closed.remove(&pack).unwrap_or(0);
+        drop(data);
+        let removed = pack::remove(&*self.disk, pack);
+        self.reader.close(pack);
+        removed.map_err(Error::io(format!("delete pack {pack}")))?;
+        Ok(bytes)
+    }
+
+    /// True when a pack was deleted since the store was opened.
+    pub fn has_deleted(&self, pack: PackId) -> bool {
+        self.data_lock().deleted.contains(&pack)
     }
 
     /// Makes all segments appended so far durable. A failure makes the store read-only.
@@ -814,7 +880,7 @@ impl Store {
         };
         let data = self.data_lock();
         Usage {
-            data_bytes: data.closed_bytes + data.active.as_ref().map_or(0, |a| a.tail),
+            data_bytes: data.closed.values().sum::<u64>() + data.active.as_ref().map_or(0, |a| a.tail),
             meta_bytes,
             inodes: self.inodes.load(Ordering::Relaxed),
         }

@@ -31,7 +31,12 @@ const LEVEL: i32 = 12;
 /// True when the log has grown enough since it was last compacted.
 pub(super) fn is_due(store: &Store, growth: u64) -> bool {
     let bytes = store.usage().meta_bytes;
-    let last = store.snapshot_bytes.load(Ordering::Relaxed);
+    let mut last = store.snapshot_bytes.load(Ordering::Relaxed);
+    let (inodes, then) = (store.inodes.load(Ordering::Relaxed), store.snapshot_inodes.load(Ordering::Relaxed));
+    if inodes < then {
+        // Most may have been deleted since: what a compaction would leave shrinks with them.
+        last = (u128::from(last) * u128::from(inodes) / u128::from(then)) as u64;
+    }
     bytes > LOG_BYTES_MIN && bytes > growth * last
 }
 
@@ -81,6 +86,7 @@ pub(super) fn compact(store: &Store) -> Result<(), Error> {
     log.packs.sort();
     log.closed_bytes = log.closed_bytes.saturating_sub(freed) + bytes;
     store.snapshot_bytes.store(bytes, Ordering::Relaxed);
+    store.snapshot_inodes.store(position.inodes, Ordering::Relaxed);
     Ok(())
 }
 

@@ -104,6 +104,15 @@ impl SegmentCache {
         }
     }
 
+    /// A segment was copied as it is: its plain bytes are kept under the new name.
+    pub fn rename(&self, old: SegmentRef, new: SegmentRef) {
+        let mut inner = self.lock();
+        if let Some(held) = inner.held.remove(&old) {
+            inner.order.insert(held.tick, new);
+            inner.held.insert(new, held);
+        }
+    }
+
     /// Bytes held, hits, misses.
     pub fn counts(&self) -> (u64, u64, u64) {
         let inner = self.lock();
@@ -161,6 +170,23 @@ mod tests {
         cache.finish(at(3), Ok(Arc::new(vec![3; 100])));
         assert!(cache.get(at(1)).is_none(), "the least recently used went");
         assert!(cache.get(at(0)).is_some());
+        assert_eq!(cache.counts().0, 300);
+    }
+
+    #[test]
+    fn what_is_held_follows_its_segment() {
+        let cache = SegmentCache::new(300);
+        assert!(matches!(cache.join(at(0), None), Joined::First));
+        cache.finish(at(0), Ok(Arc::new(vec![7; 100])));
+        cache.rename(at(0), at(9));
+        cache.rename(at(5), at(6));
+        assert!(cache.get(at(0)).is_none() && cache.get(at(6)).is_none());
+        assert_eq!(*cache.get(at(9)).unwrap(), vec![7; 100]);
+        for n in 1..4 {
+            assert!(matches!(cache.join(at(n), None), Joined::First));
+            cache.finish(at(n), Ok(Arc::new(vec![n as u8; 100])));
+        }
+        assert!(cache.get(at(9)).is_none(), "it is dropped in its turn");
         assert_eq!(cache.counts().0, 300);
     }
 

@@ -489,7 +489,11 @@ impl Volume {
                 self.gather(&state, piece.range)?
             };
             for c in coded {
-                let plain = self.plain(piece.ino, c.file_offset, c.segment)?;
+                let plain = match self.plain(piece.ino, c.file_offset, c.segment) {
+                    // Its pack was given back since; the file is looked at again.
+                    Err(_) if self.store.has_deleted(c.segment.pack) => return Err(Error::Invalid(MOVED)),
+                    other => other?,
+                };
                 if !c.copy(&plain, &mut buf) {
                     let what = "extent reaches beyond its segment".to_string();
                     return Err(Error::Damaged { ino: piece.ino, offset: c.file_offset, what });
@@ -516,6 +520,8 @@ impl Volume {
     /// # Durability
     /// What was swapped is on disk at return.
     pub fn commit_coded(&self, segments: Vec<CodedSegment>) -> Result<(), Error> {
+        // Nothing names these segments before the swap: their pack must not be given back in between.
+        let _commit = self.commits.read().unwrap_or_else(|e| e.into_inner());
         let mut appended: Vec<(Vec<Piece>, Result<Appended, String>)> = Vec::with_capacity(segments.len());
         let (mut failure, mut refusal) = (None, None);
         for CodedSegment { pieces, outcome } in segments {

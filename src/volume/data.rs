@@ -1,7 +1,7 @@
 //! Bytes: open, read, write, truncate, allocate, seek, fsync, release.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::cache::{Joined, Plain};
@@ -19,6 +19,8 @@ use crate::workers::Priority;
 pub(super) const EXTENTS_PER_PAGE: usize = 1024;
 /// Disjoint overwritten ranges of one file that wait for a sync; one more starts it.
 const UNLOGGED_RANGES_MAX: usize = 4096;
+/// Extents of one read are looked up this often while packs are given back below it.
+const LOOKS_MAX: u32 = 100;
 /// Largest read answered at once, bytes; the kernel asks for less.
 const READ_BYTES_MAX: u64 = 16 << 20;
 
@@ -82,7 +84,13 @@ pub(super) fn coded_in(volume: &Volume, state: &InodeState, range: ByteRange) ->
 
 /// A read whose segments are on their way.
 struct Pending {
+    volume: Arc<Volume>,
     ino: Ino,
+    range: ByteRange,
+    /// How often the extents were looked up before.
+    tries: u32,
+    /// A pack was given back since the extents were looked up: they lie elsewhere now.
+    moved: AtomicBool,
     buf: Mutex<Vec<u8>>,
     /// Segments still missing.
     left: AtomicUsize,
@@ -102,7 +110,12 @@ impl Pending {
                     Some("extent reaches beyond its segment".to_string())
                 }
             }
-            Err(what) => Some(what.clone()),
+            Err(what) => {
+                if pieces.first().is_some_and(|p| self.volume.store.has_deleted(p.segment.pack)) {
+                    self.moved.store(true, Ordering::Release);
+                }
+                Some(what.clone())
+            }
         };
         if let Some(what) = bad {
             *self.failure.lock().unwrap_or_else(|e| e.into_inner()) =
@@ -114,6 +127,9 @@ impl Pending {
             let buf = std::mem::take(&mut *self.buf.lock().unwrap_or_else(|e| e.into_inner()));
             if let Some(done) = done {
                 match failure {
+                    Some(_) if self.moved.load(Ordering::Acquire) && self.tries < LOOKS_MAX => {
+                        self.volume.look_and_read(self.ino, self.range, self.tries + 1, done);
+                    }
                     Some(e) => done(Err(e)),
                     None => done(Ok(&buf)),
                 }
@@ -208,6 +224,10 @@ impl Volume {
     /// Reads `range`. Staged bytes and cached segments answer before the call returns; otherwise `done` is called later on
     /// a worker. No decode runs on the calling thread.
     pub fn read(self: &Arc<Self>, ino: Ino, range: ByteRange, done: ReadDone) {
+        self.look_and_read(ino, range, 0, done);
+    }
+
+    fn look_and_read(self: &Arc<Self>, ino: Ino, range: ByteRange, tries: u32, done: ReadDone) {
         let started = self.live(ino).and_then(|inode| {
             let state = inode.read();
             state.alive()?;
@@ -221,18 +241,18 @@ impl Volume {
             let end = range.end.min(state.rec.size).min(range.start.saturating_add(READ_BYTES_MAX));
             let range = ByteRange { start: range.start, end: end.max(range.start) };
             let (buf, pieces) = self.gather(&state, range)?;
-            let sequential = inode.continues(range.start, range.end);
+            let sequential = tries == 0 && inode.continues(range.start, range.end);
             let ahead =
                 if sequential && !pieces.is_empty() { self.segments_after(&state, range.end) } else { Vec::new() };
-            Ok((buf, pieces, ahead))
+            Ok((range, buf, pieces, ahead))
         });
         match started {
             Err(e) => {
                 self.note_staged_damage(&e);
                 done(Err(e));
             }
-            Ok((buf, pieces, ahead)) => {
-                self.complete(ino, buf, pieces, done);
+            Ok((range, buf, pieces, ahead)) => {
+                self.complete(ino, range, tries, buf, pieces, done);
                 for segment in ahead {
                     self.decode_ahead(ino, segment);
                 }
@@ -241,7 +261,15 @@ impl Volume {
     }
 
     /// Fills in what is decoded already, and waits for the rest.
-    fn complete(self: &Arc<Self>, ino: Ino, mut buf: Vec<u8>, pieces: Vec<CodedPiece>, done: ReadDone) {
+    fn complete(
+        self: &Arc<Self>,
+        ino: Ino,
+        range: ByteRange,
+        tries: u32,
+        mut buf: Vec<u8>,
+        pieces: Vec<CodedPiece>,
+        done: ReadDone,
+    ) {
         let mut missing: Vec<Vec<CodedPiece>> = Vec::new();
         for piece in pieces {
             if let Some(last) = missing.iter_mut().find(|m| m.first().is_some_and(|p| p.segment == piece.segment)) {
@@ -262,7 +290,11 @@ impl Volume {
             return done(Ok(&buf));
         }
         let pending = Arc::new(Pending {
+            volume: self.clone(),
             ino,
+            range,
+            tries,
+            moved: AtomicBool::new(false),
             buf: Mutex::new(buf),
             left: AtomicUsize::new(missing.len()),
             failure: Mutex::new(None),
@@ -303,6 +335,8 @@ impl Volume {
     pub(super) fn decode(&self, ino: Ino, offset: u64, segment: SegmentRef) -> Result<Plain, String> {
         let outcome = match self.store.fetch_segment(segment) {
             Ok((header, payload)) => codec::decode(&header.coding, &payload).map_err(|e| e.to_string()),
+            // Who wanted it looks its extents up again.
+            Err(e) if self.store.has_deleted(segment.pack) => return Err(e.to_string()),
             Err(e @ (StoreError::Io { .. } | StoreError::TooManyFiles { .. })) => {
                 // The bytes may be good: the next read tries again.
                 log::error!("inode {ino} cannot be read near offset {offset}: {segment}: {e}");

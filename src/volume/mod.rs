@@ -25,7 +25,7 @@
 //! 3. After a failed sync nothing is changed any more (`Error::ReadOnly`).
 //!
 //! # Locks
-//! names (one mutex for all changes of names) → inodes (ascending) → queue, cache, store. None is held across a decode or
+//! commits (see the field) → names (one mutex for all changes of names) → inodes (ascending) → queue, cache, store. None is held across a decode or
 //! a reply, and no inode lock across a sync but for the rare one that must precede the next byte (a cut, a seal).
 
 mod acl;
@@ -35,6 +35,7 @@ mod cache;
 mod clone;
 mod coding;
 mod data;
+mod gc;
 mod inode;
 mod names;
 mod policy;
@@ -46,7 +47,7 @@ mod types;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use crate::base::{ByteRange, Ino, RangeSet};
 use crate::format::{InodeRecord, MetaOp, Staging};
@@ -57,6 +58,8 @@ use crate::workers::Workers;
 pub use crate::format::{FileKind, Time};
 pub use crate::host::may_set_group;
 pub use crate::store::Error as StoreError;
+pub use crate::store::{GcAction, GcPack};
+pub use gc::{GcPlan, GcReport, GcRun, KeptPack};
 pub use names::NAME_BYTES_MAX;
 pub use seal::check_staged;
 pub use types::{
@@ -90,6 +93,9 @@ pub struct Volume {
     inodes: InodeTable,
     segments: SegmentCache,
     queue: Mutex<Queue>,
+    /// Held for reading from the append of coded segments to their swap, for writing while a pack is deleted.
+    commits: RwLock<()>,
+    gc: Mutex<gc::GcMemory>,
     /// Inodes whose attributes the log does not have yet.
     dirty: Mutex<BTreeSet<Ino>>,
     /// Segments that failed a check; each is logged once.
@@ -137,6 +143,8 @@ impl Volume {
             names: Mutex::new(()),
             inodes: InodeTable::new(INODES_KEPT_MAX),
             queue: Mutex::new(Queue::default()),
+            commits: RwLock::new(()),
+            gc: Mutex::new(gc::GcMemory::default()),
             dirty: Mutex::new(BTreeSet::new()),
             quarantine: Mutex::new(BTreeSet::new()),
             damaged_staging: Mutex::new(BTreeSet::new()),

@@ -68,7 +68,10 @@ impl Volume {
                 status.queue_bytes += self.staged_bytes(&state);
             }
         }
-        for (method, sums) in self.store.ledger().methods {
+        (status.gc_packs_deleted, status.gc_bytes_deleted, status.gc_kept) = self.gc_counts();
+        let ledger = self.store.ledger();
+        status.data_live_bytes = ledger.packs.values().map(|p| p.live_bytes).sum();
+        for (method, sums) in ledger.methods {
             status.coded_plain_bytes += sums.plain_bytes;
             status.coded_stored_bytes += sums.stored_bytes;
             let known = status.methods.entry(method_name(method)).or_default();
@@ -117,12 +120,13 @@ impl Volume {
             segments.extend(plain(at, e.file_offset));
             at = e.file_offset + u64::from(e.len);
             let header = self.store.segment_header(e.segment).map(|header| header.coding);
+            let unread = if self.store.has_deleted(e.segment.pack) { "moving" } else { "damaged" };
             let predicted = MethodId::from_u16(e.method).map_or(0, |m| codec::predicted_decode_ms(m, e.segment_bytes));
             segments.push(SegmentReport {
                 file_offset: e.file_offset,
                 bytes: u64::from(e.len),
                 method: method_name(e.method),
-                class: header.as_ref().map_or("damaged", |h| Class::name(h.class)).to_string(),
+                class: header.as_ref().map_or(unread, |h| Class::name(h.class)).to_string(),
                 revision: header.as_ref().map_or(0, |h| h.revision),
                 pack: e.segment.pack.0,
                 pack_offset: e.segment.offset,

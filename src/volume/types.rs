@@ -329,7 +329,14 @@ pub struct Status {
     pub coded_plain_bytes: u64,
     pub coded_stored_bytes: u64,
     pub data_pack_bytes: u64,
+    /// What of them giving space back would keep.
+    pub data_live_bytes: u64,
     pub meta_pack_bytes: u64,
+    /// Packs given back since the volume was opened, and their bytes.
+    pub gc_packs_deleted: u64,
+    pub gc_bytes_deleted: u64,
+    /// Packs worth giving back that are kept for the time being, and why.
+    pub gc_kept: Vec<super::gc::KeptPack>,
     /// Method -> (segments, plain bytes, stored bytes).
     pub methods: BTreeMap<String, (u64, u64, u64)>,
     pub cache_bytes: u64,

@@ -127,6 +127,11 @@ impl Workers {
         Ok(())
     }
 
+    /// True when a reader waits for a thread.
+    pub fn readers_wait(&self) -> bool {
+        !self.shared.lock().read.is_empty()
+    }
+
     /// Threads per kind of work.
     pub fn threads(&self) -> usize {
         self.threads

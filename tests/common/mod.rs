@@ -8,7 +8,7 @@ use tersefs::base::{ByteRange, Ino, MethodId};
 use tersefs::codec::Policy;
 use tersefs::host::{Disk, SimDisk};
 use tersefs::store::{IndexEngine, Store};
-use tersefs::volume::{Error, Volume, VolumeOptions};
+use tersefs::volume::{Error, GcReport, GcRun, Volume, VolumeOptions};
 use tersefs::workers::Workers;
 
 /// Pseudo-random numbers from a seed (the constants of Knuth's MMIX generator).
@@ -100,6 +100,32 @@ pub fn code_all(volume: &Arc<Volume>, mut between: impl FnMut()) -> Result<usize
             panic!("coding does not come to an end");
         }
     }
+}
+
+/// Gives back whatever is worth it, in steps of `bytes` each; `between` runs after each step.
+pub fn gc_all(volume: &Arc<Volume>, bytes: u64, mut between: impl FnMut()) -> Result<GcReport, Error> {
+    let mut report = GcReport::default();
+    for _ in 0..100 {
+        let plan = volume.plan_gc()?;
+        if plan.packs.is_empty() {
+            return Ok(report);
+        }
+        let mut run = GcRun::new(&plan);
+        let mut steps = 0;
+        while !run.is_done() {
+            volume.gc_step(&mut run, bytes)?;
+            between();
+            steps += 1;
+            assert!(steps < 100_000, "a plan does not come to an end");
+        }
+        report.packs_deleted += run.report.packs_deleted;
+        report.bytes_deleted += run.report.bytes_deleted;
+        report.segments_copied += run.report.segments_copied;
+        report.segments_recoded += run.report.segments_recoded;
+        report.bytes_written += run.report.bytes_written;
+        report.kept.extend(run.report.kept);
+    }
+    panic!("giving back does not come to an end: {:?}", volume.plan_gc());
 }
 
 /// A number from the environment.
