@@ -113,9 +113,8 @@ fn examine(journal: &Journal, image: &Path, dir: &Path, at: usize, code: bool) -
     let disk = LoopFs::mount(image, &dir.join("left"));
     let store = disk.point.join("store");
     let fsck = tersefs(&["fsck", arg(&store)]);
-    let grave: Vec<&str> =
-        fsck.out.lines().filter(|l| !l.starts_with("staging/") && !l.contains(" inodes, ")).collect();
-    if !grave.is_empty() || !matches!(fsck.code, Some(0 | 3)) {
+    // Untidy things that the next mount puts right are noted and are no damage.
+    if fsck.code != Some(0) {
         return Err(format!("fsck: {fsck:?}"));
     }
     let started = Instant::now();
