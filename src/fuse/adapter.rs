@@ -82,7 +82,8 @@ fn xattr(op: &str, outcome: Result<Vec<u8>, Error>, size: u32, reply: ReplyXattr
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        // One by one: asking for one that the kernel lacks would lose them all.
+        // One by one: asking for one that the kernel lacks would lose them all. Not FUSE_ATOMIC_O_TRUNC: the kernel looks
+        // after such an open only whether the file is a running program (ETXTBSY), which would be cut by then.
         for flag in [
             InitFlags::FUSE_POSIX_ACL,
             InitFlags::FUSE_DONT_MASK,
@@ -90,7 +91,6 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
             InitFlags::FUSE_NO_OPENDIR_SUPPORT,

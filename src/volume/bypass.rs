@@ -14,6 +14,10 @@ use crate::base::Ino;
 use crate::format::MetaOp;
 use crate::host::DiskFile;
 
+/// Files up to this size, bytes, that are opened only for writing are mostly rewritten: cut to nothing and written anew.
+/// A cut of what the kernel writes to costs a sync, more than it wins with so few bytes.
+const REWRITTEN_BYTES_MAX: u64 = 1 << 20;
+
 impl Volume {
     /// Hands the staging file of a handle over to the kernel; `None` when the file is not to be served so. The first such
     /// handle of a file must be one for writing with no other beside it; any may follow.
@@ -29,6 +33,9 @@ impl Volume {
         let Some(open) = state.handles.get(&handle).copied() else { return Err(Error::BadHandle) };
         let first = state.bypassing.is_empty();
         if !state.is_regular() || state.rec.coded || (first && (!open.write || state.handles.len() > 1)) {
+            return Ok(None);
+        }
+        if first && !open.read && (1..REWRITTEN_BYTES_MAX).contains(&state.rec.size) {
             return Ok(None);
         }
         // As if the file were about to grow, since nobody will say when it does.
