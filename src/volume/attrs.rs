@@ -20,9 +20,15 @@ fn is_acl(name: &[u8]) -> bool {
     name == acl::ACCESS || name == acl::DEFAULT
 }
 
-/// Names that have a meaning of their own: storing those that we do not honour would be a lie.
+/// The namespaces of Linux. Of `system.` only ACLs: storing what we do not honour would be a lie.
 fn check_namespace(name: &[u8]) -> Result<(), Error> {
-    if name.starts_with(b"system.") && !is_acl(name) { Err(Error::Unsupported) } else { Ok(()) }
+    let rest = [&b"user."[..], b"trusted.", b"security."].into_iter().find_map(|space| name.strip_prefix(space));
+    match rest {
+        Some([]) => Err(Error::Invalid("an extended attribute has no name behind its namespace")),
+        Some(_) => Ok(()),
+        None if is_acl(name) => Ok(()),
+        None => Err(Error::Unsupported),
+    }
 }
 
 impl Volume {
@@ -238,8 +244,8 @@ impl Volume {
         if is_acl(name) {
             return self.set_acl(ino, name, value, keeps_setgid);
         }
-        if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX {
-            return Err(Error::Invalid("name of an extended attribute is empty or longer than 255 bytes"));
+        if name.len() > XATTR_NAME_BYTES_MAX {
+            return Err(Error::Invalid("name of an extended attribute is longer than 255 bytes"));
         }
         if value.len() > XATTR_VALUE_BYTES_MAX {
             return Err(Error::TooBig);

@@ -32,6 +32,9 @@ pub(crate) fn io_error(what: &str, ino: Ino, source: io::Error) -> Error {
         Error::NoSpace
     } else if host::is_out_of_files(&source) {
         Error::TooManyFiles
+    } else if source.kind() == io::ErrorKind::FileTooLarge {
+        // The filesystem below has an end: 16 TiB on ext4.
+        Error::TooBig
     } else {
         Error::Io { what: format!("{what} staging of inode {ino}"), source }
     }

@@ -161,3 +161,56 @@ pub fn forget_pages(file: &File) -> io::Result<()> {
         code => Err(io::Error::from_raw_os_error(code)),
     }
 }
+
+/// FS_IOC_GETFLAGS.
+pub fn get_flags(file: &File) -> io::Result<i32> {
+    let mut flags: libc::c_int = 0;
+    // SAFETY: an open descriptor and a local of the type that the request fills.
+    done(i64::from(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS, &mut flags) }))?;
+    Ok(flags)
+}
+
+/// linkat(2) of an open file through /proc.
+pub fn link_open(from: &Path, to: &Path) -> io::Result<()> {
+    let (from, to) = (c(from), c(to));
+    let follow = libc::AT_SYMLINK_FOLLOW;
+    // SAFETY: both strings end in zero and outlive the call.
+    done(i64::from(unsafe { libc::linkat(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), follow) }))
+        .map(drop)
+}
+
+/// A directory read entry by entry with buffers of any size.
+pub struct Directory(File);
+
+impl Directory {
+    pub fn open(path: &Path) -> io::Result<Directory> {
+        File::open(path).map(Directory)
+    }
+
+    /// Names and inode numbers of the next entries that fit a buffer; none at the end.
+    pub fn next(&mut self, buffer_bytes: usize) -> io::Result<Vec<(String, u64)>> {
+        let mut buf = vec![0u8; buffer_bytes];
+        // SAFETY: an open descriptor; the buffer is given with its length.
+        let n = unsafe { libc::syscall(libc::SYS_getdents64, self.0.as_raw_fd(), buf.as_mut_ptr(), buf.len()) };
+        let mut rest = &buf[..done(n)? as usize];
+        let mut out = Vec::new();
+        // struct linux_dirent64: inode u64, offset i64, length u16, type u8, name up to a zero.
+        while rest.len() > 19 {
+            let ino = u64::from_ne_bytes(rest[..8].try_into().unwrap());
+            let len = usize::from(u16::from_ne_bytes(rest[16..18].try_into().unwrap()));
+            let name = rest[19..len].split(|b| *b == 0).next().unwrap_or_default();
+            out.push((String::from_utf8_lossy(name).into_owned(), ino));
+            rest = &rest[len..];
+        }
+        Ok(out)
+    }
+
+    /// Where reading goes on, as telldir(3) gives it.
+    pub fn place(&self) -> io::Result<i64> {
+        seek(&self.0, 0, libc::SEEK_CUR).map(|n| n as i64)
+    }
+
+    pub fn go(&mut self, place: i64) -> io::Result<()> {
+        seek(&self.0, place, libc::SEEK_SET).map(drop)
+    }
+}
