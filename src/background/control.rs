@@ -14,10 +14,11 @@ use super::Unmount;
 use super::collector::Collector;
 use super::compressor::Compressor;
 use super::protocol::{Request, Response, Work};
+use super::scrubber;
 use crate::base::Ino;
 use crate::host;
 use crate::telemetry;
-use crate::volume::Volume;
+use crate::volume::{ScrubOptions, Volume};
 
 /// Connections at a time; more wait.
 const CONNECTIONS_MAX: usize = 32;
@@ -99,6 +100,10 @@ async fn converse(
                 return Ok(());
             }
         };
+        if let Request::Scrub { options } = request {
+            scrub(volume, options, &mut writer, stop).await?;
+            continue;
+        }
         if request == Request::Wait {
             tokio::select! {
                 waited = wait(volume, compressor, &mut writer) => waited?,
@@ -128,6 +133,40 @@ async fn wait(volume: &Volume, compressor: &Compressor, writer: &mut (impl Async
     Ok(())
 }
 
+/// Scrubs and tells the progress. When nobody listens any more the scrub is stopped: the next one goes on there.
+async fn scrub(
+    volume: &Arc<Volume>,
+    options: ScrubOptions,
+    writer: &mut (impl AsyncWriteExt + Unpin),
+    stop: &mut watch::Receiver<bool>,
+) -> io::Result<()> {
+    let mut running = std::pin::pin!(scrubber::run(volume.clone(), options));
+    loop {
+        let outcome = tokio::select! {
+            outcome = &mut running => outcome,
+            _ = tokio::time::sleep(PROGRESS_EVERY) => {
+                let told = send(writer, &Response::Scrubbing { scrub: volume.scrub_status() }).await;
+                if told.is_err() {
+                    volume.stop_scrub();
+                    // Its end is waited for, so that it is not taken for the scrub of somebody else.
+                    let _ = running.await;
+                    return told;
+                }
+                continue;
+            }
+            _ = stop.changed() => {
+                volume.stop_scrub();
+                running.await
+            }
+        };
+        let response = match outcome {
+            Ok(report) => Response::Scrubbed { report },
+            Err(message) => Response::Error { message },
+        };
+        return send(writer, &response).await;
+    }
+}
+
 /// Runs a step that may touch the disk.
 async fn blocking<T: Send + 'static>(step: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
     tokio::task::spawn_blocking(step)
@@ -144,7 +183,7 @@ async fn answer(
 ) -> Response {
     let v = volume.clone();
     let done = match request {
-        Request::Ping | Request::Wait => Ok(()),
+        Request::Ping | Request::Wait | Request::Scrub { .. } => Ok(()),
         Request::Status => {
             return match blocking(move || v.status().map_err(|e| e.to_string())).await {
                 Ok(status) => {

@@ -11,6 +11,7 @@ mod collector;
 mod compressor;
 mod control;
 pub mod protocol;
+mod scrubber;
 
 use std::future::Future;
 use std::io;
@@ -49,12 +50,14 @@ pub struct Background {
 }
 
 impl Background {
-    /// Starts everything. `socket` is where commands are taken; with `coding` false nothing is coded but on demand.
+    /// Starts everything. `socket` is where commands are taken; with `coding` false nothing is coded but on demand; the
+    /// volume is scrubbed every `scrub_days` days, or never when they are 0.
     pub fn start(
         volume: Arc<Volume>,
         workers: Arc<Workers>,
         socket: &Path,
         coding: bool,
+        scrub_days: u32,
         unmount: Unmount,
     ) -> io::Result<Background> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -87,6 +90,7 @@ impl Background {
                 log::warn!("staged files are not sealed: {e}");
             }
         })));
+        spawn(Box::pin(scrubber::every(scrub_days, volume.clone(), stopped.clone())));
         spawn(Box::pin(signals(stopped.clone(), unmount.clone())));
         let listener = {
             let _inside = runtime.enter();

@@ -1,9 +1,9 @@
 //! What daemon and commands say to each other over the control socket: one JSON value a line, a request and then
-//! responses, of which the last is not `Progress`.
+//! responses, of which the last is neither `Progress` nor `Scrubbing`.
 
 use serde::{Deserialize, Serialize};
 
-use crate::volume::{Backlog, FileReport, GcPlan, GcReport, Status};
+use crate::volume::{Backlog, FileReport, GcPlan, GcReport, ScrubOptions, ScrubReport, ScrubStatus, Status};
 
 /// Longest line, bytes.
 pub const LINE_BYTES_MAX: u64 = 64 << 20;
@@ -33,6 +33,10 @@ pub enum Request {
     GcPlan,
     /// Gives it back; answered when it is done.
     Gc,
+    /// Answered when the scrub has ended; `Scrubbing` lines come before. It is stopped when the connection ends.
+    Scrub {
+        options: ScrubOptions,
+    },
 }
 
 /// What the daemon has done since it started.
@@ -62,6 +66,8 @@ pub enum Response {
     Progress { backlog: Backlog, encoded_bytes: u64 },
     GcPlan { plan: GcPlan },
     Gc { report: GcReport },
+    Scrubbing { scrub: ScrubStatus },
+    Scrubbed { report: ScrubReport },
     Error { message: String },
 }
 

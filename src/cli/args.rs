@@ -81,9 +81,20 @@ pub(super) enum Verb {
         json: bool,
     },
     /// Read and decode every segment of a store, mounted or not, and report damage by path
+    ///
+    /// A scrub that is stopped (^C) or cut off goes on where it was the next time. Exit code 3 when damage was found.
     Scrub {
         /// Store, mountpoint, or anything below it
         store: PathBuf,
+        /// Read so many MiB of packs in a second; 0 means as fast as it goes. By default 32 when mounted, else 0
+        #[arg(long)]
+        mib_per_s: Option<u64>,
+        /// Leave out packs that were verified within so many days
+        #[arg(long)]
+        max_age: Option<u64>,
+        /// Check the checksums of records only, do not decode
+        #[arg(long)]
+        quick: bool,
         #[arg(long)]
         json: bool,
     },
@@ -141,6 +152,9 @@ pub(super) struct MountArgs {
     /// Do not code in the background; `tersefs resume` starts it
     #[arg(long)]
     pub no_coding: bool,
+    /// Scrub the volume in the background every so many days; 0 turns it off
+    #[arg(long, default_value_t = 30)]
+    pub scrub_days: u32,
     /// Threads for decoding, and as many for coding; 0 means one per core
     #[arg(long, default_value_t = 0)]
     pub threads: usize,

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, Outcome, show};
+use super::{Failure, Outcome, offline, show};
 use crate::background::protocol::{LINE_BYTES_MAX, Request, Response, SOCKET};
 use crate::host::{self, Disk, RealDisk};
-use crate::volume::Backlog;
+use crate::volume::{Backlog, ScrubOptions};
 
 /// A daemon is given this long to put a store away, seconds.
 const CLOSE_SECONDS_MAX: u64 = 600;
+/// Rate of a scrub of a mounted volume when none is given, MiB/s: readers keep most of any disk.
+const ONLINE_MIB_PER_S: u64 = 32;
 /// Exit code when `umount --now` left files uncoded.
 const LEFT: i32 = 4;
 
@@ -219,6 +221,27 @@ pub(super) fn sync(path: Option<&Path>) -> Outcome {
     }
     client.ask(&Request::Sync)?;
     Ok(0)
+}
+
+/// Scrubs through the daemon that serves a store, or the store itself when there is none.
+pub(super) fn scrub(path: &Path, options: &dyn Fn(u64) -> ScrubOptions, json: bool) -> Outcome {
+    let Ok(mut client) = Client::connect(Some(path)) else {
+        return offline::scrubbed(&offline::scrub(&store_of(path)?, options(0))?, json);
+    };
+    client.send(&Request::Scrub { options: options(ONLINE_MIB_PER_S) })?;
+    let bar = offline::scrub_bar();
+    let report = loop {
+        match client.receive()? {
+            Response::Scrubbing { scrub } => {
+                bar.set_length(scrub.total_bytes);
+                bar.set_position(scrub.done_bytes);
+            }
+            Response::Scrubbed { report } => break report,
+            _ => return Err(Failure("the daemon answered something else".into())),
+        }
+    };
+    bar.finish_and_clear();
+    offline::scrubbed(&report, json)
 }
 
 pub(super) fn umount(mountpoint: &Path, now: bool, json: bool) -> Outcome {

@@ -154,6 +154,7 @@ fn serve(
         workers.clone(),
         &root.join(protocol::SOCKET),
         !args.no_coding && !read_only,
+        args.scrub_days,
         unmount.clone(),
     );
     let background = match started {
@@ -271,6 +272,7 @@ fn detach(args: &MountArgs) -> Outcome {
         .arg(format!("--method={}", args.method.name()))
         .arg(format!("--atime={}", args.atime.name()))
         .arg(format!("--threads={}", args.threads))
+        .arg(format!("--scrub-days={}", args.scrub_days))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log.map_or_else(Stdio::null, Stdio::from))

@@ -14,6 +14,7 @@ mod show;
 use clap::Parser;
 
 use crate::tools;
+use crate::volume::ScrubOptions;
 use args::{Args, Verb};
 
 /// Something went wrong; the sentence says what, where, and what to do.
@@ -70,8 +71,15 @@ pub fn run() -> i32 {
         Verb::Fsck { store, repair, dry_run, drop_damaged, rebuild_index, json } => {
             offline::fsck(&store, tools::FsckOptions { repair, dry_run, rebuild_index, drop_damaged }, json)
         }
-        Verb::Scrub { store, json } => offline::scrub(&store, json),
         Verb::Gc { path, dry_run, json } => client::gc(&path, dry_run, json),
+        Verb::Scrub { store, mib_per_s, max_age, quick, json } => {
+            let options = |default_mib: u64| ScrubOptions {
+                quick,
+                bytes_per_s: mib_per_s.unwrap_or(default_mib).saturating_mul(1 << 20),
+                max_age_s: max_age.map(|days| days.saturating_mul(86_400)),
+            };
+            client::scrub(&store, &options, json)
+        }
         Verb::Inspect { store, json } => offline::inspect(&store, json),
     };
     match outcome {

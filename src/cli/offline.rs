@@ -9,7 +9,7 @@ use super::client::store_of;
 use super::{Failure, Outcome, show};
 use crate::host::{Disk, RealDisk};
 use crate::tools;
-use crate::volume::{GcRun, Volume, VolumeOptions};
+use crate::volume::{GcRun, ScrubOptions, ScrubReport, Volume, VolumeOptions};
 use crate::workers::Workers;
 
 /// Exit code when a check found damage.
@@ -57,29 +57,46 @@ pub(super) fn fsck(store: &Path, options: tools::FsckOptions, json: bool) -> Out
     })
 }
 
-pub(super) fn scrub(path: &Path, json: bool) -> Outcome {
-    let bar = bar("scrubbing [{bar:30}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left");
-    let report = tools::scrub(disk(&store_of(path)?, false)?, &mut |done, total| {
+/// Bar of a scrub, in bytes of packs.
+pub(super) fn scrub_bar() -> ProgressBar {
+    bar("scrubbing [{bar:30}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left")
+}
+
+/// Scrubs a store that no daemon serves.
+pub(super) fn scrub(store: &Path, options: ScrubOptions) -> Result<ScrubReport, Failure> {
+    let bar = scrub_bar();
+    let report = tools::scrub(disk(store, false)?, options, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });
     bar.finish_and_clear();
-    let report = report.map_err(|e| Failure(format!("{}: {e}", path.display())))?;
+    report.map_err(|e| Failure(format!("{}: {e}", store.display())))
+}
+
+/// Shows what a scrub found; the exit code.
+pub(super) fn scrubbed(report: &ScrubReport, json: bool) -> Outcome {
     if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        println!("{}", serde_json::to_string_pretty(report)?);
     } else {
         for d in &report.damaged {
-            println!("pack {} offset {}: {}: {}", d.pack, d.offset, d.what, d.files.join(", "));
+            let files = if d.files.is_empty() { "no file needs these bytes".to_string() } else { d.files.join(", ") };
+            match d.pack {
+                0 => println!("staging: {}: {files}", d.what),
+                pack => println!("pack {pack} offset {}: {}: {files}", d.offset, d.what),
+            }
         }
         println!(
-            "{} packs, {} segments, {} of plain data read: {} damaged",
+            "{} packs read ({} left out), {} segments, {} of plain data, {} staged files: {} damaged{}",
             report.packs,
+            report.packs_skipped,
             report.segments,
             show::bytes(report.plain_bytes),
-            report.damaged.len()
+            report.staged_files,
+            report.damaged_count,
+            if report.complete { "" } else { "; stopped early, the next scrub goes on here" }
         );
     }
-    Ok(if report.damaged.is_empty() { 0 } else { DAMAGED })
+    Ok(if report.damaged_count == 0 { 0 } else { DAMAGED })
 }
 
 /// Bytes of packs gone through per step.

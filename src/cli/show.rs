@@ -1,8 +1,9 @@
 //! Reports as text.
 
 use crate::background::protocol::Work;
+use crate::host;
 use crate::tools::{FsckReport, InspectLine};
-use crate::volume::{FileReport, GcAction, GcPlan, GcReport, KeptPack, Status};
+use crate::volume::{FileReport, GcAction, GcPlan, GcReport, KeptPack, ScrubStatus, Status};
 
 /// Bytes in a unit that reads well.
 pub(super) fn bytes(n: u64) -> String {
@@ -78,6 +79,7 @@ pub(super) fn status(s: &Status, work: &Work) {
     if s.decode_failures > 0 {
         println!("damage    {} decodes failed, {} segments in quarantine", s.decode_failures, s.quarantined);
     }
+    scrub(&s.scrub);
     let rate = |bytes: u64, us: u64| bytes as f64 / us.max(1) as f64;
     println!(
         "work      {} coded and verified at {:.2} MB/s per core, {} decoded at {:.2} MB/s, {} segments left raw at a glance",
@@ -131,6 +133,17 @@ pub(super) fn gc_report(report: &GcReport, json: bool) -> Result<(), serde_json:
         bytes(report.bytes_written)
     );
     Ok(())
+}
+
+fn scrub(s: &ScrubStatus) {
+    let (now, _) = host::now();
+    let last = match s.last_full {
+        Some(at) => format!("last whole one {} days ago", now.saturating_sub(at).max(0) / 86_400),
+        None => "no whole one yet".to_string(),
+    };
+    let running =
+        if s.running { format!("{} of {} read, ", bytes(s.done_bytes), bytes(s.total_bytes)) } else { String::new() };
+    println!("scrub     {running}{last}, {} places of damage", s.damaged);
 }
 
 pub(super) fn file(name: &str, r: &FileReport) {

@@ -1,5 +1,6 @@
 //! All records of a store, one by one and past damage, for tools that check and show. Never writes.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::error::Error;
@@ -60,7 +61,12 @@ impl Survey {
     pub fn packs(&self) -> Result<Vec<(PackId, Option<Stream>, u64)>, Error> {
         let mut out = Vec::new();
         for id in pack::list(&*self.disk)? {
-            let len = self.reader.file(id)?.len().map_err(Error::io(format!("stat pack {id}")))?;
+            let file = match self.reader.file(id) {
+                // Deleted since it was listed.
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            let len = file.len().map_err(Error::io(format!("stat pack {id}")))?;
             out.push((id, self.reader.stream(id), len));
         }
         Ok(out)
@@ -74,12 +80,25 @@ impl Survey {
         payloads: bool,
         mut f: impl FnMut(u64, u64, RecordSummary) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        self.walk_from(id, 0, payloads, |offset, len, record| f(offset, len, record).map(ControlFlow::Continue))
+    }
+
+    /// As `walk`, from the record at `from`, until `f` breaks off.
+    pub fn walk_from(
+        &self,
+        id: PackId,
+        from: u64,
+        payloads: bool,
+        mut f: impl FnMut(u64, u64, RecordSummary) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
         let meta = self.reader.stream(id) != Some(Stream::Data);
-        let mut walk = self.reader.walk(id, 0, payloads || meta)?;
+        let mut walk = self.reader.walk(id, from, payloads || meta)?;
         while let Some(met) = walk.next()? {
             match met {
                 Met::Damage { offset, len, what, at_end } => {
-                    f(offset, len, RecordSummary::Damage { len, what, at_end })?;
+                    if f(offset, len, RecordSummary::Damage { len, what, at_end })?.is_break() {
+                        return Ok(());
+                    }
                 }
                 Met::Record(record) => {
                     let (offset, len) = (record.offset, record.stored_len);
@@ -111,7 +130,9 @@ impl Survey {
                             Err(e) => damage(e.to_string()),
                         },
                     };
-                    f(offset, len, summary)?;
+                    if f(offset, len, summary)?.is_break() {
+                        return Ok(());
+                    }
                 }
             }
         }

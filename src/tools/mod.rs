@@ -7,12 +7,11 @@ mod fsck;
 mod inspect;
 mod mkfs;
 mod scrub;
-mod tree;
 
 pub use fsck::{FsckOptions, FsckReport, Kind, Problem, fsck, fsck_with};
 pub use inspect::{InspectLine, inspect};
 pub use mkfs::mkfs;
-pub use scrub::{Damaged, ScrubReport, scrub};
+pub use scrub::scrub;
 
 /// Told now and then: done, of how many, in the unit of the verb.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);

@@ -40,6 +40,7 @@ mod inode;
 mod names;
 mod policy;
 mod report;
+mod scrub;
 mod seal;
 mod space;
 mod staging;
@@ -61,6 +62,7 @@ pub use crate::store::Error as StoreError;
 pub use crate::store::{GcAction, GcPack};
 pub use gc::{GcPlan, GcReport, GcRun, KeptPack};
 pub use names::NAME_BYTES_MAX;
+pub use scrub::{Damaged, ScrubOptions, ScrubReport, ScrubStatus, scrub};
 pub use seal::check_staged;
 pub use types::{
     AllocateMode, Atime, Attr, Backlog, Caller, CodedSegment, CodingTask, Entry, Error, FileReport, HandleId, NewMode,
@@ -114,6 +116,7 @@ pub struct Volume {
     closed: AtomicBool,
     room: space::Room,
     counts: report::Counts,
+    scrubbing: scrub::Scrubbing,
 }
 
 impl Volume {
@@ -134,6 +137,7 @@ impl Volume {
             },
         )
         .map_err(Error::Store)?;
+        let scrubbing = scrub::Scrubbing::new(scrub::remembered(&*disk, &store));
         let volume = Arc::new(Volume {
             segments: SegmentCache::new(options.cache_bytes),
             disk,
@@ -156,6 +160,7 @@ impl Volume {
             closed: AtomicBool::new(false),
             room: space::Room::default(),
             counts: report::Counts::default(),
+            scrubbing,
         });
         volume.recover(&mut recovery)?;
         Ok((volume, recovery))

@@ -60,6 +60,7 @@ impl Volume {
             decode_failures: self.counts.decode_failures.load(Ordering::Relaxed),
             quarantined: self.quarantine.lock().unwrap_or_else(|e| e.into_inner()).len() as u64,
             damaged_staged: self.damaged_staging.lock().unwrap_or_else(|e| e.into_inner()).len() as u64,
+            scrub: self.scrub_status(),
             ..Status::default()
         };
         for ino in queued {

@@ -345,6 +345,8 @@ pub struct Status {
     pub decodes: u64,
     pub decode_failures: u64,
     pub quarantined: u64,
+    #[serde(default)]
+    pub scrub: super::scrub::ScrubStatus,
     /// Files whose staged bytes failed a check.
     pub damaged_staged: u64,
 }

@@ -1,0 +1,65 @@
+//! Scrubs of a mounted volume: on demand, and every so many days by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::host;
+use crate::volume::{ScrubOptions, ScrubReport, Volume};
+
+/// Bytes of packs read in a second by a scrub that nobody asked for.
+pub(super) const QUIET_BYTES_PER_S: u64 = 8 << 20;
+/// How often it is looked whether one is due. The first look comes as long after the mount.
+const LOOK_EVERY: Duration = Duration::from_secs(600);
+const DAY_S: i64 = 86_400;
+/// Readers and coders come first.
+const NICE: i32 = 19;
+
+/// Scrubs on a thread of its own, whose priority is the lowest.
+pub(super) async fn run(volume: Arc<Volume>, options: ScrubOptions) -> Result<ScrubReport, String> {
+    let (tell, told) = oneshot::channel();
+    let work = move || {
+        host::lower_priority(NICE, true);
+        // Nobody listens when the daemon is ending.
+        let _ = tell.send(volume.scrub(options).map_err(|e| e.to_string()));
+    };
+    std::thread::Builder::new()
+        .name("scrub".into())
+        .spawn(work)
+        .map_err(|e| format!("no thread to scrub with: {e}"))?;
+    told.await.unwrap_or_else(|_| Err("the scrub failed; see the log of the daemon".to_string()))
+}
+
+/// Scrubs when the last whole scrub is older than `days`, and goes on with one that was cut off.
+pub(super) async fn every(days: u32, volume: Arc<Volume>, mut stop: watch::Receiver<bool>) {
+    if days == 0 {
+        return;
+    }
+    let options = ScrubOptions { bytes_per_s: QUIET_BYTES_PER_S, ..ScrubOptions::default() };
+    loop {
+        tokio::select! {
+            _ = tokio::time::sleep(LOOK_EVERY) => {}
+            _ = stop.changed() => return,
+        }
+        let status = volume.scrub_status();
+        let (now, _) = host::now();
+        let due = status.last_full.is_none_or(|last| now.saturating_sub(last) >= i64::from(days) * DAY_S);
+        if status.running || !due || volume.is_read_only() {
+            continue;
+        }
+        tokio::select! {
+            outcome = run(volume.clone(), options) => match outcome {
+                Ok(report) if report.damaged_count > 0 => {
+                    log::error!("the scrub found {} places of damage; `tersefs scrub` lists them", report.damaged_count);
+                }
+                Ok(report) => log::info!("scrub: {} segments are whole", report.segments),
+                Err(e) => log::warn!("scrub: {e}"),
+            },
+            _ = stop.changed() => {
+                volume.stop_scrub();
+                return;
+            }
+        }
+    }
+}
