@@ -395,3 +395,48 @@ fn cut_and_overwritten_files_are_moved_as_they_are() {
     }
     volume.close().unwrap();
 }
+
+#[test]
+fn what_is_shared_stays_shared() {
+    let workers = Arc::new(Workers::new(1));
+    let disk = fresh();
+    let volume = open(&disk, uncached(MethodId::Raw), &workers).unwrap();
+    let mut files = fill(&volume, 20, 0);
+    // Each file has two copies of most of itself, one of them in two places.
+    let mut copies = Files::new();
+    for (name, data) in &files {
+        let source = volume.lookup(Ino::ROOT, name.as_bytes()).unwrap().ino;
+        for (copy, ranges) in [("first", vec![(1000, 0)]), ("second", vec![(20_000, 7), (22_000, 40_000)])] {
+            let copy = format!("{copy} of {name}");
+            let open = OpenFor { read: true, write: true, append: false, truncate: false };
+            let (attr, opened) = volume.create(Ino::ROOT, copy.as_bytes(), 0o644, &CALLER, open).unwrap();
+            let mut bytes = Vec::new();
+            for (at, to) in ranges {
+                let len = 8_000;
+                volume.clone_range(source, at, attr.ino, opened.handle, to, len).unwrap();
+                bytes.resize(bytes.len().max((to + len) as usize), 0);
+                bytes[to as usize..(to + len) as usize].copy_from_slice(&data[at as usize..(at + len) as usize]);
+            }
+            volume.release(attr.ino, opened.handle).unwrap();
+            copies.insert(copy, bytes);
+        }
+    }
+    code_all(&volume, || ()).unwrap();
+    let before = volume.status().unwrap();
+    // The originals go; a part of each of their segments is still used, by two files.
+    for name in std::mem::take(&mut files).keys() {
+        remove(&volume, name).unwrap();
+    }
+    holds(&volume, &copies);
+    let report = gc_all(&volume, 80_000, || ()).unwrap();
+    assert!(report.packs_deleted > 1 && report.segments_copied + report.segments_recoded > 10, "{report:?}");
+    let after = volume.status().unwrap();
+    assert!(after.data_pack_bytes < before.data_pack_bytes * 3 / 4, "{before:?} {after:?}");
+    assert!(
+        after.data_pack_bytes < after.coded_plain_bytes + 100_000,
+        "bytes that two files use are there once: {after:?}"
+    );
+    holds(&volume, &copies);
+    volume.close().unwrap();
+    check(&disk);
+}

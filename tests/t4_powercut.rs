@@ -12,7 +12,7 @@ use std::sync::Arc;
 use common::{Dice, code_all, fresh, open, options, read, setting};
 use tersefs::base::{ByteRange, Ino, MethodId};
 use tersefs::host::{Fault, SimDisk, Survival};
-use tersefs::volume::{AllocateMode, Caller, Error, OpenFor, RenameMode, SetAttr, Volume, XattrMode};
+use tersefs::volume::{AllocateMode, Caller, Error, GcRun, OpenFor, RenameMode, SetAttr, Volume, XattrMode};
 use tersefs::workers::Workers;
 
 const CALLER: Caller = Caller { uid: 0, gid: 0 };
@@ -157,9 +157,15 @@ impl Script {
                 }
                 Ok(())
             }
-            93..=95 => {
+            93 => {
                 self.say("checkpoint".into());
                 self.volume.checkpoint()
+            }
+            94..=95 => {
+                let mut run = GcRun::new(&self.volume.plan_gc()?);
+                let (steps, bytes) = (self.roll(12), 1 + self.roll(200_000));
+                self.say(format!("gc, {steps} steps of {bytes}: {run:?}"));
+                (0..steps).try_for_each(|_| self.volume.gc_step(&mut run, bytes).map(drop))
             }
             96..=97 => self.clone_range(),
             _ => {

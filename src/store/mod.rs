@@ -551,7 +551,7 @@ impl Store {
         drop(data);
         let removed = pack::remove(&*self.disk, pack);
         self.reader.close(pack);
-        removed.map_err(Error::io(format!("delete pack {pack}")))?;
+        self.terminal(removed.map_err(Error::io(format!("delete pack {pack}"))))?;
         Ok(bytes)
     }
 
