@@ -466,3 +466,73 @@ fn an_index_of_an_older_build_is_made_anew_once() {
         store.close().unwrap();
     }
 }
+
+#[test]
+fn an_index_that_has_grown_is_copied_and_the_copy_used() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let size = || -> u64 {
+        let mut total = 0;
+        let mut waiting = vec![dir.path().join("index")];
+        while let Some(at) = waiting.pop() {
+            for entry in std::fs::read_dir(at).unwrap().flatten() {
+                let meta = entry.metadata().unwrap();
+                if meta.is_dir() { waiting.push(entry.path()) } else { total += meta.len() }
+            }
+        }
+        total
+    };
+    let grow = |first: u64| {
+        let (store, _) = open(dir.path(), IndexEngine::Sled);
+        for round in 0..12 {
+            let value = vec![round as u8; 2000];
+            for n in 0..300 {
+                let name = format!("user.{n}").into_bytes();
+                store.commit(&[MetaOp::PutXattr { ino: Ino(first), name, value: value.clone() }]).unwrap();
+            }
+            store.checkpoint().unwrap();
+        }
+        for n in 0..300 {
+            store.commit(&[MetaOp::RemoveXattr { ino: Ino(first), name: format!("user.{n}").into_bytes() }]).unwrap();
+        }
+        store.checkpoint().unwrap();
+        store
+    };
+    let store = grow(3);
+    assert!(!store.vacuum_index(1 << 40).unwrap(), "one that is not large stays");
+    assert!(store.vacuum_index(0).unwrap(), "{} bytes", size());
+    store.close().unwrap();
+    let known = dump(&store);
+    drop(store);
+    let before = size();
+    // Each state that a crash leaves: complete copy; the old one moved away; the new one in place, with the old beside it.
+    let at = |name: &str| dir.path().join(name);
+    for state in 0..4 {
+        match state {
+            1 => std::fs::rename(at("index"), at("index.new")).unwrap(),
+            2 => copy(&at("index"), &at("index.old")),
+            3 => {
+                std::fs::create_dir(at("index.draft")).unwrap();
+                std::fs::write(at("index.draft/db"), b"half of it").unwrap();
+            }
+            _ => {}
+        }
+        let (store, recovery) = open(dir.path(), IndexEngine::Sled);
+        assert!(!recovery.rebuilt, "state {state}");
+        assert_eq!(dump(&store), known, "state {state}");
+        store.close().unwrap();
+        drop(store);
+        assert!(["index.new", "index.old", "index.draft"].iter().all(|n| !at(n).exists()), "state {state}");
+    }
+    assert!(size() < before / 2, "{} bytes of {before}", size());
+    // What changes after the copy is read from the log again.
+    let store = grow(4);
+    assert!(store.vacuum_index(0).unwrap());
+    store.commit(&[MetaOp::RemoveInode(Ino(5))]).unwrap();
+    store.checkpoint().unwrap();
+    let known = dump(&store);
+    store.sync_meta().unwrap();
+    drop(store);
+    let (store, _) = open(dir.path(), IndexEngine::Sled);
+    assert_eq!(dump(&store), known);
+}

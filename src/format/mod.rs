@@ -13,6 +13,7 @@
 //! staging/<ino>.<epoch>       plain bytes not coded yet (volume room)
 //! index/                      derived, may be deleted at any time (store/index.rs)
 //! index.bad-<n>/              an index that failed, kept for a look
+//! index.new/                  a smaller copy of it that takes its place at the next mount; .draft and .old on the way
 //! control.sock                commands to the daemon
 //! ```
 //! A pack of stream *data* holds PACK, then SEGMENT records. A pack of stream *meta* holds PACK, then META records; or

@@ -24,6 +24,13 @@ use crate::host::{self, Disk};
 
 /// Directory of sled's files.
 pub(crate) const INDEX_DIR: &str = "index";
+/// A smaller copy that takes its place at the next open, complete once it has this name; one that is being written; and the
+/// index whose place it took, until it is removed.
+pub(crate) const NEW_DIR: &str = "index.new";
+const DRAFT_DIR: &str = "index.draft";
+const OLD_DIR: &str = "index.old";
+/// An index is copied when it takes this many times what is in it.
+const VACUUM_SHARE: u64 = 4;
 /// sled is given this long to open; then it is set aside.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(120);
 /// Keys per batch: larger ones are not recovered reliably.
@@ -128,6 +135,7 @@ impl Index {
     /// `NoSpace` and `TooManyFiles` say nothing about the index, which stays as it is.
     pub fn sled(disk: &dyn Disk, root: &Path) -> Result<(Index, bool), Error> {
         let dir = root.join(INDEX_DIR);
+        take_new(disk).map_err(Error::io("put the smaller copy of the index in its place"))?;
         // A kill while sled opens leaves a snapshot that it will choose and fail on.
         for name in disk.list(INDEX_DIR).map_err(Error::io("list index"))? {
             if name.starts_with("snap.") && name.ends_with(".generating") {
@@ -145,6 +153,54 @@ impl Index {
                 Ok((Index::with(db), true))
             }
         }
+    }
+
+    /// Copies what is in the engine to a new one, when the old one takes much more than that and at least `bytes_min`; sled
+    /// never gives space back. The copy takes its place at the next open: the index is derived and says how far it has read
+    /// the log, so an older one that comes into use by a crash in between is as good. Bytes of the old and of what is in it.
+    ///
+    /// # Durability
+    /// On disk at return.
+    pub fn vacuum(&self, disk: &dyn Disk, root: &Path, bytes_min: u64) -> Result<Option<(u64, u64)>, Error> {
+        let _one = self.flushing.lock().unwrap_or_else(|e| e.into_inner());
+        if self.engine.is_none() || self.is_bad() || self.is_stuck() || self.read().frozen.is_some() {
+            return Ok(None);
+        }
+        let copied = self.guarded(|db| {
+            let fail = |e| engine_failed("copy the index", e);
+            let size = db.size_on_disk().map_err(fail)?;
+            if size < bytes_min {
+                return Ok(None);
+            }
+            let mut live = 0;
+            for pair in db.iter() {
+                let (key, value) = pair.map_err(fail)?;
+                live += (key.len() + value.len()) as u64;
+            }
+            if size < live.saturating_mul(VACUUM_SHARE) {
+                return Ok(None);
+            }
+            let write = || Error::write("copy the index");
+            disk.remove_dir_all(DRAFT_DIR).map_err(write())?;
+            let new = open_within(root.join(DRAFT_DIR), OPEN_TIMEOUT)?;
+            let mut batch = sled::Batch::default();
+            for (n, pair) in db.iter().enumerate() {
+                let (key, value) = pair.map_err(fail)?;
+                batch.insert(key, value);
+                if n % KEYS_PER_BATCH == KEYS_PER_BATCH - 1 {
+                    new.apply_batch(std::mem::take(&mut batch)).map_err(fail)?;
+                }
+            }
+            new.apply_batch(batch).map_err(fail)?;
+            new.flush().map_err(fail)?;
+            drop(new);
+            disk.sync_dir(DRAFT_DIR).map_err(write())?;
+            disk.remove_dir_all(NEW_DIR).map_err(write())?;
+            disk.rename(DRAFT_DIR, NEW_DIR).map_err(write())?;
+            disk.sync_dir("").map_err(write())?;
+            Ok(Some((size, live)))
+        })?;
+        Ok(copied.flatten())
     }
 
     /// What of the packs is live.
@@ -384,6 +440,25 @@ impl Frozen<'_> {
         }
         Ok(())
     }
+}
+
+/// Puts a complete copy in the place of the index, and removes what is left of earlier ones. Whatever step a crash ends it
+/// at, the next open goes on, or finds no index and makes it anew.
+fn take_new(disk: &dyn Disk) -> std::io::Result<()> {
+    let there = disk.list("")?;
+    let has = |name: &str| there.iter().any(|n| n == name);
+    if has(NEW_DIR) {
+        disk.remove_dir_all(OLD_DIR)?;
+        if has(INDEX_DIR) {
+            disk.rename(INDEX_DIR, OLD_DIR)?;
+        }
+        disk.rename(NEW_DIR, INDEX_DIR)?;
+        disk.sync_dir("")?;
+    }
+    if has(NEW_DIR) || has(OLD_DIR) {
+        disk.remove_dir_all(OLD_DIR)?;
+    }
+    if has(DRAFT_DIR) { disk.remove_dir_all(DRAFT_DIR) } else { Ok(()) }
 }
 
 fn stored(key: &[u8], value: &[u8]) -> Vec<u8> {

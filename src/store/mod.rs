@@ -909,12 +909,34 @@ impl Store {
         match self.checkpoint() {
             Err(e) if e.is_refusal() => {
                 log::info!("the index is brought up to date by the next mount: {e}");
-                self.sync_meta()
+                return self.sync_meta();
             }
-            other => other,
+            other => other?,
         }
+        // Tidying only: all that counts is on disk.
+        if let Err(e) = self.vacuum_index(VACUUM_BYTES_MIN) {
+            log::warn!("the index is made smaller another time: {e}");
+        }
+        Ok(())
+    }
+
+    /// Copies the index when it takes at least `bytes_min` and several times what is in it; the copy takes its place at the
+    /// next open. For the end of a mount: what changes later is read from the log again. True when it was copied.
+    ///
+    /// # Blocking
+    /// A pass over the index, where it is that large.
+    pub fn vacuum_index(&self, bytes_min: u64) -> Result<bool, Error> {
+        let Some(root) = self.disk.native_path() else { return Ok(false) };
+        let copied = self.index.vacuum(&*self.disk, root, bytes_min)?;
+        if let Some((size, live)) = copied {
+            log::info!("an index of {size} bytes with {live} in it was copied to a smaller one");
+        }
+        Ok(copied.is_some())
     }
 }
+
+/// A smaller index is not vacuumed, bytes.
+const VACUUM_BYTES_MIN: u64 = 32 << 20;
 
 /// Extended attributes of one inode.
 const XATTRS_MAX: usize = 65_536;
@@ -944,6 +966,7 @@ fn open_index(
         }
     };
     if options.rebuild {
+        disk.remove_dir_all(index::NEW_DIR).map_err(Error::io("remove the copy of the index"))?;
         disk.remove_dir_all(index::INDEX_DIR).map_err(Error::io("remove the index"))?;
     }
     let in_memory = |why: Error, recovery: &mut Recovery| {
