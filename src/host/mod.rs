@@ -122,6 +122,9 @@ pub trait DiskFile: Send + Sync + 'static {
     fn allocated(&self) -> io::Result<u64>;
     /// Time of the last modification, seconds and nanoseconds since 1970.
     fn modified(&self) -> io::Result<(i64, u32)>;
+    /// True when anybody else has the file open now or, after it was closed, still mapped into memory: its bytes may change
+    /// or be looked at without a word. `Unsupported` where the filesystem cannot tell.
+    fn is_shared(&self) -> io::Result<bool>;
     /// The descriptor, for passthrough; `None` in a simulation.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
 }

@@ -189,6 +189,10 @@ impl DiskFile for RealFile {
         Ok((meta.mtime(), meta.mtime_nsec() as u32))
     }
 
+    fn is_shared(&self) -> io::Result<bool> {
+        sys::is_shared(self.0.as_raw_fd())
+    }
+
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.0.as_fd())
     }
@@ -228,6 +232,22 @@ mod tests {
         file.punch(1 << 20, 4096).unwrap();
         assert_eq!(file.seek(0, Seek::Data).unwrap(), None);
         assert_eq!(file.len().unwrap(), (1 << 20) + 4096);
+    }
+
+    #[test]
+    fn a_file_that_another_has_open_is_shared() {
+        let (_dir, disk) = disk();
+        let file = disk.open("f", OpenMode::CreateNew).unwrap();
+        assert!(!file.is_shared().unwrap());
+        for mode in [OpenMode::Read, OpenMode::Write] {
+            let other = disk.open("f", mode).unwrap();
+            assert!(file.is_shared().unwrap(), "{mode:?}");
+            drop(other);
+            assert!(!file.is_shared().unwrap());
+        }
+        let reader = disk.open("f", OpenMode::Read).unwrap();
+        drop(file);
+        assert!(!reader.is_shared().unwrap());
     }
 
     #[test]

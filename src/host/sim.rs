@@ -768,6 +768,11 @@ impl DiskFile for SimFile {
         Ok((0, 0))
     }
 
+    fn is_shared(&self) -> io::Result<bool> {
+        // Nothing is mapped in a simulation.
+        Ok(false)
+    }
+
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }

@@ -4,6 +4,10 @@
 //! Only files without coded extents are served so, since nothing stands between the kernel and staging then. Size and
 //! time of modification are read back from the staging file wherever they matter (`absorb`). The kernel wants all handles
 //! of an inode served the same way at one time; the caller keeps to that.
+//!
+//! What is mapped into memory through such a handle stays mapped to the staging file when the handle is closed, and nobody
+//! tells us of it. So a file is neither coded nor sealed before its staging file is known to be ours alone
+//! (`staging::is_shared`).
 
 use std::sync::Arc;
 
@@ -41,10 +45,16 @@ impl Volume {
         // As if the file were about to grow, since nobody will say when it does.
         let end = state.rec.size + 1;
         let file = self.prepare_staging(&mut state, end)?;
-        if file.fd().is_none() {
+        if file.fd().is_none() || file.is_shared().is_err() {
             return Ok(None);
         }
         if first {
+            // What was planned of the file is void: nobody will say when it changes. And whether it is synced is not known
+            // as long as it may change so; two changes may even have the same time.
+            state.rec.generation.0 += 1;
+            state.unsynced = true;
+            state.dirty = true;
+            self.mark_dirty(ino);
             if file.len().map_err(|e| staging::io_error("stat", ino, e))? < state.rec.size {
                 file.set_len(state.rec.size).map_err(|e| staging::io_error("extend", ino, e))?;
             }

@@ -314,8 +314,12 @@ impl Volume {
             Readiness::Now => {}
             Readiness::At(at) => return Ok(Found::Later(at)),
         }
-        let Some(first) = self.first_staged(&state)? else { return Ok(Found::Clean) };
-        let Some(file) = staging::open(&*self.disk, &state)? else { return Ok(Found::Clean) };
+        let file = staging::open(&*self.disk, &state)?;
+        if staging::is_shared(file.as_deref()) {
+            return Ok(Found::Later(policy::after_writers(now_ms, self.options.quiet_ms)));
+        }
+        let Some(first) = self.first_staged(&state, file.as_deref())? else { return Ok(Found::Clean) };
+        let Some(file) = file else { return Ok(Found::Clean) };
         let mut sample = vec![0u8; SAMPLE_BYTES.min(state.rec.size - first) as usize];
         staging::read(&*file, ino, &mut sample, first)?;
         let class = codec::classify(&sample);
@@ -412,11 +416,10 @@ impl Volume {
 
     /// First byte of a file that staging holds and no extent does. Fails where a sealed file has lost bytes, which must not
     /// pass for a hole.
-    fn first_staged(&self, state: &InodeState) -> Result<Option<u64>, Error> {
-        let file = staging::open(&*self.disk, state)?;
-        seal::check_holes(&self.store, &state.rec, file.as_deref())?;
-        match &file {
-            Some(file) => self.next_staged(state, &**file, 0),
+    fn first_staged(&self, state: &InodeState, file: Option<&dyn DiskFile>) -> Result<Option<u64>, Error> {
+        seal::check_holes(&self.store, &state.rec, file)?;
+        match file {
+            Some(file) => self.next_staged(state, file, 0),
             None => Ok(None),
         }
     }
@@ -775,14 +778,18 @@ impl Volume {
             let mut ready = Vec::new();
             for (ino, state) in &mut guards {
                 // It was clean when it was looked at; only an unchanged file is still so.
-                let staged = match self.first_staged(state) {
-                    Ok(staged) => staged,
+                let looked = staging::open(&*self.disk, state).and_then(|file| {
+                    Ok((self.first_staged(state, file.as_deref())?, staging::is_shared(file.as_deref())))
+                });
+                let (staged, shared) = match looked {
+                    Ok(looked) => looked,
                     Err(e) => {
                         self.queue_lock().fail(*ino, e.to_string(), self.now_ms());
                         continue;
                     }
                 };
-                if state.removed || state.has_writers() || staged.is_some() || !state.unlogged.is_empty() {
+                let busy = state.has_writers() || shared;
+                if state.removed || busy || staged.is_some() || !state.unlogged.is_empty() {
                     self.queue_lock().wait(*ino, self.now_ms() + self.options.quiet_ms);
                     continue;
                 }

@@ -195,6 +195,8 @@ impl Volume {
                 recovery.damage.push(format!("staging holds a file that is not ours: {name}"));
                 continue;
             };
+            // Kept, or brought back by a power cut, it would be taken for the staging of a new file with its numbers.
+            self.store.skip_numbers(ino, epoch);
             let rec = self.store.inode(ino).map_err(Error::Store)?;
             let ours = rec.is_some_and(|r| r.staging.is_some_and(|s| s.epoch == epoch));
             if ours {
@@ -409,7 +411,7 @@ impl Volume {
     /// Disk; the inode is not locked meanwhile.
     fn log_inode(&self, inode: &Inode, sync_data: bool) -> Result<(), Error> {
         loop {
-            let (file, size, ranges, swaps, generation, name_synced);
+            let (file, shared, size, ranges, swaps, generation, name_synced);
             {
                 let mut state = inode.write();
                 if state.removed {
@@ -424,6 +426,7 @@ impl Volume {
                     return Ok(());
                 }
                 file = staging::open(&*self.disk, &state)?;
+                shared = !state.bypassing.is_empty() || staging::is_shared(file.as_deref());
                 size = state.rec.size;
                 ranges = state.unlogged.clone();
                 swaps = state.swaps;
@@ -453,7 +456,7 @@ impl Volume {
                 continue;
             }
             state.name_synced = true;
-            if state.rec.generation == generation {
+            if state.rec.generation == generation && !shared {
                 // Only now: a caller at the same time must not take a sync under way for one that has ended.
                 (state.unsynced, state.cut) = (false, false);
             }

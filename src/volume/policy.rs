@@ -20,10 +20,15 @@ pub(super) enum Readiness {
     At(u64),
 }
 
+/// When to look again at a file that somebody may still write to, monotonic milliseconds.
+pub(super) fn after_writers(now_ms: u64, quiet_ms: u64) -> u64 {
+    now_ms + quiet_ms.max(500)
+}
+
 /// A file is coded when nobody may write to it and it has been quiet for a while. Draining waits for writers only.
 pub(super) fn readiness(has_writers: bool, changed_ms: u64, quiet_ms: u64, now_ms: u64, drain: bool) -> Readiness {
     if has_writers {
-        return Readiness::At(now_ms + quiet_ms.max(500));
+        return Readiness::At(after_writers(now_ms, quiet_ms));
     }
     let quiet_at = changed_ms.saturating_add(quiet_ms);
     if drain || quiet_at <= now_ms { Readiness::Now } else { Readiness::At(quiet_at) }

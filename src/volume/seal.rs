@@ -259,7 +259,10 @@ impl Volume {
             return Err(e);
         }
         state.dirty = false;
-        self.sync_log()
+        self.sync_log().inspect_err(|_| {
+            // The next change is to try again, and not to go on as if the seal were off on disk too.
+            state.rec.staging = Some(sealed);
+        })
     }
 
     /// Seals staged files that have been quiet for a while: a round of bounded work. True when more may be waiting.
@@ -294,7 +297,10 @@ impl Volume {
                 Err(e) => return Err(e),
             };
             let state = inode.read();
-            if is_sealable(&state) && state.changed_ms <= quiet_before {
+            if is_sealable(&state)
+                && state.changed_ms <= quiet_before
+                && !staging::is_shared(staging::open(&*self.disk, &state)?.as_deref())
+            {
                 bytes += state.rec.size.min(self.staged_bytes(&state));
                 drop(state);
                 files.push(inode);
@@ -340,7 +346,11 @@ impl Volume {
             if !is_sealable(&state) || state.unsynced {
                 return Ok(());
             }
-            (staging::open(&*self.disk, &state)?, state.rec.clone(), state.swaps)
+            let file = staging::open(&*self.disk, &state)?;
+            if staging::is_shared(file.as_deref()) {
+                return Ok(());
+            }
+            (file, state.rec.clone(), state.swaps)
         };
         // Checksums first, the mark last: until it is there nobody looks at them.
         let (size, generation) = (rec.size, rec.generation);

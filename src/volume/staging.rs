@@ -64,13 +64,27 @@ pub(crate) fn create(disk: &dyn Disk, state: &mut InodeState, staging: Staging) 
     if let Some(file) = &state.file {
         return Ok(file.clone());
     }
-    let file = disk
-        .open(&path(state.rec.ino, staging.epoch), OpenMode::Create)
-        .map_err(|e| io_error("create", state.rec.ino, e))?;
+    let path = path(state.rec.ino, staging.epoch);
+    let file = match disk.open(&path, OpenMode::Write) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            // Whatever was synced before, this name was not there.
+            state.name_synced = false;
+            disk.open(&path, OpenMode::Create)
+        }
+        other => other,
+    };
+    let file = file.map_err(|e| io_error("create", state.rec.ino, e))?;
     if !state.handles.is_empty() {
         state.file = Some(file.clone());
     }
     Ok(file)
+}
+
+/// True when somebody may change staging, or look at it, without a word to us: a program that mapped it into memory while
+/// the kernel served a handle by itself, and closed the handle since. Where the filesystem cannot tell there are none,
+/// since no handle is served so there.
+pub(crate) fn is_shared(file: Option<&dyn DiskFile>) -> bool {
+    file.is_some_and(|file| file.is_shared().unwrap_or(false))
 }
 
 /// Reads `buf.len()` bytes at `offset`; what lies beyond the end is zero.
