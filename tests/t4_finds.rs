@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use common::{code_all, fresh, open, options, read};
 use tersefs::base::{Ino, MethodId};
-use tersefs::host::{Disk, Fault, RealDisk, SimDisk, Survival};
+use tersefs::host::{Disk, Fault, OpenMode, RealDisk, SimDisk, Survival};
 use tersefs::store::{RecordSummary, Store, Survey};
 use tersefs::volume::{Attr, Caller, Error, OpenFor, SetAttr, SetTime, Time, Volume};
 use tersefs::workers::Workers;
@@ -265,4 +265,146 @@ fn bytes_of_a_failed_write_do_not_show() {
     let mut expected = b"12345".to_vec();
     expected.resize(2000, 0);
     assert!(read(&volume, ino, 0, 2000).unwrap() == expected);
+}
+
+/// A file on a real disk, which the kernel can be given: the volume, the directory, and how to mount again.
+fn on_real_disk() -> (tempfile::TempDir, Arc<Volume>) {
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = RealDisk::open(dir.path(), true).unwrap();
+    Store::create(&disk, 1 << 20).unwrap();
+    let volume = Volume::open(disk, options(Some(MethodId::Raw)), Arc::new(Workers::new(1))).unwrap().0;
+    (dir, volume)
+}
+
+const WRITING: OpenFor = OpenFor { read: true, write: true, append: false, truncate: false };
+
+/// What the kernel wrote by itself, to a file that was planned for coding before it was opened, went with its staging.
+#[test]
+fn a_file_that_the_kernel_writes_to_is_not_what_was_planned() {
+    let (_dir, volume) = on_real_disk();
+    let ino = put(&volume, "log", &[1; 10_000]).ino;
+    let tasks = volume.plan_coding(8, true);
+    assert_eq!(tasks.len(), 1);
+    let coded = tasks.into_iter().map(|t| volume.code(t)).collect();
+    let handle = volume.open_file(ino, WRITING).unwrap().handle;
+    let file = volume.bypass(ino, handle).unwrap().expect("a file that is not coded yet");
+    file.write_at(b"new", 100).unwrap();
+    volume.commit_coded(coded).unwrap();
+    file.write_at(b"newer", 200).unwrap();
+    drop(file);
+    volume.release(ino, handle).unwrap();
+    let mut expected = vec![1; 10_000];
+    expected[100..103].copy_from_slice(b"new");
+    expected[200..205].copy_from_slice(b"newer");
+    assert!(read(&volume, ino, 0, 20_000).unwrap() == expected, "staged");
+    code_all(&volume, || ()).unwrap();
+    assert_eq!(volume.backlog().files, 0);
+    assert!(read(&volume, ino, 0, 20_000).unwrap() == expected, "coded");
+}
+
+/// A file mapped into memory through a handle that the kernel serves by itself changes after the handle was closed. It was
+/// coded meanwhile, and what the program wrote went to a file without a name. Here another open file stands for the
+/// mapping, which is one to the kernel.
+#[test]
+fn a_file_that_is_still_mapped_is_neither_coded_nor_sealed() {
+    let (dir, volume) = on_real_disk();
+    let ino = put(&volume, "mapped", &[1; 10_000]).ino;
+    let handle = volume.open_file(ino, WRITING).unwrap().handle;
+    drop(volume.bypass(ino, handle).unwrap().expect("a file that is not coded yet"));
+    let staging = std::fs::read_dir(dir.path().join("staging")).unwrap().next().unwrap().unwrap().path();
+    let mapping = std::fs::OpenOptions::new().write(true).open(staging).unwrap();
+    volume.release(ino, handle).unwrap();
+    volume.seal_quiet().unwrap();
+    code_all(&volume, || ()).unwrap();
+    assert_eq!(volume.report(ino).unwrap().stored_bytes, 0, "coded though it is mapped");
+    std::os::unix::fs::FileExt::write_all_at(&mapping, b"new", 100).unwrap();
+    let reading = OpenFor { write: false, ..WRITING };
+    for _ in 0..2 {
+        let opened = volume.open_file(ino, reading).unwrap();
+        assert!(!opened.keep_pages, "the kernel must not trust its pages while the bytes change past them");
+        volume.release(ino, opened.handle).unwrap();
+    }
+    drop(mapping);
+    let mut expected = vec![1; 10_000];
+    expected[100..103].copy_from_slice(b"new");
+    volume.seal_quiet().unwrap();
+    volume.seal_quiet().unwrap();
+    assert!(read(&volume, ino, 0, 20_000).unwrap() == expected, "staged, under fresh seals");
+    code_all(&volume, || ()).unwrap();
+    assert!(volume.report(ino).unwrap().stored_bytes > 0, "coded when nobody has it any more");
+    assert!(read(&volume, ino, 0, 20_000).unwrap() == expected, "coded");
+}
+
+/// The last segment of a pack rotted; the next mount cut it off and put another of the same length in its place, and the
+/// file whose extent named it became another file.
+#[test]
+fn another_segment_never_takes_the_place_of_a_rotten_one() {
+    const BYTES: usize = 100_000;
+    let workers = Arc::new(Workers::new(1));
+    let disk = fresh();
+    let volume = reopen(&disk, &workers);
+    let first = put(&volume, "first", &[1; BYTES]).ino;
+    code_all(&volume, || ()).unwrap();
+    let at = volume.report(first).unwrap().segments[0].clone();
+    volume.close().unwrap();
+    let path = format!("packs/{:02x}/pack-{:016x}.tpk", at.pack & 0xff, at.pack);
+    for offset in [at.pack_offset + 9, at.pack_offset + at.stored_bytes / 2] {
+        let rotten = disk.survivor(Survival::Kernel);
+        assert!(rotten.rot(&path, offset, 1));
+        let volume = reopen(&rotten, &workers);
+        let second = put(&volume, "second", &[2; BYTES]).ino;
+        code_all(&volume, || ()).unwrap();
+        assert!(matches!(read(&volume, first, 0, 10), Err(Error::Damaged { .. })), "byte {offset}");
+        assert_eq!(read(&volume, second, 0, 10).unwrap(), [2; 10]);
+        volume.close().unwrap();
+    }
+}
+
+/// A staging file whose inode a power cut took from the log became the staging of the next new file, with its old bytes,
+/// when it was kept or came back.
+#[test]
+fn numbers_of_a_staging_file_that_is_left_are_not_given_out() {
+    let workers = Arc::new(Workers::new(1));
+    let disk = fresh();
+    let left = disk.open("staging/1000.5000", OpenMode::CreateNew).unwrap();
+    left.write_at(b"old", 0).unwrap();
+    // Beyond all numbers: nobody's, and no reason to begin again at zero.
+    disk.open(&format!("staging/{}.7", u64::MAX), OpenMode::CreateNew).unwrap();
+    let volume = reopen(&disk, &workers);
+    let attr = put(&volume, "new", b"");
+    assert_eq!(attr.ino, Ino(1001));
+    let handle = volume.open_file(attr.ino, WRITING).unwrap().handle;
+    volume.write(attr.ino, handle, 0, b"n").unwrap();
+    let staged: Vec<String> = disk.files().into_iter().map(|(p, _)| p).filter(|p| p.starts_with("staging/")).collect();
+    assert_eq!(staged.len(), 1, "{staged:?}");
+    let epoch: u64 = staged[0].rsplit('.').next().unwrap().parse().unwrap();
+    assert!(epoch > 5000, "{staged:?}");
+}
+
+/// Empty files were sealed together by one sync of the disk, and their staging files, which were yet to be made, taken for
+/// synced with their names.
+#[test]
+fn a_staging_file_made_after_a_seal_is_synced_with_its_name() {
+    let workers = Arc::new(Workers::new(1));
+    let disk = fresh();
+    let volume = reopen(&disk, &workers);
+    let files: Vec<Ino> = (0..20).map(|n| put_empty(&volume, &format!("empty {n}"))).collect();
+    while volume.seal_quiet().unwrap() {}
+    for ino in &files {
+        let handle = volume.open_file(*ino, WRITING).unwrap().handle;
+        volume.write(*ino, handle, 0, b"promised").unwrap();
+        volume.fsync(*ino, false).unwrap();
+        volume.release(*ino, handle).unwrap();
+    }
+    let after = reopen(&disk.survivor(Survival::Synced), &workers);
+    for ino in files {
+        assert_eq!(read(&after, ino, 0, 100).unwrap(), b"promised");
+    }
+}
+
+/// Makes a file and writes nothing to it.
+fn put_empty(volume: &Volume, name: &str) -> Ino {
+    let (attr, opened) = volume.create(Ino::ROOT, name.as_bytes(), 0o644, &CALLER, WRITING).unwrap();
+    volume.release(attr.ino, opened.handle).unwrap();
+    attr.ino
 }

@@ -67,10 +67,13 @@ impl Store {
         Ok((SegmentRef { pack, offset, stored_len }, header))
     }
 
-    /// Has no number up to these given out again: something is left of inodes and staging files that had them.
+    /// Has no number up to these given out again: something is left of inodes and staging files that had them. Numbers
+    /// that no store reaches are nobody's; behind them there would be none left to give out.
     pub fn skip_numbers(&self, ino: Ino, serial: u64) {
-        self.next_ino.fetch_max(ino.0.saturating_add(1), Ordering::Relaxed);
-        self.next_serial.fetch_max(serial.saturating_add(1), Ordering::Relaxed);
+        if ino.0.max(serial) < u64::MAX / 2 {
+            self.next_ino.fetch_max(ino.0 + 1, Ordering::Relaxed);
+            self.next_serial.fetch_max(serial + 1, Ordering::Relaxed);
+        }
     }
 
     /// Writes all metadata anew and deletes the old log, damaged records and all; gives packs that lost their first record

@@ -333,7 +333,9 @@ impl Store {
         drop(log);
         if let Some(id) = packs.data.last() {
             let tail = recovery::tail_of(&self.reader, *id)?;
-            if tail > 0 && tail < self.options.pack_bytes_max {
+            // What is named behind the tail was there once, and rot took it. Something else in its place would be taken for it.
+            let rotten = !self.segments_of(*id, tail, 1)?.is_empty();
+            if tail > 0 && tail < self.options.pack_bytes_max && !rotten {
                 let active = ActivePack::resume(&*self.disk, self.uuid, *id, tail)?;
                 let mut data = self.data_lock();
                 data.closed.remove(id);
