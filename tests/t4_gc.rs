@@ -85,7 +85,7 @@ fn check(disk: &SimDisk) {
 
 /// Nothing is kept decoded, so that every read goes to the packs.
 fn uncached(method: MethodId) -> VolumeOptions {
-    VolumeOptions { cache_bytes: 1, ..options(Some(method)) }
+    VolumeOptions { cache_bytes: Some(1), ..options(Some(method)) }
 }
 
 #[test]

@@ -36,6 +36,8 @@ const FLUSH_EVERY: Duration = Duration::from_secs(3);
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 /// Staged files that have become quiet are sealed this often.
 const SEAL_EVERY: Duration = Duration::from_secs(5);
+/// The memory of the process is looked at this often.
+const MEMORY_EVERY: Duration = Duration::from_secs(1);
 /// Tasks of a volume that is closing are given this long.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -91,6 +93,8 @@ impl Background {
             }
         })));
         spawn(Box::pin(scrubber::every(scrub_days, volume.clone(), stopped.clone())));
+        spawn(Box::pin(every(MEMORY_EVERY, stopped.clone(), volume.clone(), Volume::tend_memory)));
+        spawn(Box::pin(tidy(volume.clone())));
         spawn(Box::pin(signals(stopped.clone(), unmount.clone())));
         let listener = {
             let _inside = runtime.enter();
@@ -129,6 +133,15 @@ async fn every(period: Duration, mut stop: watch::Receiver<bool>, volume: Arc<Vo
         if tokio::task::spawn_blocking(move || step(&volume)).await.is_err() {
             log::error!("a periodic task failed");
         }
+    }
+}
+
+/// What the mount left for later: staging is held against the log.
+async fn tidy(volume: Arc<Volume>) {
+    match tokio::task::spawn_blocking(move || volume.tidy_staging()).await {
+        Ok(Ok(found)) => found.iter().for_each(|sentence| log::warn!("{sentence}")),
+        Ok(Err(e)) => log::warn!("staging was not looked through: {e}; the next mount will"),
+        Err(_) => log::error!("the look through staging failed"),
     }
 }
 

@@ -131,9 +131,12 @@ pub(super) struct MountArgs {
     /// Forget the index and make it anew from the packs
     #[arg(long)]
     pub rebuild_index: bool,
-    /// Decoded segments kept in memory, MiB
-    #[arg(long, default_value_t = 128)]
-    pub cache_mib: u64,
+    /// Memory the daemon may use beyond the tables of models (24 MiB for each worker thread), MiB; at least 64
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
+    pub memory: u64,
+    /// Part of it for decoded segments, MiB, at most half; a quarter unless given
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(0..=1 << 24))]
+    pub cache_mib: Option<u64>,
     /// A file is coded after it was closed and unchanged for this long, seconds
     #[arg(long, default_value_t = 3.0)]
     pub quiet_seconds: f64,

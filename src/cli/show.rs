@@ -34,7 +34,8 @@ pub(super) fn status(s: &Status, work: &Work) {
     };
     println!("volume    {} ({state})", s.uuid);
     println!("inodes    {}, {} of them in memory", s.inodes, s.inodes_in_memory);
-    println!("queue     {} files, {} in staging", s.queue_files, bytes(s.queue_bytes));
+    let about = if s.queue_in_memory < s.queue_files { "about " } else { "" };
+    println!("queue     {about}{} files, {about}{} in staging", s.queue_files, bytes(s.queue_bytes));
     if s.stuck_files > 0 {
         let why = s.stuck_reason.as_deref().unwrap_or("no reason is known");
         println!("stuck     {} files: {why}", s.stuck_files);
@@ -89,7 +90,19 @@ pub(super) fn status(s: &Status, work: &Work) {
         rate(work.decoded_bytes, work.decode_us),
         work.early_aborts
     );
-    println!("memory    {}, at most {}", bytes(work.memory_bytes), bytes(work.memory_peak_bytes));
+    println!(
+        "memory    {}, at most {}; budget {} and {} for models",
+        bytes(work.memory_bytes),
+        bytes(work.memory_peak_bytes),
+        bytes(s.memory_budget_bytes),
+        bytes(s.memory_model_bytes)
+    );
+    for (name, share) in &s.memory_shares {
+        println!("  {name:<16} {} of {}", bytes(share.used), bytes(share.share));
+    }
+    if s.memory_shrunk > 0 {
+        println!("  given back {} times when the budget was near", s.memory_shrunk);
+    }
 }
 
 fn kept(kept: &[KeptPack]) {

@@ -86,6 +86,11 @@ fn looks_incompressible(raw: &[u8]) -> bool {
     })
 }
 
+/// Bytes of tables that a thread keeps for the largest of the models it may use.
+pub fn model_bytes() -> u64 {
+    MODELS.iter().map(|model| model.memory_bytes()).max().unwrap_or(0)
+}
+
 /// True when zstd's quick level is so far behind `best` bytes that its slow one will not catch up: it gains less than a
 /// quarter on any data seen, and costs a hundred times as much.
 fn zstd_cannot_win(raw: &[u8], best: usize) -> bool {

@@ -372,7 +372,7 @@ impl Filesystem for Adapter {
             at = last.cookie;
             for e in page {
                 // An entry removed since the page was read is passed over.
-                let Ok(a) = self.volume.getattr(e.ino) else { continue };
+                let Ok(a) = self.volume.glance(e.ino) else { continue };
                 let name = OsStr::from_bytes(&e.name);
                 if reply.add(INodeNo(e.ino.0), e.cookie, name, &ATTR_TTL, &file_attr(&a), Generation(0)) {
                     return reply.ok();

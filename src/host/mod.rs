@@ -17,7 +17,8 @@ pub use machine::{
 pub use real::RealDisk;
 pub use sim::{Fault, SimDisk, Survival};
 pub use sys::{
-    effective_gid, effective_uid, end_on_closed_pipe, in_new_session, lower_priority, raise_open_files_limit, unmount,
+    effective_gid, effective_uid, end_on_closed_pipe, give_memory_back, in_new_session, limit_arenas, lower_priority,
+    raise_open_files_limit, unmount,
 };
 
 use std::io;
@@ -86,6 +87,16 @@ pub trait Disk: Send + Sync + 'static {
     fn remove_dir_all(&self, path: &str) -> io::Result<()>;
     /// Names in a directory, unordered; empty when it does not exist.
     fn list(&self, path: &str) -> io::Result<Vec<String>>;
+    /// Calls `f` with each name in a directory until it returns false; a directory that does not exist has none. Names that
+    /// come or go meanwhile may be met or not.
+    fn each_name(&self, path: &str, f: &mut dyn FnMut(&str) -> bool) -> io::Result<()> {
+        for name in self.list(path)? {
+            if !f(&name) {
+                break;
+            }
+        }
+        Ok(())
+    }
     /// Makes names created, removed or renamed in a directory durable. "" is the store itself.
     fn sync_dir(&self, path: &str) -> io::Result<()>;
     /// Space left.

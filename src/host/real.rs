@@ -96,6 +96,20 @@ impl Disk for RealDisk {
         entries.map(|e| e.map(|e| e.file_name().to_string_lossy().into_owned())).collect()
     }
 
+    fn each_name(&self, path: &str, f: &mut dyn FnMut(&str) -> bool) -> io::Result<()> {
+        // One by one: a directory of a million names is never in memory.
+        let entries = match fs::read_dir(self.path(path)?) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        for entry in entries {
+            if !f(&entry?.file_name().to_string_lossy()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn sync_dir(&self, path: &str) -> io::Result<()> {
         if path.is_empty() {
             return self.dir.sync_all();

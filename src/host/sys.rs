@@ -132,6 +132,26 @@ pub fn lower_priority(nice: i32, batch: bool) {
     }
 }
 
+/// Keeps the allocator from holding on to memory: few arenas for the many threads, as each keeps what was freed in it.
+pub fn limit_arenas(arenas: usize) {
+    #[cfg(target_env = "gnu")]
+    // JUSTIFICATION: std knows no arenas. SAFETY: numbers only; a value it does not take is refused.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, arenas.try_into().unwrap_or(libc::c_int::MAX));
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = arenas;
+}
+
+/// Gives freed memory back to the machine.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // JUSTIFICATION: std cannot. SAFETY: takes no pointers and touches only what is free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Effective user of this process.
 pub fn effective_uid() -> u32 {
     // JUSTIFICATION: std has no geteuid. SAFETY: it cannot fail and takes nothing.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
 use std::time::Duration;
 
@@ -37,8 +37,10 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(120);
 const KEYS_PER_BATCH: usize = 64;
 /// sled's page cache, bytes; it uses several times as much.
 const CACHE_BYTES: u64 = 24 << 20;
-/// Keys in the overlay at which a checkpoint is due.
-const OVERLAY_KEYS_MAX: usize = 200_000;
+/// Bytes of the overlay at which a checkpoint is due, unless told otherwise.
+const OVERLAY_BYTES: u64 = 48 << 20;
+/// Bytes that a key in the overlay takes beside key and value: its node of the tree and two allocations.
+const OVERLAY_KEY_BYTES: u64 = 112;
 /// Space that a checkpoint of few keys takes, bytes: two of sled's segments.
 const CHECKPOINT_BYTES_MIN: u64 = 1 << 20;
 /// Space that one more key takes, bytes: sled rewrites the page it lies on.
@@ -55,6 +57,9 @@ pub(crate) type Pairs = Vec<Pair>;
 #[derive(Default)]
 struct Overlay {
     active: Map,
+    /// Bytes of `active` and of `frozen`, about.
+    active_bytes: u64,
+    frozen_bytes: u64,
     /// What a checkpoint is writing to the engine.
     frozen: Option<Arc<Map>>,
 }
@@ -62,7 +67,12 @@ struct Overlay {
 /// Where keys and values are kept.
 pub(crate) struct Index {
     overlay: RwLock<Overlay>,
-    engine: Option<sled::Db>,
+    /// Written only to open it anew.
+    engine: RwLock<Option<sled::Db>>,
+    /// There is an engine, or there was one that did not open again.
+    engined: bool,
+    dir: PathBuf,
+    overlay_bytes: AtomicU64,
     /// Held during a checkpoint: one at a time.
     flushing: Mutex<()>,
     bad: AtomicBool,
@@ -77,7 +87,7 @@ pub(crate) struct Index {
 impl Drop for Index {
     /// sled panics where its last sync fails.
     fn drop(&mut self) {
-        let Some(db) = self.engine.take() else { return };
+        let Some(db) = self.engine.get_mut().unwrap_or_else(|e| e.into_inner()).take() else { return };
         if self.is_bad() || self.is_stuck() || self.abandoned.load(Ordering::Acquire) {
             // The process ends soon, and with it what this holds. Nothing waits in it that the packs do not have.
             std::mem::forget(db);
@@ -108,7 +118,10 @@ impl Index {
     pub fn memory() -> Index {
         Index {
             overlay: RwLock::new(Overlay::default()),
-            engine: None,
+            engine: RwLock::new(None),
+            engined: false,
+            dir: PathBuf::new(),
+            overlay_bytes: AtomicU64::new(OVERLAY_BYTES),
             flushing: Mutex::new(()),
             bad: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
@@ -117,9 +130,9 @@ impl Index {
         }
     }
 
-    fn with(db: sled::Db) -> Index {
+    fn with(db: sled::Db, dir: PathBuf) -> Index {
         let mut index = Index::memory();
-        index.engine = Some(db);
+        (index.engine, index.engined, index.dir) = (RwLock::new(Some(db)), true, dir);
         index
     }
 
@@ -144,13 +157,13 @@ impl Index {
             }
         }
         match open_within(dir.clone(), OPEN_TIMEOUT) {
-            Ok(db) => Ok((Index::with(db), false)),
+            Ok(db) => Ok((Index::with(db, dir), false)),
             Err(e) if e.is_refusal() => Err(e),
             Err(e) => {
                 log::warn!("{e}; it is set aside and rebuilt from the packs");
                 set_aside(disk)?;
-                let db = open_within(dir, OPEN_TIMEOUT)?;
-                Ok((Index::with(db), true))
+                let db = open_within(dir.clone(), OPEN_TIMEOUT)?;
+                Ok((Index::with(db, dir), true))
             }
         }
     }
@@ -218,10 +231,14 @@ impl Index {
 
     /// Runs a step of the engine. The first failure marks the index: it is not asked again and the next open rebuilds it.
     fn guarded<T>(&self, step: impl FnOnce(&sled::Db) -> Result<T, Error>) -> Result<Option<T>, Error> {
-        let Some(db) = &self.engine else { return Ok(None) };
+        if !self.engined {
+            return Ok(None);
+        }
+        let engine = self.engine.read().unwrap_or_else(|e| e.into_inner());
         if self.bad.load(Ordering::Acquire) {
             return Err(Error::Index("it failed before".into()));
         }
+        let Some(db) = &*engine else { return Err(Error::Index("it is closed".into())) };
         let outcome = catch_unwind(AssertUnwindSafe(|| step(db)))
             .unwrap_or_else(|_| Err(Error::Index("the engine panicked".into())));
         if let Err(e) = &outcome
@@ -317,10 +334,17 @@ impl Index {
     pub fn put(&self, batch: Batch) {
         let mut overlay = self.write();
         for (key, value) in batch {
-            if value.is_none() && self.engine.is_none() {
+            if value.is_none() && !self.engined {
                 overlay.active.remove(&key);
-            } else {
-                overlay.active.insert(key, value);
+                continue;
+            }
+            let (key_len, value_len) = (key.len() as u64, value.as_ref().map_or(0, |v| v.len() as u64));
+            match overlay.active.insert(key, value) {
+                None => overlay.active_bytes += key_len + value_len + OVERLAY_KEY_BYTES,
+                Some(old) => {
+                    let old_len = old.map_or(0, |v| v.len() as u64);
+                    overlay.active_bytes = (overlay.active_bytes + value_len).saturating_sub(old_len);
+                }
             }
         }
     }
@@ -332,18 +356,18 @@ impl Index {
 
     /// True when so much waits in memory that a checkpoint is due.
     pub fn is_full(&self) -> bool {
-        self.engine.is_some() && !self.is_stuck() && self.read().active.len() > OVERLAY_KEYS_MAX
+        self.engined && !self.is_stuck() && self.read().active_bytes > self.overlay_bytes.load(Ordering::Relaxed) / 2
     }
 
     /// True when a checkpoint cannot wait any longer: what bounds the memory of the overlay.
     pub fn is_overfull(&self) -> bool {
-        self.engine.is_some() && !self.is_stuck() && self.read().active.len() > 4 * OVERLAY_KEYS_MAX
+        self.engined && !self.is_stuck() && self.read().active_bytes > self.overlay_bytes.load(Ordering::Relaxed)
     }
 
     /// Space that a checkpoint may take, bytes: generous, since an engine that meets a full disk is lost until the next
     /// mount.
     pub fn bytes_to_write(&self) -> u64 {
-        if self.engine.is_none() {
+        if !self.engined {
             return 0;
         }
         let overlay = self.read();
@@ -351,9 +375,51 @@ impl Index {
         CHECKPOINT_BYTES_MIN + keys as u64 * CHECKPOINT_BYTES_PER_KEY
     }
 
+    /// Bounds what waits in memory for a checkpoint, bytes: at half of it one is due, beyond all of it commits wait for one.
+    pub fn set_overlay_bytes(&self, bytes: u64) {
+        self.overlay_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that changes take in memory until the engine has them.
+    pub fn overlay_bytes(&self) -> u64 {
+        let overlay = self.read();
+        overlay.active_bytes + overlay.frozen_bytes
+    }
+
+    /// Closes the engine and opens it again: the only way to have its memory back. Its own snapshot is written by that,
+    /// so the next open is faster too. A failure marks the index, which the next mount rebuilds.
+    ///
+    /// # Blocking
+    /// Until a checkpoint under way ends; look-ups wait for the engine.
+    pub fn reopen(&self) {
+        let _one = self.flushing.lock().unwrap_or_else(|e| e.into_inner());
+        if !self.engined || self.is_bad() || self.is_stuck() || self.abandoned.load(Ordering::Acquire) {
+            return;
+        }
+        let mut engine = self.engine.write().unwrap_or_else(|e| e.into_inner());
+        let Some(db) = engine.take() else { return };
+        // It may panic when it is dropped, as it does anywhere else.
+        let closed = catch_unwind(AssertUnwindSafe(|| {
+            db.flush().is_ok() && {
+                drop(db);
+                true
+            }
+        }));
+        match open_within(self.dir.clone(), OPEN_TIMEOUT) {
+            Ok(db) => *engine = Some(db),
+            Err(e) => {
+                self.bad.store(true, Ordering::Release);
+                log::error!("the index did not open again: {e}");
+            }
+        }
+        if closed.is_err() {
+            log::warn!("the index did not close well");
+        }
+    }
+
     /// Keys that wait for a checkpoint.
     pub fn waiting(&self) -> usize {
-        if self.engine.is_some() { self.read().active.len() } else { 0 }
+        if self.engined { self.read().active.len() } else { 0 }
     }
 
     /// Fixes the state of now. The caller holds its own lock against changes while it calls.
@@ -362,24 +428,26 @@ impl Index {
     /// Until a checkpoint under way ends.
     pub fn freeze(&self) -> Frozen<'_> {
         let one = self.flushing.lock().unwrap_or_else(|e| e.into_inner());
-        if self.engine.is_some() {
+        if self.engined {
             let changes = self.live().take_changes();
             self.put(changes);
         }
         let mut overlay = self.write();
-        let map = match (&self.engine, &overlay.frozen) {
+        let map = match (self.engined, &overlay.frozen) {
             // Without an engine the map stays where it is: it is the index.
-            (None, _) => Arc::new(overlay.active.clone()),
-            (Some(_), None) => {
+            (false, _) => Arc::new(overlay.active.clone()),
+            (true, None) => {
+                overlay.frozen_bytes = std::mem::take(&mut overlay.active_bytes);
                 let map = Arc::new(std::mem::take(&mut overlay.active));
                 overlay.frozen = Some(map.clone());
                 map
             }
-            (Some(_), Some(left)) => {
+            (true, Some(left)) => {
                 // A checkpoint that failed left its keys: they go with those of now.
                 let mut all = (**left).clone();
                 all.append(&mut std::mem::take(&mut overlay.active));
                 let map = Arc::new(all);
+                overlay.frozen_bytes += std::mem::take(&mut overlay.active_bytes);
                 overlay.frozen = Some(map.clone());
                 map
             }
@@ -435,8 +503,9 @@ impl Frozen<'_> {
             self.index.stuck.store(true, Ordering::Release);
         }
         written?;
-        if self.index.engine.is_some() {
-            self.index.write().frozen = None;
+        if self.index.engined {
+            let mut overlay = self.index.write();
+            (overlay.frozen, overlay.frozen_bytes) = (None, 0);
         }
         Ok(())
     }

@@ -803,9 +803,11 @@ impl Store {
         page.iter().map(|(_, v)| keys::inode_value(v)).collect()
     }
 
-    /// Up to `limit` inodes without a name (unlinked while open), to be removed at start.
-    pub fn orphans(&self, limit: usize) -> Result<Vec<Ino>, Error> {
-        let page = self.index.range(&[keys::ORPHAN], &[keys::ORPHAN + 1], limit)?;
+    /// Up to `limit` inodes without a name (unlinked while open) with a number larger than `after`, ascending.
+    pub fn orphans(&self, after: Ino, limit: usize) -> Result<Vec<Ino>, Error> {
+        let mut from = by_number(keys::ORPHAN, after.0);
+        from.push(0);
+        let page = self.index.range(&from, &[keys::ORPHAN + 1], limit)?;
         page.iter().map(|(key, _)| keys::last_number(key).map(Ino)).collect()
     }
 
@@ -828,6 +830,21 @@ impl Store {
     pub fn next_seal(&self, ino: Ino, from: u64) -> Result<Option<u64>, Error> {
         let page = self.index.range(&by_two(keys::SEAL, ino.0, from), &keys::after_number(keys::SEAL, ino.0), 1)?;
         page.first().map(|(key, _)| keys::last_number(key)).transpose()
+    }
+
+    /// Bounds what the index keeps in memory until a checkpoint, bytes.
+    pub fn set_overlay_bytes(&self, bytes: u64) {
+        self.index.set_overlay_bytes(bytes);
+    }
+
+    /// Bytes that the index keeps in memory until a checkpoint.
+    pub fn overlay_bytes(&self) -> u64 {
+        self.index.overlay_bytes()
+    }
+
+    /// Gives the memory of the engine of the index back by opening it anew.
+    pub fn reopen_index(&self) {
+        self.index.reopen();
     }
 
     /// True when so much waits in memory that `checkpoint` should be called soon.

@@ -113,6 +113,13 @@ impl SegmentCache {
         }
     }
 
+    /// Drops the least recently used segments until no more than `bytes` are held.
+    pub fn trim(&self, bytes: u64) {
+        let mut inner = self.lock();
+        inner.make_room(0, bytes);
+        inner.held.shrink_to_fit();
+    }
+
     /// Bytes held, hits, misses.
     pub fn counts(&self) -> (u64, u64, u64) {
         let inner = self.lock();
@@ -136,16 +143,20 @@ impl Inner {
         if size > bytes_max || self.held.contains_key(&at) {
             return;
         }
+        self.make_room(size, bytes_max);
+        self.tick += 1;
+        self.order.insert(self.tick, at);
+        self.held.insert(at, Held { plain, tick: self.tick });
+        self.bytes += size;
+    }
+
+    fn make_room(&mut self, size: u64, bytes_max: u64) {
         while self.bytes + size > bytes_max {
             let Some((_, oldest)) = self.order.pop_first() else { break };
             if let Some(gone) = self.held.remove(&oldest) {
                 self.bytes -= gone.plain.len() as u64;
             }
         }
-        self.tick += 1;
-        self.order.insert(self.tick, at);
-        self.held.insert(at, Held { plain, tick: self.tick });
-        self.bytes += size;
     }
 }
 

@@ -21,6 +21,8 @@ const SAMPLE_BYTES: u64 = 64 << 10;
 const RUNS_LOOKED_UP_MAX: usize = 1024;
 /// Files looked at in one plan.
 const FILES_PER_PLAN_MAX: usize = 4096;
+/// Inodes looked at under one lock of the queue.
+const INODES_PER_PAGE: usize = 1024;
 /// Inodes finished in one transaction.
 const FINISH_PER_STEP: usize = 256;
 
@@ -49,22 +51,78 @@ struct Item {
     reason: Option<String>,
 }
 
+/// Bytes that one waiting file takes in memory, with its share of the tables' room.
+pub(crate) const ITEM_BYTES: u64 = 320;
+
 /// Files whose staging holds bytes to code. Derived from staging, so it survives a restart without being written.
-#[derive(Debug, Default)]
+///
+/// Bounded: it is a window on the staged files, and `Volume::refill` moves it on in the order of inodes when half of it is
+/// done. A file that is refused a place is found again by that walk, since the log says that it is staged.
+#[derive(Debug)]
 pub(crate) struct Queue {
     items: HashMap<Ino, Item>,
     /// Waiting items by the time they are looked at.
     ready: BTreeSet<(u64, Ino)>,
     /// Large files partly handed out.
     continuing: BTreeSet<Ino>,
+    files_max: usize,
+    /// Staged files may lie outside of the window.
+    more: bool,
+    /// How many, as far as is known: exact after a walk over all inodes, less exact while files come and go.
+    beyond: u64,
+    /// Where the walk over the inodes goes on.
+    cursor: Ino,
+    /// A file was refused a place since the walk began.
+    refused: bool,
 }
 
 impl Queue {
-    pub fn add(&mut self, ino: Ino, ready_ms: u64) {
-        if let std::collections::hash_map::Entry::Vacant(e) = self.items.entry(ino) {
-            e.insert(Item { ready_ms, ..Item::default() });
-            self.ready.insert((ready_ms, ino));
+    /// An empty window of `files_max` files. What is staged already is found by the first walk.
+    pub fn new(files_max: usize) -> Queue {
+        Queue {
+            items: HashMap::new(),
+            ready: BTreeSet::new(),
+            continuing: BTreeSet::new(),
+            files_max: files_max.max(1),
+            more: true,
+            beyond: 0,
+            cursor: Ino(0),
+            refused: false,
         }
+    }
+
+    fn has_room(&self) -> bool {
+        self.items.len() < self.files_max
+    }
+
+    /// True when it is time to look for files outside of the window.
+    fn wants_more(&self) -> bool {
+        self.more && self.items.len() <= self.files_max / 2
+    }
+
+    /// Gives a file a place; false when there is none.
+    pub fn add(&mut self, ino: Ino, ready_ms: u64) -> bool {
+        if self.items.contains_key(&ino) {
+            return true;
+        }
+        if !self.has_room() {
+            (self.more, self.refused) = (true, true);
+            self.beyond += 1;
+            return false;
+        }
+        self.items.insert(ino, Item { ready_ms, ..Item::default() });
+        self.ready.insert((ready_ms, ino));
+        true
+    }
+
+    /// The first `limit` files, in no order.
+    pub fn some(&self, limit: usize) -> Vec<Ino> {
+        self.items.keys().take(limit).copied().collect()
+    }
+
+    /// Bytes in memory.
+    pub fn memory_bytes(&self) -> u64 {
+        self.items.len() as u64 * ITEM_BYTES
     }
 
     pub fn knows(&self, ino: Ino) -> bool {
@@ -78,14 +136,14 @@ impl Queue {
         }
     }
 
-    pub fn all(&self) -> Vec<Ino> {
-        let mut all: Vec<Ino> = self.items.keys().copied().collect();
-        all.sort();
-        all
+    /// Files that wait, in the window and outside.
+    pub fn len(&self) -> u64 {
+        self.items.len() as u64 + if self.more { self.beyond } else { 0 }
     }
 
-    pub fn len(&self) -> usize {
-        self.items.len()
+    /// Files in the window.
+    pub fn window(&self) -> u64 {
+        self.items.len() as u64
     }
 
     /// Files that failed, with one reason.
@@ -204,6 +262,7 @@ impl Volume {
         if limit == 0 {
             return Vec::new();
         }
+        self.refill();
         let now_ms = self.now_ms();
         let mut tasks = Vec::new();
         let mut small: Vec<SmallFile> = Vec::new();
@@ -285,6 +344,71 @@ impl Volume {
             }
         }
         tasks
+    }
+
+    /// Moves the window of the queue on, when half of it is done and staged files lie outside. The first walk goes over all
+    /// inodes and counts; later ones end when the window is full.
+    ///
+    /// # Blocking
+    /// Reads of the index, for as many inodes as lie between the files found: about a second for a million.
+    pub(super) fn refill(&self) {
+        let _one = self.refilling.lock().unwrap_or_else(|e| e.into_inner());
+        let (start, count_all) = {
+            let mut queue = self.queue_lock();
+            if !queue.wants_more() {
+                return;
+            }
+            queue.refused = false;
+            if !self.counted.load(Ordering::Acquire) {
+                queue.beyond = 0;
+            }
+            (queue.cursor, !self.counted.load(Ordering::Acquire))
+        };
+        let (mut after, mut wrapped) = (start, false);
+        let mut full_at = None;
+        loop {
+            let page = match self.store.inodes(after, INODES_PER_PAGE) {
+                Ok(page) => page,
+                Err(e) => {
+                    log::warn!("staged files are looked for later: {e}");
+                    return;
+                }
+            };
+            let mut queue = self.queue_lock();
+            for rec in &page {
+                if wrapped && rec.ino > start {
+                    break;
+                }
+                if rec.staging.is_none() || queue.items.contains_key(&rec.ino) {
+                    continue;
+                }
+                if queue.has_room() {
+                    queue.add(rec.ino, 0);
+                    queue.beyond = queue.beyond.saturating_sub(u64::from(!count_all));
+                } else if count_all {
+                    full_at.get_or_insert(Ino(rec.ino.0 - 1));
+                    queue.beyond += 1;
+                } else {
+                    queue.cursor = Ino(rec.ino.0 - 1);
+                    return;
+                }
+            }
+            let ended = wrapped && page.iter().any(|rec| rec.ino > start);
+            match page.last() {
+                Some(last) if !ended => after = last.ino,
+                // From where it began it has been everywhere when it comes to the end.
+                None if !wrapped && start > Ino(0) => (after, wrapped) = (Ino(0), true),
+                Some(_) | None => {
+                    self.counted.store(true, Ordering::Release);
+                    queue.cursor = full_at.unwrap_or_default();
+                    if full_at.is_none() {
+                        queue.more = queue.refused;
+                        queue.beyond = 0;
+                    }
+                    return;
+                }
+            }
+        }
     }
 
     /// The file needs no coding; its next write queues it again.

@@ -37,6 +37,7 @@ mod coding;
 mod data;
 mod gc;
 mod inode;
+mod memory;
 mod names;
 mod policy;
 mod report;
@@ -61,12 +62,14 @@ pub use crate::host::may_set_group;
 pub use crate::store::Error as StoreError;
 pub use crate::store::{GcAction, GcPack};
 pub use gc::{GcPlan, GcReport, GcRun, KeptPack};
+pub use memory::{BUDGET_BYTES_MIN, Shares};
 pub use names::NAME_BYTES_MAX;
 pub use scrub::{Damaged, ScrubOptions, ScrubReport, ScrubStatus, scrub};
 pub use seal::check_staged;
 pub use types::{
     AllocateMode, Atime, Attr, Backlog, Caller, CodedSegment, CodingTask, Entry, Error, FileReport, HandleId, NewMode,
-    OpenFor, Opened, RenameMode, SeekFor, SegmentReport, SetAttr, SetTime, StatFs, Status, VolumeOptions, XattrMode,
+    OpenFor, Opened, RenameMode, SeekFor, SegmentReport, SetAttr, SetTime, Share, StatFs, Status, VolumeOptions,
+    XattrMode,
 };
 
 use cache::SegmentCache;
@@ -79,8 +82,9 @@ pub type ReadDone = Box<dyn FnOnce(Result<&[u8], Error>) + Send>;
 /// Largest file offset, as on Linux.
 pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 
-/// Inodes kept in memory beyond those in use.
-const INODES_KEPT_MAX: usize = 50_000;
+/// Names of staging held against the index at a time, and sentences about them.
+const NAMES_PER_STEP: usize = 1024;
+const SENTENCES_MAX: usize = 1000;
 /// Orphans removed per step at start.
 const ORPHANS_PER_STEP: usize = 1024;
 
@@ -98,6 +102,12 @@ pub struct Volume {
     /// Held for reading from the append of coded segments to their swap, for writing while a pack is deleted.
     commits: RwLock<()>,
     gc: Mutex<gc::GcMemory>,
+    /// Held while staged files are looked for: one at a time.
+    refilling: Mutex<()>,
+    /// All staged files were counted once.
+    counted: AtomicBool,
+    /// Metadata was lost when the store was opened: staging that nobody names is kept.
+    lost_metadata: AtomicBool,
     /// Inodes whose attributes the log does not have yet.
     dirty: Mutex<BTreeSet<Ino>>,
     /// Segments that failed a check; each is logged once.
@@ -115,6 +125,8 @@ pub struct Volume {
     failed: AtomicBool,
     closed: AtomicBool,
     room: space::Room,
+    shares: Shares,
+    watch: memory::Watch,
     counts: report::Counts,
     scrubbing: scrub::Scrubbing,
 }
@@ -138,17 +150,22 @@ impl Volume {
         )
         .map_err(Error::Store)?;
         let scrubbing = scrub::Scrubbing::new(scrub::remembered(&*disk, &store));
+        let shares = Shares::of(options.memory_bytes, options.cache_bytes);
+        store.set_overlay_bytes(shares.overlay / 2);
         let volume = Arc::new(Volume {
-            segments: SegmentCache::new(options.cache_bytes),
+            segments: SegmentCache::new(shares.segments),
             disk,
             store,
             workers,
             options,
             names: Mutex::new(()),
-            inodes: InodeTable::new(INODES_KEPT_MAX),
-            queue: Mutex::new(Queue::default()),
             commits: RwLock::new(()),
             gc: Mutex::new(gc::GcMemory::default()),
+            inodes: InodeTable::new(shares.inodes_max()),
+            queue: Mutex::new(Queue::new(shares.queue_files_max())),
+            refilling: Mutex::new(()),
+            counted: AtomicBool::new(false),
+            lost_metadata: AtomicBool::new(false),
             dirty: Mutex::new(BTreeSet::new()),
             quarantine: Mutex::new(BTreeSet::new()),
             damaged_staging: Mutex::new(BTreeSet::new()),
@@ -159,6 +176,8 @@ impl Volume {
             failed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             room: space::Room::default(),
+            shares,
+            watch: memory::Watch::default(),
             counts: report::Counts::default(),
             scrubbing,
         });
@@ -166,46 +185,109 @@ impl Volume {
         Ok((volume, recovery))
     }
 
-    /// Brings staging in line with the log: removes orphans and stale staging files, cuts staging to exact sizes,
-    /// queues the rest for coding.
+    /// What must be done before the first request. The rest goes over all of staging: `tidy_staging`.
     fn recover(&self, recovery: &mut Recovery) -> Result<(), Error> {
         if self.writable().is_ok() {
             self.disk
                 .create_dir(staging::STAGING_DIR)
                 .map_err(|source| Error::Io { what: "create staging".into(), source })?;
-            loop {
-                let orphans = self.store.orphans(ORPHANS_PER_STEP).map_err(Error::Store)?;
-                if orphans.is_empty() {
+        }
+        // Kept, or brought back by a power cut, a file of staging would be taken for that of a new file with its numbers.
+        let skip = &mut |name: &str| {
+            if let Some((ino, epoch)) = staging::parse(name) {
+                self.store.skip_numbers(ino, epoch);
+            }
+            true
+        };
+        self.disk
+            .each_name(staging::STAGING_DIR, skip)
+            .map_err(|source| Error::Io { what: "list staging".into(), source })?;
+        self.lost_metadata.store(!recovery.damage.is_empty(), Ordering::Release);
+        if !self.options.tidy_later {
+            recovery.damage.extend(self.tidy_staging()?);
+        }
+        Ok(())
+    }
+
+    /// Brings staging in line with the log after a crash: removes inodes that were unlinked while open and staging files
+    /// that no inode names, counts what waits for coding. Returns sentences about what does not belong there. Safe beside
+    /// everything else; called once, at open or in the background after it.
+    ///
+    /// # Blocking
+    /// Disk: all names in staging are held against the index.
+    pub fn tidy_staging(&self) -> Result<Vec<String>, Error> {
+        let mut found = Vec::new();
+        self.end_orphans()?;
+        let mut page: Vec<(Ino, u64)> = Vec::with_capacity(NAMES_PER_STEP);
+        let mut failure = None;
+        let listed = self.disk.each_name(staging::STAGING_DIR, &mut |name| {
+            match staging::parse(name) {
+                Some(named) => page.push(named),
+                None => found.push(format!("staging holds a file that is not ours: {name}")),
+            }
+            if page.len() >= NAMES_PER_STEP
+                && let Err(e) = self.tidy_page(&mut page, &mut found)
+            {
+                failure = Some(e);
+            }
+            failure.is_none() && !self.closed.load(Ordering::Acquire) && found.len() < SENTENCES_MAX
+        });
+        listed.map_err(|source| Error::Io { what: "list staging".into(), source })?;
+        if let Some(e) = failure {
+            return Err(e);
+        }
+        self.tidy_page(&mut page, &mut found)?;
+        self.refill();
+        Ok(found)
+    }
+
+    /// Removes inodes that lost their last name while they were open, when the daemon died. Those of now are in the table.
+    fn end_orphans(&self) -> Result<(), Error> {
+        let mut after = Ino(0);
+        while self.writable().is_ok() && !self.closed.load(Ordering::Acquire) {
+            let orphans = self.store.orphans(after, ORPHANS_PER_STEP).map_err(Error::Store)?;
+            let Some(last) = orphans.last() else { break };
+            after = *last;
+            let ops: Vec<MetaOp> =
+                orphans.into_iter().filter(|ino| self.inodes.get(*ino).is_none()).map(MetaOp::RemoveInode).collect();
+            if ops.is_empty() {
+                continue;
+            }
+            match self.log(&ops) {
+                Err(e) if e.is_refusal() => {
+                    log::warn!("files that were unlinked while open are removed by another mount: {e}");
                     break;
                 }
-                let ops: Vec<MetaOp> = orphans.into_iter().map(MetaOp::RemoveInode).collect();
-                match self.log(&ops) {
-                    Err(e) if e.is_refusal() => {
-                        log::warn!("files that were unlinked while open are removed by another mount: {e}");
-                        break;
-                    }
-                    other => other?,
-                }
+                other => other?,
             }
         }
-        let names =
-            self.disk.list(staging::STAGING_DIR).map_err(|source| Error::Io { what: "list staging".into(), source })?;
-        for name in names {
-            let Some((ino, epoch)) = staging::parse(&name) else {
-                recovery.damage.push(format!("staging holds a file that is not ours: {name}"));
-                continue;
-            };
-            // Kept, or brought back by a power cut, it would be taken for the staging of a new file with its numbers.
-            self.store.skip_numbers(ino, epoch);
+        Ok(())
+    }
+
+    /// Holds names in staging against the index. An epoch is in the log before its file exists and is used once, so one
+    /// that the index does not name never will be; its file goes when the log that says so is on disk.
+    fn tidy_page(&self, page: &mut Vec<(Ino, u64)>, found: &mut Vec<String>) -> Result<(), Error> {
+        let mut stale = Vec::new();
+        for (ino, epoch) in page.drain(..) {
             let rec = self.store.inode(ino).map_err(Error::Store)?;
-            let ours = rec.is_some_and(|r| r.staging.is_some_and(|s| s.epoch == epoch));
-            if ours {
-                self.queue_lock().add(ino, 0);
-            } else if !recovery.damage.is_empty() {
-                // Metadata is lost: these may be the only bytes left of a file whose inode is among it.
-                recovery.damage.push(format!("staging/{name} belongs to no inode that is left; it is kept"));
-            } else if self.writable().is_ok() {
-                log::info!("removing stale staging file {name}");
+            if !rec.is_some_and(|r| r.staging.is_some_and(|s| s.epoch == epoch)) {
+                stale.push((ino, epoch));
+            }
+        }
+        if stale.is_empty() {
+            return Ok(());
+        }
+        if self.lost_metadata.load(Ordering::Acquire) {
+            // These may be the only bytes left of a file whose inode is among what is lost.
+            found.extend(stale.iter().map(|(ino, epoch)| {
+                format!("{} belongs to no inode that is left; it is kept", staging::path(*ino, *epoch))
+            }));
+            return Ok(());
+        }
+        if self.writable().is_ok() {
+            self.sync_log()?;
+            for (ino, epoch) in stale {
+                log::info!("removing stale staging file {}", staging::path(ino, epoch));
                 self.remove_staging(ino, epoch);
             }
         }
@@ -539,8 +621,7 @@ impl Volume {
     /// Notes that staging of the inode has bytes to code.
     fn enqueue(&self, state: &mut InodeState) {
         if !state.queued {
-            state.queued = true;
-            self.queue_lock().add(state.rec.ino, state.changed_ms + self.options.quiet_ms);
+            state.queued = self.queue_lock().add(state.rec.ino, state.changed_ms + self.options.quiet_ms);
         }
     }
 

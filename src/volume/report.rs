@@ -9,6 +9,8 @@ use crate::codec;
 
 /// Segments that failed a check and are remembered; more are counted only.
 pub(super) const QUARANTINE_MAX: usize = 10_000;
+/// Waiting files whose staging is looked at for `status`; for more the sum is extrapolated.
+const QUEUED_LOOKED_AT_MAX: usize = 4096;
 /// Segments listed one by one for a file; the rest is in its sums.
 const SEGMENTS_LISTED_MAX: usize = 10_000;
 
@@ -30,27 +32,32 @@ impl Volume {
     pub fn backlog(&self) -> Backlog {
         let queue = self.queue_lock();
         let (stuck, reason) = queue.stuck();
-        Backlog { files: queue.len() as u64, stuck, reason: reason.or_else(|| self.coding_waits()) }
+        Backlog { files: queue.len(), stuck, reason: reason.or_else(|| self.coding_waits()) }
     }
 
     /// Counts for `status`. Costs no more than a look at the files that wait for coding.
     pub fn status(&self) -> Result<Status, Error> {
         let usage = self.store.usage();
         let (cache_bytes, cache_hits, cache_misses) = self.segments.counts();
-        let (queued, stuck_files, stuck_reason) = {
+        let (queued, queue_files, in_window, stuck_files, stuck_reason) = {
             let queue = self.queue_lock();
             let (stuck, reason) = queue.stuck();
-            (queue.all(), stuck, reason)
+            (queue.some(QUEUED_LOOKED_AT_MAX), queue.len(), queue.window(), stuck, reason)
         };
         let mut status = Status {
             uuid: self.store.uuid().to_string(),
             read_only: self.writable().is_err(),
-            queue_files: queued.len() as u64,
+            queue_files,
+            queue_in_memory: in_window,
             stuck_files,
             stuck_reason,
             coding_waits: self.coding_waits(),
             inodes: usage.inodes,
             inodes_in_memory: self.inodes.len() as u64,
+            memory_budget_bytes: self.shares.budget,
+            memory_model_bytes: self.model_bytes(),
+            memory_shares: self.memory_shares(),
+            memory_shrunk: self.watch.shrunk(),
             data_pack_bytes: usage.data_bytes,
             meta_pack_bytes: usage.meta_bytes,
             cache_bytes,
@@ -63,11 +70,17 @@ impl Volume {
             scrub: self.scrub_status(),
             ..Status::default()
         };
+        let looked_at = queued.len() as u64;
         for ino in queued {
-            if let Ok(inode) = self.inode(ino) {
-                let state = inode.read();
-                status.queue_bytes += self.staged_bytes(&state);
+            if let Some(inode) = self.inodes.get(ino) {
+                status.queue_bytes += self.staged_bytes(&inode.read());
+            } else if let Ok((state, _)) = self.load(ino) {
+                status.queue_bytes += state.staged_bytes;
             }
+        }
+        if looked_at > 0 && looked_at < queue_files {
+            status.queue_bytes =
+                (u128::from(status.queue_bytes) * u128::from(queue_files) / u128::from(looked_at)) as u64;
         }
         (status.gc_packs_deleted, status.gc_bytes_deleted, status.gc_kept) = self.gc_counts();
         let ledger = self.store.ledger();

@@ -16,8 +16,10 @@ pub struct VolumeOptions {
     /// Forget the index and rebuild it from packs at open.
     pub rebuild_index: bool,
     pub engine: IndexEngine,
-    /// Decoded segments kept in memory, bytes.
-    pub cache_bytes: u64,
+    /// Memory beyond the tables of models, bytes (`Shares`).
+    pub memory_bytes: u64,
+    /// Decoded segments kept in memory, bytes; `None` for their usual share of the memory.
+    pub cache_bytes: Option<u64>,
     /// A file is coded after it has been closed and unchanged for this long, milliseconds.
     pub quiet_ms: u64,
     /// A file that stays in staging is sealed after it has been unchanged for this long, milliseconds.
@@ -25,6 +27,8 @@ pub struct VolumeOptions {
     pub policy: Policy,
     /// A pack is closed when it grows beyond this, bytes.
     pub pack_bytes_max: u64,
+    /// Leave what need not be done before the first request to a call of `tidy_staging`.
+    pub tidy_later: bool,
     /// Segments decoded ahead of a sequential reader; 0 turns it off.
     pub ahead: usize,
     pub atime: Atime,
@@ -36,11 +40,13 @@ impl Default for VolumeOptions {
             read_only: false,
             rebuild_index: false,
             engine: IndexEngine::Sled,
-            cache_bytes: 128 << 20,
+            memory_bytes: 512 << 20,
+            cache_bytes: None,
             quiet_ms: 3_000,
             seal_ms: 10_000,
             policy: Policy::default(),
             pack_bytes_max: 256 << 20,
+            tidy_later: false,
             ahead: 2,
             atime: Atime::default(),
         }
@@ -310,6 +316,13 @@ pub struct Backlog {
     pub reason: Option<String>,
 }
 
+/// Bytes in use of a share of the memory, and bytes allowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Share {
+    pub used: u64,
+    pub share: u64,
+}
+
 /// Counts of a volume.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Status {
@@ -317,7 +330,10 @@ pub struct Status {
     pub read_only: bool,
     /// Files that wait for coding, and their plain bytes in staging.
     pub queue_files: u64,
+    /// Extrapolated from some of the files when there are many.
     pub queue_bytes: u64,
+    /// Files among them that have a place in memory; the others follow as these are coded.
+    pub queue_in_memory: u64,
     /// Files among them that could not be coded, with the last reason.
     pub stuck_files: u64,
     pub stuck_reason: Option<String>,
@@ -325,6 +341,13 @@ pub struct Status {
     pub coding_waits: Option<String>,
     pub inodes: u64,
     pub inodes_in_memory: u64,
+    /// Memory budget, bytes, and what the tables of models may take beside it.
+    pub memory_budget_bytes: u64,
+    pub memory_model_bytes: u64,
+    /// Parts of the budget that can be counted.
+    pub memory_shares: BTreeMap<String, Share>,
+    /// Times that memory was given back because the budget was near.
+    pub memory_shrunk: u64,
     /// Plain bytes coded and their bytes in packs, in this volume.
     pub coded_plain_bytes: u64,
     pub coded_stored_bytes: u64,

@@ -52,7 +52,7 @@ pub fn options(only: Option<MethodId>) -> VolumeOptions {
         engine: IndexEngine::Memory,
         quiet_ms: 0,
         seal_ms: 0,
-        cache_bytes: 4 << 20,
+        cache_bytes: Some(4 << 20),
         policy: Policy { only, ..Policy::default() },
         pack_bytes_max: 1 << 20,
         ..VolumeOptions::default()

@@ -1,0 +1,156 @@
+//! Bounds of the mounted volume: memory while there are many files and while many readers decode, the time to mount, and
+//! queues that hold a part of what waits.
+//!
+//! `TERSEFS_FILES` sets the number of files; the promise is made for 1,000,000.
+
+mod mounted;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mounted::{Dice, Mount, arg, tersefs};
+
+/// A mount serves within this time. The promise is two seconds for a million files; tests share their machine.
+const MOUNT_SECONDS_MAX: u64 = 15;
+
+fn files() -> usize {
+    std::env::var("TERSEFS_FILES").map_or(20_000, |n| n.parse().expect("TERSEFS_FILES is a number"))
+}
+
+/// Highest resident memory of the daemon, MiB.
+fn peak_mib(mount: &Mount) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", mount.pid())).unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmHWM:")).expect("VmHWM");
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
+}
+
+/// Memory that the daemon may use, MiB: the budget and the tables of models.
+fn allowed_mib(mount: &Mount, budget: u64) -> u64 {
+    let status = mount.status();
+    assert_eq!(status["memory_budget_bytes"].as_u64(), Some(budget << 20), "{status}");
+    let models = status["memory_model_bytes"].as_u64().expect("memory of models");
+    assert!(models > 0);
+    for (name, share) in status["memory_shares"].as_object().expect("shares") {
+        assert!(share["share"].as_u64() < Some(budget << 20), "{name}: {share}");
+    }
+    budget + (models >> 20)
+}
+
+fn remount(dir: &std::path::Path, flags: &[&str]) -> Mount {
+    let started = Instant::now();
+    let mount = Mount::new(dir, flags);
+    let took = started.elapsed();
+    println!("mounted after {took:?}");
+    assert!(took < Duration::from_secs(MOUNT_SECONDS_MAX), "the mount took {took:?}");
+    mount
+}
+
+#[test]
+fn many_files_stay_within_the_budget_and_are_mounted_again_at_once() {
+    const BUDGET: u64 = 128;
+    let flags = ["--memory", "128", "--no-coding"];
+    let dir = tempfile::tempdir().unwrap();
+    let n = files();
+    let mount = Mount::new(dir.path(), &flags);
+    fs::create_dir(mount.path("d")).unwrap();
+    let started = Instant::now();
+    let content = |i: usize| format!("{i} small {}", i % 7);
+    for i in 0..n {
+        fs::write(mount.path(&format!("d/file-{i}")), content(i)).unwrap();
+    }
+    println!("{n} files made at {:.0} a second", n as f64 / started.elapsed().as_secs_f64());
+    let listed = || {
+        let started = Instant::now();
+        let count = fs::read_dir(mount.path("d")).unwrap().map(|e| e.unwrap()).count();
+        println!("{count} entries listed at {:.0} a second", count as f64 / started.elapsed().as_secs_f64());
+        count
+    };
+    assert_eq!(listed(), n);
+    let allowed = allowed_mib(&mount, BUDGET);
+    println!("memory while staged: {} of {allowed} MiB", peak_mib(&mount));
+    assert!(peak_mib(&mount) <= allowed, "{} MiB of {allowed}: {}", peak_mib(&mount), mount.status());
+    mount.kill();
+
+    // Killed: the log is replayed and staging is looked through, the latter while the volume serves.
+    let mount = remount(dir.path(), &flags);
+    assert_eq!(fs::read_dir(mount.path("d")).unwrap().count(), n);
+    let mut dice = Dice(7);
+    for _ in 0..1000 {
+        let i = dice.below(n as u64) as usize;
+        assert_eq!(fs::read_to_string(mount.path(&format!("d/file-{i}"))).unwrap(), content(i));
+    }
+    // The queue knows all of them, and holds a part.
+    let counted = || mount.status()["queue_files"].as_u64().unwrap();
+    let started = Instant::now();
+    while counted() < n as u64 {
+        assert!(started.elapsed() < Duration::from_secs(60), "{} of {n} files are queued", counted());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let share = &mount.status()["memory_shares"]["coding queue"];
+    assert!(share["used"].as_u64() <= share["share"].as_u64(), "{share}");
+
+    assert_eq!(tersefs(&["resume", arg(&mount.point)]).code, Some(0));
+    let started = Instant::now();
+    mount.wait();
+    println!("coded at {:.0} files a second", n as f64 / started.elapsed().as_secs_f64());
+    let status = mount.status();
+    assert_eq!(status["queue_files"].as_u64(), Some(0), "wait ends when all windows are done: {status}");
+    assert!(fs::read_dir(mount.store.join("staging")).unwrap().next().is_none(), "nothing is left in staging");
+    let allowed = allowed_mib(&mount, BUDGET);
+    println!("memory while coding: {} of {allowed} MiB", peak_mib(&mount));
+    assert!(peak_mib(&mount) <= allowed, "{} MiB of {allowed}: {status}", peak_mib(&mount));
+    mount.done();
+
+    let mount = remount(dir.path(), &flags);
+    for _ in 0..200 {
+        let i = dice.below(n as u64) as usize;
+        assert_eq!(fs::read_to_string(mount.path(&format!("d/file-{i}"))).unwrap(), content(i));
+    }
+    println!("memory when all are coded: {} MiB", peak_mib(&mount));
+    mount.done();
+}
+
+#[test]
+fn sixteen_readers_decode_within_the_budget() {
+    const BUDGET: u64 = 64;
+    const FILE: usize = 384 << 10;
+    let dir = tempfile::tempdir().unwrap();
+    let mount = Mount::new(dir.path(), &["--memory", "64", "--cache-mib", "1", "--quiet-seconds", "0"]);
+    let texts: Vec<Vec<u8>> = (0..16).map(|n| Dice(n + 1).text(FILE)).collect();
+    for (n, text) in texts.iter().enumerate() {
+        fs::write(mount.path(&format!("text{n}")), text).unwrap();
+    }
+    mount.wait();
+    mount.done();
+
+    let mount = Mount::new(dir.path(), &["--memory", "64", "--cache-mib", "1", "--no-coding"]);
+    let reads = AtomicU64::new(0);
+    let until = Instant::now() + Duration::from_secs(8);
+    std::thread::scope(|s| {
+        for (n, text) in texts.iter().enumerate() {
+            let (mount, reads) = (&mount, &reads);
+            s.spawn(move || {
+                // Past the pages of the kernel, so that all reads come to the daemon.
+                let path = mount.path(&format!("text{n}"));
+                let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(path).unwrap();
+                let mut dice = Dice(n as u64 + 100);
+                let mut buf = vec![0; 64 << 10];
+                while Instant::now() < until {
+                    let at = dice.below((FILE - buf.len()) as u64) as usize;
+                    file.read_exact_at(&mut buf, at as u64).unwrap();
+                    assert!(buf == text[at..at + buf.len()], "text{n} at {at}");
+                    reads.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let (status, allowed) = (mount.status(), allowed_mib(&mount, BUDGET));
+    let decodes = status["decodes"].as_u64().unwrap();
+    println!("{} reads, {decodes} decodes, {} of {allowed} MiB", reads.load(Ordering::Relaxed), peak_mib(&mount));
+    assert!(decodes >= 32, "the readers must have decoded: {status}");
+    assert!(status["cache_bytes"].as_u64() <= Some(1 << 20), "{status}");
+    assert!(peak_mib(&mount) <= allowed, "{} MiB of {allowed}: {status}", peak_mib(&mount));
+    mount.done();
+}
