@@ -176,7 +176,7 @@ impl Index {
     /// On disk at return.
     pub fn vacuum(&self, disk: &dyn Disk, root: &Path, bytes_min: u64) -> Result<Option<(u64, u64)>, Error> {
         let _one = self.flushing.lock().unwrap_or_else(|e| e.into_inner());
-        if self.engine.is_none() || self.is_bad() || self.is_stuck() || self.read().frozen.is_some() {
+        if !self.engined || self.is_bad() || self.is_stuck() || self.read().frozen.is_some() {
             return Ok(None);
         }
         let copied = self.guarded(|db| {
