@@ -39,9 +39,10 @@ const ROOMS: [(&str, &[&str]); 14] = [
 ];
 
 /// Words that may stand only where the paths begin like this.
-const HOMES: [(&str, &[&str]); 10] = [
+const HOMES: [(&str, &[&str]); 11] = [
     ("fuser::", &["fuse/"]),
     ("sled::", &["store/index.rs"]),
+    ("reed_solomon_simd::", &["store/parity.rs"]),
     ("tokio::", &["background/", "cli/"]),
     ("libc::", &["host/", "fuse/"]),
     ("std::fs", &["host/"]),

@@ -38,6 +38,8 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 const SEAL_EVERY: Duration = Duration::from_secs(5);
 /// The memory of the process is looked at this often.
 const MEMORY_EVERY: Duration = Duration::from_secs(1);
+/// Parity is made for one pack this often.
+const PARITY_EVERY: Duration = Duration::from_secs(20);
 /// Tasks of a volume that is closing are given this long.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -90,6 +92,11 @@ impl Background {
         spawn(Box::pin(every(SEAL_EVERY, stopped.clone(), volume.clone(), |v| {
             if let (false, Err(e)) = (v.is_read_only(), v.seal_quiet()) {
                 log::warn!("staged files are not sealed: {e}");
+            }
+        })));
+        spawn(Box::pin(every(PARITY_EVERY, stopped.clone(), volume.clone(), |v| {
+            if let Err(e) = v.make_parity() {
+                log::warn!("no parity was made: {e}");
             }
         })));
         spawn(Box::pin(scrubber::every(scrub_days, volume.clone(), stopped.clone())));

@@ -6,6 +6,7 @@ use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::base::MethodId;
 use crate::volume::Atime;
+use crate::volume::ParityShape;
 
 /// A filesystem that understands what it stores.
 #[derive(Parser, Debug)]
@@ -158,6 +159,11 @@ pub(super) struct MountArgs {
     /// Scrub the volume in the background every so many days; 0 turns it off
     #[arg(long, default_value_t = 30)]
     pub scrub_days: u32,
+    /// Make parity for packs that are full, K+M: for every K parts of a pack M more, of which as many damaged parts can be
+    /// computed again, on reading and by scrub. 10+1 costs a tenth of the space. Off when it is left out; parity that was
+    /// made before is used in any case
+    #[arg(long, value_name = "K+M", value_parser = parity)]
+    pub parity: Option<ParityShape>,
     /// Threads for decoding, and as many for coding; 0 means one per core
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
@@ -174,6 +180,17 @@ pub(super) struct MountArgs {
     /// Set by --daemon for the process it starts
     #[arg(long, hide = true)]
     pub detached: bool,
+}
+
+/// Reads K+M.
+fn parity(text: &str) -> Result<ParityShape, String> {
+    let parts = text.split_once('+').and_then(|(k, m)| Some((k.parse().ok()?, m.parse().ok()?)));
+    match parts {
+        Some((data, parity)) if (1..=64).contains(&data) && (1..=16).contains(&parity) => {
+            Ok(ParityShape { data, parity })
+        }
+        _ => Err("give K+M, like 10+1: K from 1 to 64, M from 1 to 16".to_string()),
+    }
 }
 
 /// Methods that can be asked for.

@@ -70,6 +70,7 @@ fn options(args: &MountArgs, threads: usize) -> VolumeOptions {
         policy: Policy { decode_ms_max: args.decode_ms, only: args.method.only() },
         pack_bytes_max: PACK_BYTES_MAX,
         tidy_later: true,
+        parity: args.parity,
         ahead: threads,
         atime: args.atime.policy(),
     }
@@ -268,6 +269,9 @@ fn detach(args: &MountArgs) -> Outcome {
         if set {
             command.arg(flag);
         }
+    }
+    if let Some(p) = args.parity {
+        command.arg(format!("--parity={}+{}", p.data, p.parity));
     }
     command
         .args(args.cache_mib.map(|mib| format!("--cache-mib={mib}")))

@@ -86,9 +86,10 @@ pub(super) fn scrubbed(report: &ScrubReport, json: bool) -> Outcome {
             }
         }
         println!(
-            "{} packs read ({} left out), {} segments, {} of plain data, {} staged files: {} damaged{}",
+            "{} packs read ({} left out, {} parts mended from parity), {} segments, {} of plain data, {} staged files: {} damaged{}",
             report.packs,
             report.packs_skipped,
+            report.mended,
             report.segments,
             show::bytes(report.plain_bytes),
             report.staged_files,

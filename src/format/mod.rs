@@ -10,6 +10,7 @@
 //! FORMAT, FORMAT.copy         superblock, twice (superblock.rs)
 //! LOCK                        flock: shared by readers, exclusive for a mount
 //! packs/<xx>/pack-<16 hex>    records (record.rs), append-only; <xx> = low byte of the number
+//! packs/<xx>/pack-<16 hex>.par  parity of a pack, optional (parity.rs)
 //! staging/<ino>.<epoch>       plain bytes not coded yet (volume room)
 //! index/                      derived, may be deleted at any time (store/index.rs)
 //! index.bad-<n>/              an index that failed, kept for a look
@@ -23,6 +24,7 @@
 
 mod meta;
 mod ops;
+mod parity;
 mod record;
 mod segment;
 mod superblock;
@@ -33,6 +35,7 @@ pub use ops::{
     decode_dentry, decode_extent, decode_inode, decode_ops, decode_seal, encode_dentry, encode_extent, encode_inode,
     encode_ops, encode_seal,
 };
+pub use parity::{PARITY_HEADER_BYTES, ParityHeader, SHARD_BYTES_MAX, SHARDS_MAX};
 pub use record::{
     BODY_BYTES_MAX, HEADER_BYTES_MAX, HEADER_FIXED_BYTES, MetaHeader, PackHeader, Place, Prefix, RECORD_ALIGN,
     RECORD_MAGIC, RecordHeader, RecordKind, SnapshotEnd, Stream, check_body, decode_header, encode_record,

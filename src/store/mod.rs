@@ -27,6 +27,7 @@ mod index;
 mod keys;
 mod ledger;
 mod pack;
+mod parity;
 mod recovery;
 mod reserve;
 mod snapshot;
@@ -48,6 +49,7 @@ pub use check::{Named, superblocks_lost};
 pub use error::Error;
 pub use gc::{GcAction, GcPack, PackState, plan as plan_gc};
 pub use ledger::{Ledger, MethodUse, PackUse, SegmentUse, stored_share};
+pub use parity::{Mended, ParityShape};
 pub use recovery::Recovery;
 pub use reserve::Marks;
 pub use survey::{RecordSummary, Survey};
@@ -153,6 +155,8 @@ pub struct Store {
     read_only: AtomicBool,
     closed: AtomicBool,
     reserve: Reserve,
+    /// Packs that were found damaged when they were to get parity.
+    no_parity: Mutex<BTreeSet<PackId>>,
     _lock: Box<dyn Send + Sync>,
 }
 
@@ -304,6 +308,7 @@ impl Store {
             read_only: AtomicBool::new(options.read_only),
             closed: AtomicBool::new(false),
             reserve,
+            no_parity: Mutex::new(BTreeSet::new()),
             _lock: lock,
             reader,
             disk,
@@ -583,7 +588,10 @@ impl Store {
 
     /// Reads one segment record and checks it: header check, body check, and that the record is the one named.
     pub fn fetch_segment(&self, at: SegmentRef) -> Result<(SegmentHeader, Vec<u8>), Error> {
-        let record = self.reader.fetch(at.pack, at.offset)?;
+        let record = match self.reader.fetch(at.pack, at.offset) {
+            Err(e) => self.fetch_mended(at.pack, at.offset, u64::from(at.stored_len)).ok_or(e)?,
+            Ok(record) => record,
+        };
         let corrupt = |what| Error::Corrupt { what, pack: at.pack, offset: at.offset };
         if record.header.kind != RecordKind::Segment || record.stored_len != u64::from(at.stored_len) {
             return Err(corrupt("segment reference"));

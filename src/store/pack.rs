@@ -20,13 +20,18 @@ const OPEN_PACKS_MAX: usize = 128;
 const SEARCH_BYTES: usize = 1 << 20;
 
 /// Directory of a pack: 256 of them, by the low byte of the number.
-fn dir(pack: PackId) -> String {
+pub(crate) fn dir(pack: PackId) -> String {
     format!("{PACKS_DIR}/{:02x}", pack.0 & 0xff)
 }
 
 /// File of a pack.
 pub(crate) fn path(pack: PackId) -> String {
     format!("{}/pack-{:016x}.tpk", dir(pack), pack.0)
+}
+
+/// File of a pack's parity.
+pub(crate) fn parity_path(pack: PackId) -> String {
+    format!("{}/pack-{:016x}.par", dir(pack), pack.0)
 }
 
 /// The pack that a file name in one of the directories stands for; `None` for a file that is none, or is in a directory
@@ -255,6 +260,17 @@ impl PackReader {
     }
 }
 
+/// Reads and checks a record that is in memory whole, with its padding.
+pub(crate) fn record_in(uuid: Uuid, pack: PackId, offset: u64, bytes: &[u8]) -> Result<Record, Error> {
+    let corrupt = |e: Malformed| Error::Corrupt { what: e.0, pack, offset };
+    let prefix = Prefix::decode(bytes).map_err(corrupt)?;
+    let place = Place { uuid, pack, offset };
+    let (head, rest) = bytes.split_at_checked(prefix.header_len + 4).ok_or(corrupt(Malformed("record (cut off)")))?;
+    let header = decode_header(place, head).map_err(corrupt)?;
+    let body = check_body(place, &prefix, rest).map_err(corrupt)?.to_vec();
+    Ok(Record { offset, stored_len: prefix.stored_len(), header, body })
+}
+
 /// What a walk meets.
 #[derive(Debug)]
 pub(crate) enum Met {
@@ -334,8 +350,12 @@ impl Walk<'_> {
     }
 }
 
-/// Removes a pack's file. Durable after the directory is synced, which a stale pack can wait for.
+/// Removes a pack's file, and its parity. Durable after the directory is synced, which a stale pack can wait for.
 pub(crate) fn remove(disk: &dyn Disk, pack: PackId) -> io::Result<()> {
     disk.remove(&path(pack))?;
+    match disk.remove(&parity_path(pack)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
     disk.sync_dir(&dir(pack))
 }

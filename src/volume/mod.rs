@@ -59,7 +59,7 @@ use crate::workers::Workers;
 
 pub use crate::format::{FileKind, Time};
 pub use crate::host::may_set_group;
-pub use crate::store::Error as StoreError;
+pub use crate::store::{Error as StoreError, ParityShape};
 pub use crate::store::{GcAction, GcPack};
 pub use gc::{GcPlan, GcReport, GcRun, KeptPack};
 pub use memory::{BUDGET_BYTES_MIN, Shares};
@@ -739,6 +739,17 @@ impl Volume {
         let closed = self.store.close().map_err(Error::Store);
         self.failed.store(true, Ordering::Release);
         flushed.and(closed)
+    }
+
+    /// Makes parity for one pack that needs it, when the volume is to have parity. False when there is nothing to do.
+    ///
+    /// # Blocking
+    /// Reads a pack and writes its parity.
+    pub fn make_parity(&self) -> Result<bool, Error> {
+        match self.options.parity {
+            Some(shape) if self.writable().is_ok() => self.store.make_parity(shape).map_err(Error::Store),
+            Some(_) | None => Ok(false),
+        }
     }
 
     /// A path that leads to an inode, for messages; `None` when none is found cheaply.

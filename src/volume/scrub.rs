@@ -71,6 +71,8 @@ pub struct ScrubReport {
     pub segments: u64,
     pub stored_bytes: u64,
     pub plain_bytes: u64,
+    /// Damaged parts of packs that were computed again from parity and written back.
+    pub mended: u64,
     /// Sealed staging files read.
     pub staged_files: u64,
     pub damaged: Vec<Damaged>,
@@ -236,6 +238,7 @@ impl Scrub<'_> {
             } else {
                 // What came to a pack since it was verified is read, what was there is not.
                 let from = if fresh { known.bytes } else { known.upto };
+                self.parity(&survey, *id)?;
                 if !self.pack(&survey, *id, *len, if known.damaged > 0 { 0 } else { from.min(*len) }, before)? {
                     return self.end(false);
                 }
@@ -291,6 +294,28 @@ impl Scrub<'_> {
             std::thread::sleep(early.min(NAP));
         }
         !self.stop.load(Ordering::Acquire)
+    }
+
+    /// Mends what the parity of a pack can mend, before the pack is read; a parity file that is damaged itself goes.
+    fn parity(&mut self, survey: &Survey, id: PackId) -> Result<(), store::Error> {
+        if self.read_only || self.store.is_read_only() {
+            return Ok(());
+        }
+        match self.store.mend_pack(id) {
+            Ok(Some(count)) => {
+                if count.mended > 0 {
+                    log::warn!("scrub: {} damaged parts of pack {id} were computed again from parity", count.mended);
+                }
+                self.report.mended += count.mended;
+            }
+            Ok(None) => {}
+            Err(store::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(e),
+        }
+        if self.store.check_parity(id)? && survey.packs()?.iter().any(|(pack, _, _)| *pack == id) {
+            log::warn!("scrub: the parity of pack {id} was damaged; it is made anew");
+        }
+        Ok(())
     }
 
     /// One pack. False when the scrub was stopped.

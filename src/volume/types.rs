@@ -29,6 +29,8 @@ pub struct VolumeOptions {
     pub pack_bytes_max: u64,
     /// Leave what need not be done before the first request to a call of `tidy_staging`.
     pub tidy_later: bool,
+    /// Parity made for packs that are not appended to any more.
+    pub parity: Option<store::ParityShape>,
     /// Segments decoded ahead of a sequential reader; 0 turns it off.
     pub ahead: usize,
     pub atime: Atime,
@@ -47,6 +49,7 @@ impl Default for VolumeOptions {
             policy: Policy::default(),
             pack_bytes_max: 256 << 20,
             tidy_later: false,
+            parity: None,
             ahead: 2,
             atime: Atime::default(),
         }

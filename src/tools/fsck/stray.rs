@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::names::Nodes;
 use super::{Check, Findings, Fix, Kind};
 use crate::base::Ino;
-use crate::host::Disk;
+use crate::host::{Disk, OpenMode};
 use crate::store::{Error, Store};
 
 /// Names in the store's directory that are ours, whole or by how they begin.
@@ -56,6 +56,18 @@ impl Check<'_> {
         }
         for sub in list(self.disk, "packs")? {
             for name in list(self.disk, &format!("packs/{sub}"))? {
+                let parity_of = name.strip_suffix(".par").and_then(|n| Store::pack_of(&sub, &format!("{n}.tpk")));
+                if parity_of.is_some_and(|id| {
+                    self.disk.open(&format!("packs/{sub}/pack-{:016x}.tpk", id.0), OpenMode::Read).is_ok()
+                }) {
+                    continue;
+                }
+                if parity_of.is_some() {
+                    let path = format!("packs/{sub}/{name}");
+                    let fix = ("remove it".to_string(), Fix::RemoveFile(path.clone()));
+                    found.note(Kind::StaleFile, path, "it is the parity of a pack that is gone".into(), Some(fix));
+                    continue;
+                }
                 if Store::pack_of(&sub, &name).is_none() {
                     stray_file(found, format!("packs/{sub}/{name}"));
                 }
