@@ -272,7 +272,7 @@ impl Store {
             log::warn!("{e}; the superblock has no second good copy until the next mount");
         }
         let reader = PackReader::new(disk.clone(), block.uuid);
-        let packs = recovery::sort_packs(&*disk, &reader, &mut recovery)?;
+        let packs = recovery::sort_packs(&*disk, &reader, !options.read_only, &mut recovery)?;
         let reserve = Reserve::new(disk.clone());
         if !options.read_only && disk.space().is_ok_and(|s| s.available_bytes < Marks::of(s.total_bytes).coding) {
             // The index is opened, and perhaps made anew, in files of its own.
@@ -337,6 +337,10 @@ impl Store {
         }
         drop(log);
         if let Some(id) = packs.data.last() {
+            if self.file_len(*id)? < self.options.pack_bytes_max {
+                // One that was full for another size, or was cut off: its parity ends when it is gone on with.
+                parity::mend_at_open(&self.reader, *id);
+            }
             let tail = recovery::tail_of(&self.reader, *id)?;
             // What is named behind the tail was there once, and rot took it. Something else in its place would be taken for it.
             let rotten = !self.segments_of(*id, tail, 1)?.is_empty();

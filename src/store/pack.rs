@@ -85,6 +85,8 @@ impl ActivePack {
         disk.create_dir(PACKS_DIR).map_err(Error::write(what.clone()))?;
         disk.create_dir(&dir(id)).map_err(Error::write(what.clone()))?;
         let file = disk.open(&path(id), OpenMode::CreateNew).map_err(Error::write(what.clone()))?;
+        // That of a deleted pack of the same number: a power cut can leave it.
+        remove_parity(disk, id).map_err(Error::write(what.clone()))?;
         let mut pack = ActivePack { id, file, tail: 0, uuid };
         pack.append(RecordKind::Pack, txid, &PackHeader { pack: id, stream, uuid }.encode(), &[], None)?;
         pack.file.sync_data().map_err(fail())?;
@@ -98,6 +100,10 @@ impl ActivePack {
     /// that were left out must not come back behind new ones.
     pub fn resume(disk: &dyn Disk, uuid: Uuid, id: PackId, tail: u64) -> Result<ActivePack, Error> {
         let what = format!("open pack {id}");
+        // Parity of what is cut off would take what is appended for damage. It is gone for good before anything changes.
+        if remove_parity(disk, id).map_err(Error::io(what.clone()))? {
+            disk.sync_dir(&dir(id)).map_err(Error::io(what.clone()))?;
+        }
         let file = disk.open(&path(id), OpenMode::Write).map_err(Error::io(what.clone()))?;
         if file.len().map_err(Error::io(what.clone()))? > tail {
             file.set_len(tail).map_err(Error::io(what.clone()))?;
@@ -168,8 +174,8 @@ impl Record {
 
 /// Packs opened for reading.
 pub(crate) struct PackReader {
-    disk: Arc<dyn Disk>,
-    uuid: Uuid,
+    pub disk: Arc<dyn Disk>,
+    pub uuid: Uuid,
     open: Mutex<HashMap<PackId, Arc<dyn DiskFile>>>,
 }
 
@@ -353,9 +359,15 @@ impl Walk<'_> {
 /// Removes a pack's file, and its parity. Durable after the directory is synced, which a stale pack can wait for.
 pub(crate) fn remove(disk: &dyn Disk, pack: PackId) -> io::Result<()> {
     disk.remove(&path(pack))?;
-    match disk.remove(&parity_path(pack)) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
+    remove_parity(disk, pack)?;
     disk.sync_dir(&dir(pack))
+}
+
+/// Removes a pack's parity. True when there was one. Durable after the directory is synced.
+fn remove_parity(disk: &dyn Disk, pack: PackId) -> io::Result<bool> {
+    match disk.remove(&parity_path(pack)) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
 }

@@ -4,6 +4,10 @@
 //! older than its pack costs nothing but what it could have mended. Bytes that are computed again count only when their
 //! checksum in the parity file is right, and a record made of them only when its own checks are: right bytes or an error.
 //!
+//! Mended are segments when they are read, whole packs by scrub, and while a writable store is opened those metadata packs
+//! that are replayed and packs whose first record is damaged. A pack that is appended to has no parity: it is removed before
+//! a pack is gone on with, and comes again when the pack is full.
+//!
 //! # Limits
 //! One stripe in memory at a time, and the checksums: 4 bytes for each 64 KiB of a pack.
 
@@ -14,7 +18,7 @@ use std::sync::Arc;
 
 use super::Store;
 use super::error::Error;
-use super::pack;
+use super::pack::{self, PackReader};
 use crate::base::{PackId, Uuid, crc32c};
 use crate::format::{PARITY_HEADER_BYTES, ParityHeader, SHARD_BYTES_MAX};
 use crate::host::{Disk, DiskFile, OpenMode};
@@ -243,6 +247,53 @@ fn make(disk: &dyn Disk, uuid: Uuid, id: PackId, shape: ParityShape, len: u64) -
     disk.sync_dir(&pack::dir(id)).map_err(fail("name"))
 }
 
+/// Puts shards back to where they were.
+///
+/// # Durability
+/// On disk at return. A crash before leaves shards that are damaged as before, or right.
+fn write_shards(disk: &dyn Disk, parity: &Parity, shards: &BTreeMap<u64, Vec<u8>>) -> Result<(), Error> {
+    let id = parity.header.pack;
+    let fail = || Error::io(format!("mend pack {id}"));
+    let file = disk.open(&pack::path(id), OpenMode::Write).map_err(fail())?;
+    for (i, bytes) in shards {
+        let at = i * parity.shard_bytes();
+        let len = (parity.header.pack_bytes - at).min(parity.shard_bytes()) as usize;
+        file.write_at(bytes.get(..len).unwrap_or_default(), at).map_err(fail())?;
+    }
+    file.sync_data().map_err(fail())
+}
+
+fn mend(reader: &PackReader, id: PackId) -> Result<Option<Mended>, Error> {
+    let Some(parity) = Parity::open(&*reader.disk, reader.uuid, id) else { return Ok(None) };
+    let file = reader.file(id)?;
+    let mut sum = Mended::default();
+    for stripe in 0..parity.header.stripes() {
+        let (shards, count) = parity.mend(&*file, stripe);
+        if !shards.is_empty() {
+            write_shards(&*reader.disk, &parity, &shards)?;
+        }
+        sum.mended += count.mended;
+        sum.left += count.left;
+    }
+    Ok(Some(sum))
+}
+
+/// Mends a pack before its records are taken for the truth, while a store is being opened. True when something was mended.
+/// What cannot be mended is met by who reads it.
+pub(super) fn mend_at_open(reader: &PackReader, id: PackId) -> bool {
+    match mend(reader, id) {
+        Ok(Some(count)) if count.mended > 0 => {
+            log::warn!("{} damaged parts of pack {id} were computed again from parity", count.mended);
+            true
+        }
+        Ok(_) => false,
+        Err(e) => {
+            log::warn!("pack {id} is not mended from its parity: {e}");
+            false
+        }
+    }
+}
+
 impl Store {
     /// Makes parity for one pack that is not appended to any more and has none, or one that is damaged, of another shape, or
     /// older than the pack. False when there is nothing to do. A pack that is damaged gets none: its damage would be
@@ -252,14 +303,8 @@ impl Store {
     /// Reads the pack, twice, and writes its share of parity.
     pub fn make_parity(&self, shape: ParityShape) -> Result<bool, Error> {
         self.writable()?;
-        let active: Vec<PackId> = {
-            let log = self.log_lock().active.as_ref().map(|a| a.id);
-            let data = self.data_lock().active.as_ref().map(|a| a.id);
-            log.into_iter().chain(data).collect()
-        };
         for id in pack::list(&*self.disk)? {
-            // One that is still being made grows on, and gets its parity anew then.
-            if active.contains(&id) || self.no_parity.lock().unwrap_or_else(|e| e.into_inner()).contains(&id) {
+            if !self.is_closed(id) || self.no_parity.lock().unwrap_or_else(|e| e.into_inner()).contains(&id) {
                 continue;
             }
             let Ok(file) = self.reader.file(id) else { continue };
@@ -272,8 +317,16 @@ impl Store {
             if current || len == 0 {
                 continue;
             }
+            if !self.has_room(len.div_ceil(u64::from(shape.data.max(1))) * u64::from(shape.parity)) {
+                log::debug!("parity waits for space");
+                return Ok(false);
+            }
             if self.is_whole(id)? {
-                make(&*self.disk, self.uuid, id, shape, len)?;
+                let made = make(&*self.disk, self.uuid, id, shape, len);
+                if made.is_err() {
+                    let _ = self.disk.remove(&format!("{}.new", pack::parity_path(id)));
+                }
+                made?;
                 if !pack::list(&*self.disk)?.contains(&id) {
                     // Deleted meanwhile: its parity goes too.
                     let _ = self.disk.remove(&pack::parity_path(id));
@@ -284,6 +337,18 @@ impl Store {
             self.no_parity.lock().unwrap_or_else(|e| e.into_inner()).insert(id);
         }
         Ok(false)
+    }
+
+    /// True for a pack that is appended to.
+    fn is_active(&self, id: PackId) -> bool {
+        let log = self.log_lock().active.as_ref().is_some_and(|a| a.id == id);
+        log || self.data_lock().active.as_ref().is_some_and(|a| a.id == id)
+    }
+
+    /// True for a pack that is complete. A snapshot that is being written is not.
+    fn is_closed(&self, id: PackId) -> bool {
+        let data = self.data_lock().closed.contains_key(&id);
+        !self.is_active(id) && (data || self.log_lock().packs.contains(&id))
     }
 
     /// True when every record of a pack passes its checks.
@@ -314,48 +379,33 @@ impl Store {
         let record = pack::record_in(self.uuid, id, offset, &overlay.read(range)).ok()?;
         log::warn!("pack {id} offset {offset} was damaged; its bytes were computed again from parity");
         if self.writable().is_ok()
-            && let Err(e) = self.write_shards(&parity, &overlay.shards)
+            && !self.is_active(id)
+            && let Err(e) = write_shards(&*self.disk, &parity, &overlay.shards)
         {
             log::warn!("pack {id} stays damaged on disk: {e}");
         }
         Some(record)
     }
 
-    /// Puts shards back to where they were.
-    ///
-    /// # Durability
-    /// On disk at return. A crash before leaves shards that are damaged as before, or right.
-    fn write_shards(&self, parity: &Parity, shards: &BTreeMap<u64, Vec<u8>>) -> Result<(), Error> {
-        let id = parity.header.pack;
-        let fail = || Error::io(format!("mend pack {id}"));
-        let file = self.disk.open(&pack::path(id), OpenMode::Write).map_err(fail())?;
-        for (i, bytes) in shards {
-            let at = i * parity.shard_bytes();
-            let len = (parity.header.pack_bytes - at).min(parity.shard_bytes()) as usize;
-            file.write_at(bytes.get(..len).unwrap_or_default(), at).map_err(fail())?;
-        }
-        file.sync_data().map_err(fail())
-    }
-
-    /// Mends all of a pack that its parity can mend; `None` when it has no parity. Of a parity file that is damaged itself
-    /// nothing is left behind, so that it is made anew.
+    /// Mends all of a pack that its parity can mend; `None` when it has no parity, or is appended to.
     ///
     /// # Durability
     /// What was mended is on disk at return.
     pub fn mend_pack(&self, id: PackId) -> Result<Option<Mended>, Error> {
         self.writable()?;
-        let Some(parity) = Parity::open(&*self.disk, self.uuid, id) else { return Ok(None) };
-        let file = self.reader.file(id)?;
-        let mut sum = Mended::default();
-        for stripe in 0..parity.header.stripes() {
-            let (shards, count) = parity.mend(&*file, stripe);
-            if !shards.is_empty() {
-                self.write_shards(&parity, &shards)?;
-            }
-            sum.mended += count.mended;
-            sum.left += count.left;
+        if self.is_active(id) { Ok(None) } else { mend(&self.reader, id) }
+    }
+
+    /// Mends all packs that have parity. Returns how many damaged shards are right again.
+    ///
+    /// # Durability
+    /// What was mended is on disk at return.
+    pub fn mend_packs(&self) -> Result<u64, Error> {
+        let mut mended = 0;
+        for id in pack::list(&*self.disk)? {
+            mended += self.mend_pack(id)?.map_or(0, |count| count.mended);
         }
-        Ok(Some(sum))
+        Ok(mended)
     }
 
     /// Checks the parity file of a pack, and removes one that is damaged while the pack is whole: it is made anew. True

@@ -4,6 +4,7 @@ use super::error::Error;
 use super::index::Index;
 use super::keys::{self, Highest, POSITION};
 use super::pack::{self, Met, PackReader};
+use super::parity;
 use crate::base::PackId;
 use crate::format::{MetaHeader, PackHeader, RecordKind, SnapshotEnd, Stream, decode_ops};
 use crate::host::Disk;
@@ -108,6 +109,8 @@ pub(crate) struct Packs {
     /// Packs that a crash cut off while they were made: nothing was ever in them.
     pub unfinished: Vec<PackId>,
     pub highest: u64,
+    /// Damage may be mended from parity: the store is opened to be written.
+    pub mend: bool,
 }
 
 /// Bytes of a pack's first record, at most. Only when that one is on disk does another follow.
@@ -120,11 +123,17 @@ fn is_unfinished(reader: &PackReader, id: PackId) -> Result<bool, Error> {
 }
 
 /// Finds all packs and sorts them by stream.
-pub(crate) fn sort_packs(disk: &dyn Disk, reader: &PackReader, recovery: &mut Recovery) -> Result<Packs, Error> {
-    let mut packs = Packs::default();
+pub(crate) fn sort_packs(
+    disk: &dyn Disk,
+    reader: &PackReader,
+    mend: bool,
+    recovery: &mut Recovery,
+) -> Result<Packs, Error> {
+    let mut packs = Packs { mend, ..Packs::default() };
     for id in pack::list(disk)? {
         packs.highest = packs.highest.max(id.0);
-        match reader.stream(id) {
+        let mended = || (mend && parity::mend_at_open(reader, id)).then(|| reader.stream(id)).flatten();
+        match reader.stream(id).or_else(mended) {
             Some(Stream::Meta) => packs.meta.push(id),
             Some(Stream::Data) => packs.data.push(id),
             None if is_unfinished(reader, id)? => {
@@ -225,6 +234,9 @@ pub(crate) fn replay(
 ) -> Result<Position, Error> {
     let mut meta: Vec<PackId> = packs.meta.iter().chain(&packs.unknown).copied().collect();
     meta.sort();
+    for id in meta.iter().filter(|id| packs.mend && position.is_none_or(|p| id.0 >= p.pack)) {
+        parity::mend_at_open(reader, *id);
+    }
     let mut at = position.unwrap_or(Position { next_ino: 2, next_serial: 3, ..Position::default() });
     let first = match position {
         Some(p) => PackId(p.pack),

@@ -265,6 +265,13 @@ pub fn fsck_with(disk: Arc<dyn Disk>, wanted: FsckOptions, progress: Progress<'_
     }
     // Without repairs from the packs alone: what the index says must follow from them.
     let (store, recovery) = Store::open(disk.clone(), options(!repair, repair))?;
+    if repair {
+        // What parity can still give back is not lost.
+        let mended = store.mend_packs()?;
+        if mended > 0 {
+            log::warn!("{mended} damaged parts of packs were computed again from parity");
+        }
+    }
     report.replayed = recovery.replayed;
     report.index_rebuilt |= repair;
     opened(&recovery, &mut report, repair, repair);
