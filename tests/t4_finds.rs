@@ -8,6 +8,7 @@ use common::{code_all, fresh, open, options, read};
 use tersefs::base::{Ino, MethodId};
 use tersefs::host::{Disk, Fault, OpenMode, RealDisk, SimDisk, Survival};
 use tersefs::store::{RecordSummary, Store, Survey};
+use tersefs::tools::{FsckOptions, fsck_with};
 use tersefs::volume::{Attr, Caller, Error, OpenFor, SetAttr, SetTime, Time, Volume};
 use tersefs::workers::Workers;
 
@@ -407,4 +408,56 @@ fn put_empty(volume: &Volume, name: &str) -> Ino {
     let (attr, opened) = volume.create(Ino::ROOT, name.as_bytes(), 0o644, &CALLER, WRITING).unwrap();
     volume.release(attr.ino, opened.handle).unwrap();
     attr.ino
+}
+
+/// Staged bytes whose inode was lost were kept by the mount that met the damage and removed by the next one, whose log did
+/// not show it any more.
+#[test]
+fn what_a_loss_of_metadata_left_is_kept_until_a_repair() {
+    let workers = Arc::new(Workers::new(1));
+    let disk = fresh();
+    let volume = reopen(&disk, &workers);
+    let ino = put(&volume, "lost", b"all that is left of it").ino;
+    volume.fsync(ino, false).unwrap();
+    put(&volume, "later", b"x");
+    volume.close().unwrap();
+    drop(volume);
+    // Every record that speaks of the file.
+    let survey = Survey::open(Arc::new(disk.clone())).unwrap();
+    for (pack, _, _) in survey.packs().unwrap() {
+        let mut hit = Vec::new();
+        let speaks = |ops: &[tersefs::format::MetaOp]| format!("{ops:?}").contains(&format!("Ino({ino})"));
+        survey
+            .walk(pack, false, |offset, _, record| {
+                if let RecordSummary::Meta { ops, .. } = record
+                    && speaks(&ops)
+                {
+                    hit.push(offset);
+                }
+                Ok(())
+            })
+            .unwrap();
+        let path = format!("packs/{:02x}/pack-{:016x}.tpk", pack.0 & 0xff, pack.0);
+        hit.into_iter().for_each(|offset| assert!(disk.rot(&path, offset + 40, 0x10)));
+    }
+    let staging = |disk: &SimDisk| disk.files().into_iter().any(|(p, _)| p.starts_with(&format!("staging/{ino}.")));
+    for mount in 0..3 {
+        let volume = reopen(&disk, &workers);
+        assert!(volume.lookup(Ino::ROOT, b"lost").is_err(), "mount {mount}");
+        put(&volume, &format!("new {mount}"), b"y");
+        volume.checkpoint().unwrap();
+        volume.close().unwrap();
+        assert!(staging(&disk), "mount {mount} removed what was left");
+    }
+    let repair = FsckOptions { repair: true, ..FsckOptions::default() };
+    let store: Arc<dyn Disk> = Arc::new(disk.clone());
+    fsck_with(store.clone(), repair, &mut |_, _| ()).unwrap();
+    let volume = reopen(&disk, &workers);
+    let found = volume.lookup(Ino::ROOT, b"lost+found").unwrap().ino;
+    let names = volume.readdir(found, 2, 10).unwrap();
+    assert_eq!(names.len(), 1, "{names:?}");
+    assert_eq!(read(&volume, names[0].ino, 0, 100).unwrap(), b"all that is left of it");
+    volume.close().unwrap();
+    drop(volume);
+    assert!(fsck_with(store, FsckOptions::default(), &mut |_, _| ()).unwrap().problems.is_empty());
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::{Dice, code_all, fresh, open, options, read};
 use tersefs::base::{ByteRange, Ino, MethodId};
 use tersefs::host::{Disk, OpenMode, SimDisk, Survival};
-use tersefs::volume::{AllocateMode, Attr, Caller, Error, OpenFor, SetAttr, Volume};
+use tersefs::volume::{AllocateMode, Attr, Caller, Error, OpenFor, SeekFor, SetAttr, Volume};
 use tersefs::workers::Workers;
 
 const CALLER: Caller = Caller { uid: 0, gid: 0 };
@@ -96,6 +96,12 @@ fn rot_in_staging_is_an_error_and_other_grains_are_read() {
             } else {
                 assert_eq!(got.unwrap(), content[start as usize..end as usize], "{rot:?} grain {grain}");
             }
+        }
+        // Nor does who copies by the holes of a file find one where bytes were lost.
+        if let Rot::Zero(at, _) = rot {
+            assert!(matches!(volume.seek(ino, at, SeekFor::Hole), Err(Error::Damaged { .. })));
+            assert!(matches!(volume.seek(ino, at, SeekFor::Data), Err(Error::Damaged { .. })));
+            assert_eq!(volume.seek(ino, 0, SeekFor::Data).unwrap(), 0, "what is there is found");
         }
         // The coder neither codes what is wrong nor takes what is lost for holes: the file waits, and says why.
         code_all(&volume, || ()).unwrap();

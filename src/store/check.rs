@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::error::Error;
 use super::keys::{self, bad, by_name, last_number};
 use super::pack::{self, Met};
+use super::recovery::LOST_FILE;
 use super::{Store, snapshot};
 use crate::base::{Ino, PackId, SegmentRef};
 use crate::format::{Dentry, PackHeader, Place, RecordKind, SegmentHeader, Stream, decode_dentry, encode_record};
@@ -90,7 +91,11 @@ impl Store {
                 self.terminal(self.renew_first_record(id))?;
             }
         }
-        Ok(())
+        let fail = || Error::io(format!("remove {LOST_FILE}"));
+        match self.disk.remove(LOST_FILE) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other.and_then(|()| self.disk.sync_dir("")).map_err(fail()),
+        }
     }
 
     /// A pack without a good first record: one of metadata is in the new log already and goes; one of segments gets its

@@ -283,6 +283,10 @@ impl Store {
             // mkfs syncs it before there is a superblock: the log has lost its beginning.
             recovery.note("the root directory is missing: metadata is lost; run `tersefs fsck --repair`".into());
         }
+        if let Err(e) = recovery.remember(&*disk, options.read_only) {
+            // As on a full disk. This mount keeps what nobody names all the same.
+            log::warn!("{e}");
+        }
         let bytes = |id: &PackId| -> Option<u64> { reader.file(*id).ok()?.len().ok() };
         let meta_bytes = packs.meta.iter().filter_map(bytes).sum();
         let closed = packs.data.iter().map(|id| (*id, bytes(id).unwrap_or(0))).collect();

@@ -7,7 +7,7 @@ use super::pack::{self, Met, PackReader};
 use super::parity;
 use crate::base::PackId;
 use crate::format::{MetaHeader, PackHeader, RecordKind, SnapshotEnd, Stream, decode_ops};
-use crate::host::Disk;
+use crate::host::{Disk, OpenMode};
 
 /// What opening found and did.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +22,13 @@ pub struct Recovery {
     pub cut: bool,
     /// Sentences about damage found on the way, one each: what, pack, offset.
     pub damage: Vec<String>,
+    /// True when metadata was lost at an earlier opening and nothing was repaired since.
+    pub lost_before: bool,
 }
+
+/// File in the store that says that metadata was lost: until a repair, what nobody names is kept. The log that is written
+/// after the damage does not show it any more.
+pub(crate) const LOST_FILE: &str = "metadata-lost";
 
 /// The log of a new store begins in this pack, without a snapshot.
 const FIRST_PACK: PackId = PackId(1);
@@ -30,6 +36,30 @@ const FIRST_PACK: PackId = PackId(1);
 const DAMAGE_MAX: usize = 1000;
 
 impl Recovery {
+    /// True when files may have lost their metadata: what belongs to none may be all that is left of one.
+    pub fn has_lost_metadata(&self) -> bool {
+        self.lost_before || !self.damage.is_empty()
+    }
+
+    /// Remembers a loss in the store, for openings that will not meet the damage again.
+    ///
+    /// # Durability
+    /// On disk at return.
+    pub(crate) fn remember(&mut self, disk: &dyn Disk, read_only: bool) -> Result<(), Error> {
+        let fail = || Error::io(format!("note in {LOST_FILE} that metadata was lost"));
+        self.lost_before = disk.list("").map_err(fail())?.iter().any(|name| name == LOST_FILE);
+        if self.lost_before {
+            log::warn!(
+                "metadata was lost before, and staged files that nobody names are kept: run `tersefs fsck --repair`"
+            );
+        } else if !read_only && !self.damage.is_empty() {
+            let file = disk.open(LOST_FILE, OpenMode::Create).map_err(fail())?;
+            file.sync_data().map_err(fail())?;
+            disk.sync_dir("").map_err(fail())?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn note(&mut self, sentence: String) {
         log::warn!("{sentence}");
         if self.damage.len() < DAMAGE_MAX {

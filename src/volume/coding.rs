@@ -9,7 +9,7 @@ use super::data::{coded_in, stored_share};
 use super::inode::{Inode, InodeState, lock_all, locked};
 use super::policy::{self, Readiness, SmallFile};
 use super::types::{CodedSegment, CodingTask, Error, Piece};
-use super::{Volume, seal, staging};
+use super::{EVERYTHING, Volume, seal, staging};
 use crate::base::{ByteRange, Class, Generation, Ino, SegmentRef};
 use crate::codec;
 use crate::format::{Extent, InodeRecord, MetaOp, Owner, SegmentHeader};
@@ -541,7 +541,7 @@ impl Volume {
     /// First byte of a file that staging holds and no extent does. Fails where a sealed file has lost bytes, which must not
     /// pass for a hole.
     fn first_staged(&self, state: &InodeState, file: Option<&dyn DiskFile>) -> Result<Option<u64>, Error> {
-        seal::check_holes(&self.store, &state.rec, file)?;
+        seal::check_holes(&self.store, &state.rec, file, EVERYTHING)?;
         match file {
             Some(file) => self.next_staged(state, file, 0),
             None => Ok(None),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::cache::{Joined, Plain};
 use super::inode::{Inode, InodeState};
 use super::types::{AllocateMode, Error, HandleId, OpenFor, Opened, SeekFor};
-use super::{EVERYTHING, FILE_BYTES_MAX, FileKind, ReadDone, StoreError, Volume, staging};
+use super::{EVERYTHING, FILE_BYTES_MAX, FileKind, ReadDone, StoreError, Volume, seal, staging};
 use crate::base::{ByteRange, Ino, SegmentRef};
 use crate::codec;
 use crate::format::{Extent, MetaOp, Staging};
@@ -685,14 +685,17 @@ impl Volume {
             let page = self.store.extents(ino, ByteRange { start: at, end: size }, 1).map_err(Error::Store)?;
             Ok(page.into_iter().next())
         };
+        // Bytes that a sealed file lost must not pass for a hole: whoever copies by the holes would take zeros for them.
+        let no_loss = |from: u64, to: u64| {
+            seal::check_holes(&self.store, &state.rec, file.as_deref(), ByteRange { start: from, end: to })
+        };
         match what {
             SeekFor::Data => {
                 let coded = coded_at(offset)?.map(|e| e.file_offset.max(offset));
                 let staged = staged(offset, Seek::Data)?.map(|d| d.max(offset));
-                match coded.into_iter().chain(staged).min() {
-                    Some(at) if at < size => Ok(at),
-                    _ => Err(Error::NoData),
-                }
+                let at = coded.into_iter().chain(staged).min().filter(|at| *at < size);
+                no_loss(offset, at.unwrap_or(size))?;
+                at.ok_or(Error::NoData)
             }
             SeekFor::Hole => {
                 let mut at = offset;
@@ -702,6 +705,7 @@ impl Volume {
                     } else if staged(at, Seek::Data)?.is_some_and(|d| d <= at) {
                         at = staged(at, Seek::Hole)?.unwrap_or(size).max(at + 1);
                     } else {
+                        no_loss(at, at + 1)?;
                         break;
                     }
                 }

@@ -202,7 +202,7 @@ impl Volume {
         self.disk
             .each_name(staging::STAGING_DIR, skip)
             .map_err(|source| Error::Io { what: "list staging".into(), source })?;
-        self.lost_metadata.store(!recovery.damage.is_empty(), Ordering::Release);
+        self.lost_metadata.store(recovery.has_lost_metadata(), Ordering::Release);
         if !self.options.tidy_later {
             recovery.damage.extend(self.tidy_staging()?);
         }

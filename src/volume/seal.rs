@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 
 use super::inode::{Inode, InodeState};
 use super::types::Error;
-use super::{Volume, staging};
+use super::{EVERYTHING, Volume, staging};
 use crate::base::{ByteRange, Ino, crc32c};
 use crate::format::{Extent, INCOMPAT_SEALS, InodeRecord, MetaOp, SEAL_GRAIN_BYTES, SEAL_GRAINS, Staging};
 use crate::host::{DiskFile, Seek};
@@ -161,12 +161,17 @@ fn read_checked(
     Ok(())
 }
 
-/// Calls `f` with every group of a sealed file that has checksums: what held no data is passed over by what the log
-/// knows, not by what the file has.
-fn each_group(store: &Store, rec: &InodeRecord, mut f: impl FnMut(u64) -> Result<(), Error>) -> Result<(), Error> {
-    let mut next = 0;
+/// Calls `f` with every group of a sealed file that has checksums and meets `range`: what held no data is passed over by
+/// what the log knows, not by what the file has.
+fn each_group(
+    store: &Store,
+    rec: &InodeRecord,
+    range: ByteRange,
+    mut f: impl FnMut(u64) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let (mut next, end) = (range.start / GROUP_BYTES, range.end.div_ceil(GROUP_BYTES));
     while rec.staging.is_some_and(|s| s.sealed) {
-        let Some(group) = store.next_seal(rec.ino, next).map_err(Error::Store)? else { break };
+        let Some(group) = store.next_seal(rec.ino, next).map_err(Error::Store)?.filter(|g| *g < end) else { break };
         f(group)?;
         next = group + 1;
     }
@@ -177,22 +182,27 @@ fn each_group(store: &Store, rec: &InodeRecord, mut f: impl FnMut(u64) -> Result
 /// not sealed has nothing to check.
 pub fn check_staged(store: &Store, rec: &InodeRecord, file: Option<&dyn DiskFile>) -> Result<(), Error> {
     let mut buf = Vec::new();
-    each_group(store, rec, |group| {
+    each_group(store, rec, EVERYTHING, |group| {
         let range = ByteRange::at(group * GROUP_BYTES, GROUP_BYTES).intersect(&ByteRange { start: 0, end: rec.size });
         buf.resize(range.len() as usize, 0);
         read_checked(store, rec, file, range, &mut buf)
     })
 }
 
-/// Fails when a sealed staging file has a hole where its checksums say that there was data: what is planned by the holes
+/// Fails when a sealed staging file has a hole in `range` where its checksums say that there was data: what is planned by the holes
 /// of a file would take lost bytes for zeros. Reads no data.
-pub(super) fn check_holes(store: &Store, rec: &InodeRecord, file: Option<&dyn DiskFile>) -> Result<(), Error> {
-    each_group(store, rec, |group| {
+pub(super) fn check_holes(
+    store: &Store,
+    rec: &InodeRecord,
+    file: Option<&dyn DiskFile>,
+    range: ByteRange,
+) -> Result<(), Error> {
+    each_group(store, rec, range, |group| {
         let sums = store.seal(rec.ino, group).map_err(Error::Store)?.unwrap_or_default();
         for (n, sum) in sums.into_iter().enumerate() {
             let start = group * GROUP_BYTES + n as u64 * SEAL_GRAIN_BYTES;
             let grain = ByteRange::at(start, SEAL_GRAIN_BYTES).intersect(&ByteRange { start: 0, end: rec.size });
-            if sum == sum_of_zeros(grain.len()) {
+            if sum == sum_of_zeros(grain.len()) || grain.intersect(&range).is_empty() {
                 continue;
             }
             let data = match file {

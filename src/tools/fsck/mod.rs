@@ -291,7 +291,7 @@ pub fn fsck_with(disk: Arc<dyn Disk>, wanted: FsckOptions, progress: Progress<'_
         disk: &disk,
         store: &store,
         options: wanted,
-        metadata_lost: !recovery.damage.is_empty() || missing_root,
+        metadata_lost: recovery.has_lost_metadata() || missing_root,
         whole: BTreeSet::new(),
         removed: HashSet::new(),
     };
@@ -319,7 +319,7 @@ pub fn fsck_with(disk: Arc<dyn Disk>, wanted: FsckOptions, progress: Progress<'_
         }
     }
     if repair {
-        if !recovery.damage.is_empty() || missing_root {
+        if check.metadata_lost {
             store.renew_log()?;
         }
         store.close()?;

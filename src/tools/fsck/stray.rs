@@ -11,7 +11,7 @@ use crate::store::{Error, Store};
 /// Names in the store's directory that are ours, whole or by how they begin.
 const OURS: [&str; 9] =
     ["FORMAT", "FORMAT.copy", "LOCK", "packs", "staging", "index", "control.sock", "daemon.log", "lost+found"];
-const OURS_BY_START: [&str; 4] = ["index.bad-", "reserve", "scrub.json", "index."];
+const OURS_BY_START: [&str; 5] = ["index.bad-", "reserve", "scrub.json", "index.", "metadata-lost"];
 /// How the names of files end that are renamed when they are whole.
 const DRAFT: &str = ".new";
 
