@@ -270,7 +270,7 @@ impl Volume {
         let mut stale = Vec::new();
         for (ino, epoch) in page.drain(..) {
             let rec = self.store.inode(ino).map_err(Error::Store)?;
-            if !rec.is_some_and(|r| r.staging.is_some_and(|s| s.epoch == epoch)) {
+            if rec.is_none_or(|r| r.staging.is_none_or(|s| s.epoch != epoch)) {
                 stale.push((ino, epoch));
             }
         }
