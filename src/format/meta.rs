@@ -74,6 +74,32 @@ pub struct InodeRecord {
     pub parent: Ino,
 }
 
+impl InodeRecord {
+    /// An inode of a kind without bytes, names and rights, of user 0, made at a time.
+    pub fn new(ino: Ino, kind: FileKind, time: Time) -> InodeRecord {
+        InodeRecord {
+            ino,
+            kind,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            nlink: if kind == FileKind::Directory { 2 } else { 1 },
+            rdev: 0,
+            size: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            btime: time,
+            generation: Generation(0),
+            staging: None,
+            coded: false,
+            stored_bytes: 0,
+            target: Vec::new(),
+            parent: Ino(0),
+        }
+    }
+}
+
 /// What a name points to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Dentry {

@@ -63,26 +63,7 @@ struct Last {
 impl Default for Last {
     fn default() -> Last {
         Last {
-            inode: InodeRecord {
-                ino: Ino(0),
-                kind: FileKind::Regular,
-                mode: 0o644,
-                uid: 0,
-                gid: 0,
-                nlink: 1,
-                rdev: 0,
-                size: 0,
-                atime: Time::default(),
-                mtime: Time::default(),
-                ctime: Time::default(),
-                btime: Time::default(),
-                generation: Generation(0),
-                staging: None,
-                coded: false,
-                stored_bytes: 0,
-                target: Vec::new(),
-                parent: Ino(0),
-            },
+            inode: InodeRecord { mode: 0o644, ..InodeRecord::new(Ino(0), FileKind::Regular, Time::default()) },
             dentry_parent: 0,
             dentry_ino: 0,
             cookie: 0,

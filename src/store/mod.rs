@@ -192,24 +192,11 @@ impl Store {
         let (secs, nanos) = host::now();
         let now = Time { secs, nanos };
         let root = InodeRecord {
-            ino: Ino::ROOT,
-            kind: FileKind::Directory,
             mode: 0o755,
             uid: host::effective_uid(),
             gid: host::effective_gid(),
-            nlink: 2,
-            rdev: 0,
-            size: 0,
-            atime: now,
-            mtime: now,
-            ctime: now,
-            btime: now,
-            generation: crate::base::Generation(0),
-            staging: None,
-            coded: false,
-            stored_bytes: 0,
-            target: Vec::new(),
             parent: Ino::ROOT,
+            ..InodeRecord::new(Ino::ROOT, FileKind::Directory, now)
         };
         first.append(RecordKind::Meta, 1, &[], &encode_ops(&[MetaOp::PutInode(root)]), None)?;
         first.file.sync_data().map_err(Error::io("sync the first pack"))?;

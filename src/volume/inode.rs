@@ -277,30 +277,10 @@ impl InodeTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Generation;
 
     fn inode(n: u64) -> Inode {
         let time = Time { secs: 1, nanos: 0 };
-        Inode::new(InodeState::new(InodeRecord {
-            ino: Ino(n),
-            kind: FileKind::Regular,
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            nlink: 1,
-            rdev: 0,
-            size: 0,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            btime: time,
-            generation: Generation(0),
-            staging: None,
-            coded: false,
-            stored_bytes: 0,
-            target: Vec::new(),
-            parent: Ino(0),
-        }))
+        Inode::new(InodeState::new(InodeRecord::new(Ino(n), FileKind::Regular, time)))
     }
 
     #[test]

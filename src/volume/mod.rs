@@ -791,24 +791,11 @@ fn new_record(ino: Ino, kind: FileKind, mode: u16, caller: &Caller, parent: &Ino
     let inherits = parent.mode & SETGID != 0;
     let mode = if inherits && kind == FileKind::Directory { mode | SETGID } else { mode };
     InodeRecord {
-        ino,
-        kind,
         mode: mode & 0o7777,
         uid: caller.uid,
         gid: if inherits { parent.gid } else { caller.gid },
-        nlink: if kind == FileKind::Directory { 2 } else { 1 },
-        rdev: 0,
-        size: 0,
-        atime: now,
-        mtime: now,
-        ctime: now,
-        btime: now,
-        generation: crate::base::Generation(0),
-        staging: None,
-        coded: false,
-        stored_bytes: 0,
-        target: Vec::new(),
         parent: parent.ino,
+        ..InodeRecord::new(ino, kind, now)
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::files::{PAGE, share};
 use super::names::Nodes;
 use super::{Check, Findings, Fix, Kind};
-use crate::base::{ByteRange, Generation, Ino, RangeSet};
+use crate::base::{ByteRange, Ino, RangeSet};
 use crate::format::{Dentry, Extent, FileKind, InodeRecord, MetaOp, Staging, Time};
 use crate::host::{self, OpenMode, Seek};
 use crate::store::{Error, RecordSummary, Store, Survey};
@@ -28,24 +28,10 @@ fn file(ino: Ino) -> InodeRecord {
     let (secs, nanos) = host::now();
     let now = Time { secs, nanos };
     InodeRecord {
-        ino,
-        kind: FileKind::Regular,
         mode: 0o600,
         uid: host::effective_uid(),
         gid: host::effective_gid(),
-        nlink: 1,
-        rdev: 0,
-        size: 0,
-        atime: now,
-        mtime: now,
-        ctime: now,
-        btime: now,
-        generation: Generation(0),
-        staging: None,
-        coded: false,
-        stored_bytes: 0,
-        target: Vec::new(),
-        parent: Ino(0),
+        ..InodeRecord::new(ino, FileKind::Regular, now)
     }
 }
 
