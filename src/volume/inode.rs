@@ -106,6 +106,13 @@ impl InodeState {
         !self.bypassing.is_empty() || self.handles.values().any(|h| h.write)
     }
 
+    /// Notes that the filesystem below was synced and the file has not changed since: its bytes, their length and the name
+    /// of its staging file are on disk.
+    pub fn all_synced(&mut self) {
+        (self.unsynced, self.cut, self.name_synced) = (false, false, true);
+        self.durable_size = self.rec.size;
+    }
+
     /// Notes a change of data at `now`.
     pub fn touch_data(&mut self, now: Time, now_ms: u64) {
         self.rec.generation.0 += 1;

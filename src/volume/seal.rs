@@ -339,8 +339,7 @@ impl Volume {
                 if state.removed || state.rec.generation != generation {
                     continue;
                 }
-                (state.unsynced, state.cut, state.name_synced) = (false, false, true);
-                state.durable_size = state.rec.size;
+                state.all_synced();
             }
             self.seal(inode)?;
         }
@@ -411,8 +410,7 @@ impl Volume {
                 {
                     let mut state = inode.write();
                     if !state.has_writers() {
-                        (state.unsynced, state.cut, state.name_synced) = (false, false, true);
-                        state.durable_size = state.rec.size;
+                        state.all_synced();
                     }
                 }
                 self.seal(&inode)?;
