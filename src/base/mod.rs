@@ -13,3 +13,6 @@ pub use range::{ByteRange, RangeSet};
 
 /// Largest raw size of one segment, bytes. Every header that claims more is refused before anything is allocated.
 pub const SEGMENT_BYTES_MAX: u32 = 1 << 20;
+
+/// A data pack is closed when it grows beyond this, bytes, unless told otherwise.
+pub const PACK_BYTES_MAX: u64 = 256 << 20;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::args::MountArgs;
 use super::{Failure, Outcome};
 use crate::background::{Background, Unmount, protocol};
+use crate::base::PACK_BYTES_MAX;
 use crate::codec::Policy;
 use crate::fuse::{self, MountOptions};
 use crate::host::{self, Disk, RealDisk};
@@ -24,8 +25,6 @@ const LOG_FILE: &str = "daemon.log";
 const READAHEAD_KIB: u32 = 2048;
 /// Arenas of the allocator: more are faster when all threads allocate at once, and each keeps what was freed in it.
 const ARENAS: usize = 2;
-/// Bytes after which a pack is closed.
-const PACK_BYTES_MAX: u64 = 256 << 20;
 
 /// Runs `mount`.
 pub(super) fn mount(args: &MountArgs) -> Outcome {

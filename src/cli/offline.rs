@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::client::store_of;
 use super::{Failure, Outcome, show};
+use crate::base::PACK_BYTES_MAX;
 use crate::host::{Disk, RealDisk};
 use crate::tools;
 use crate::volume::{GcRun, ScrubOptions, ScrubReport, Volume, VolumeOptions};
@@ -16,8 +17,6 @@ use crate::workers::Workers;
 const DAMAGED: i32 = 3;
 /// Exit code when damage was found, and all of it repaired.
 const REPAIRED: i32 = 5;
-/// Bytes after which a pack is closed.
-const PACK_BYTES_MAX: u64 = 256 << 20;
 
 fn disk(store: &Path, create: bool) -> Result<Arc<dyn Disk>, Failure> {
     let disk = RealDisk::open(store, create)

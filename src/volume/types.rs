@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
-use crate::base::{ByteRange, Class, Generation, Ino};
+use crate::base::{ByteRange, Class, Generation, Ino, PACK_BYTES_MAX};
 use crate::codec::{Encoded, Policy};
 use crate::format::{FileKind, Owner, Time};
 use crate::store::{self, IndexEngine};
@@ -47,7 +47,7 @@ impl Default for VolumeOptions {
             quiet_ms: 3_000,
             seal_ms: 10_000,
             policy: Policy::default(),
-            pack_bytes_max: 256 << 20,
+            pack_bytes_max: PACK_BYTES_MAX,
             tidy_later: false,
             parity: None,
             ahead: 2,

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Progress;
-use crate::base::{Ino, SegmentRef};
+use crate::base::{Ino, PACK_BYTES_MAX, SegmentRef};
 use crate::format::{InodeRecord, MetaOp};
 use crate::host::Disk;
 use crate::store::{self, Error, IndexEngine, Recovery, Store, StoreOptions};
@@ -40,8 +40,6 @@ const ROUNDS_MAX: usize = 64;
 const PATHS_MAX: usize = 1000;
 /// Operations in one transaction of a repair.
 const OPS_PER_COMMIT: usize = 2048;
-/// Bytes after which packs made during a repair are closed.
-const PACK_BYTES_MAX: u64 = 256 << 20;
 
 /// What can be wrong. The names are part of the JSON output and stay as they are.
 #[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
