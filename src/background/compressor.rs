@@ -27,8 +27,8 @@ pub(super) struct Compressor {
     paused: AtomicBool,
     /// Callers of `wait`: while there are any, quiet times are not waited for.
     drainers: AtomicUsize,
-    /// Raised each time nothing is left to code, with nothing under way.
-    settled: AtomicU64,
+    /// The last look that found nothing to code, with nothing under way.
+    settled: watch::Sender<u64>,
     /// Raised each time the next look begins.
     rounds: AtomicU64,
     wake: Notify,
@@ -50,7 +50,7 @@ impl Compressor {
             workers,
             paused: AtomicBool::new(!coding),
             drainers: AtomicUsize::new(0),
-            settled: AtomicU64::new(0),
+            settled: watch::Sender::new(0),
             rounds: AtomicU64::new(0),
             wake: Notify::new(),
         }
@@ -67,19 +67,17 @@ impl Compressor {
 
     /// Codes everything that can be coded, without waiting for quiet times, while the guard lives.
     pub fn drain(&self) -> Draining<'_> {
-        self.drainers.fetch_add(1, Ordering::AcqRel);
+        // In one order with `rounds`: a look that begins from now on knows that it drains.
+        self.drainers.fetch_add(1, Ordering::SeqCst);
         self.wake.notify_one();
         Draining(self)
     }
 
-    /// A look that begins from now on, for `is_settled_since`.
-    pub fn next_round(&self) -> u64 {
-        self.rounds.load(Ordering::Acquire) + 1
-    }
-
-    /// True when a look that began at `round` or later found nothing to code and nothing was under way.
-    pub fn is_settled_since(&self, round: u64) -> bool {
-        self.settled.load(Ordering::Acquire) >= round
+    /// Waits for a look that begins from now on and finds nothing to code, with nothing under way.
+    pub async fn settled(&self) {
+        let round = self.rounds.load(Ordering::SeqCst) + 1;
+        // The sender lives as long as this does.
+        let _ = self.settled.subscribe().wait_for(|last| *last >= round).await;
     }
 
     /// Works until `stop`.
@@ -90,8 +88,8 @@ impl Compressor {
         let mut batch: Vec<CodedSegment> = Vec::new();
         let mut oldest = Instant::now();
         while !*stop.borrow() {
-            let draining = self.drainers.load(Ordering::Acquire) > 0;
-            let round = self.rounds.fetch_add(1, Ordering::AcqRel) + 1;
+            let round = self.rounds.fetch_add(1, Ordering::SeqCst) + 1;
+            let draining = self.drainers.load(Ordering::SeqCst) > 0;
             let mut planned = 0;
             if !self.is_paused() && under_way + batch.len() < room.max(BATCH) && under_way < room {
                 let volume = self.volume.clone();
@@ -104,7 +102,7 @@ impl Compressor {
                 under_way += planned;
             }
             if under_way == 0 && batch.is_empty() {
-                self.settled.store(round, Ordering::Release);
+                self.settled.send_replace(round);
                 let pause = if draining { DRAIN_PAUSE } else { IDLE_PAUSE };
                 tokio::select! {
                     _ = tokio::time::sleep(pause) => {}

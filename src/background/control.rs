@@ -124,11 +124,21 @@ async fn send(writer: &mut (impl AsyncWriteExt + Unpin), response: &Response) ->
 /// Tells the progress until nothing is left to code.
 async fn wait(volume: &Volume, compressor: &Compressor, writer: &mut (impl AsyncWriteExt + Unpin)) -> io::Result<()> {
     let _draining = compressor.drain();
-    let round = compressor.next_round();
-    while !compressor.is_settled_since(round) {
-        let progress = Response::Progress { backlog: volume.backlog(), encoded_bytes: telemetry::ENCODED_BYTES.get() };
-        send(writer, &progress).await?;
-        tokio::time::sleep(PROGRESS_EVERY).await;
+    let mut progress = tokio::time::interval(PROGRESS_EVERY);
+    // The kernel tells of the end of a handle after close(2) has returned: what is left is looked at a second time.
+    for _ in 0..2 {
+        let mut settled = std::pin::pin!(compressor.settled());
+        loop {
+            tokio::select! {
+                _ = &mut settled => break,
+                _ = progress.tick() => {}
+            }
+            let (backlog, encoded_bytes) = (volume.backlog(), telemetry::ENCODED_BYTES.get());
+            send(writer, &Response::Progress { backlog, encoded_bytes }).await?;
+        }
+        if volume.backlog().files == 0 {
+            break;
+        }
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -14,6 +14,8 @@ use crate::volume::{Backlog, ScrubOptions};
 
 /// A daemon is given this long to put a store away, seconds.
 const CLOSE_SECONDS_MAX: u64 = 600;
+/// Longest pause between looks whether it is done.
+const LOCK_PAUSE_MAX: Duration = Duration::from_millis(50);
 /// Rate of a scrub of a mounted volume when none is given, MiB/s: readers keep most of any disk.
 const ONLINE_MIB_PER_S: u64 = 32;
 /// Exit code when `umount --now` left files uncoded.
@@ -117,11 +119,14 @@ impl Client {
     fn until_gone(self) -> Result<(), Failure> {
         drop(self.stream);
         let disk = RealDisk::open(&self.store, false)?;
-        for _ in 0..CLOSE_SECONDS_MAX * 20 {
+        let asked = Instant::now();
+        let mut pause = Duration::from_millis(1);
+        while asked.elapsed() < Duration::from_secs(CLOSE_SECONDS_MAX) {
             match disk.lock(true) {
-                Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(50)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(pause),
                 other => return other.map(drop).map_err(Failure::from),
             }
+            pause = (pause * 2).min(LOCK_PAUSE_MAX);
         }
         Err(Failure(format!("the daemon still holds the store after {CLOSE_SECONDS_MAX} s; see its log")))
     }

@@ -297,7 +297,14 @@ impl Dice {
     }
 
     pub fn noise(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.below(256) as u8).collect()
+        let mut out = Vec::with_capacity(len + 3);
+        while out.len() < len {
+            self.below(1);
+            // The low bits of such numbers have short periods.
+            out.extend_from_slice(&self.0.to_le_bytes()[4..]);
+        }
+        out.truncate(len);
+        out
     }
 }
 

@@ -153,6 +153,20 @@ pub fn copy_range(from: &File, at: u64, to: &File, place: u64, len: u64) -> io::
     done(n as i64).map(|n| n as u64)
 }
 
+/// sendfile(2) to a pipe: what the kernel gives of `len` bytes, at most what a pipe holds.
+pub fn sent(from: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
+    let (mut reader, writer) = io::pipe()?;
+    let mut at = at as i64;
+    // SAFETY: open descriptors; the offset is a local that outlives the call.
+    let n = unsafe { libc::sendfile(writer.as_raw_fd(), from.as_raw_fd(), &mut at, len.min(PIPE_BYTES)) };
+    let mut got = vec![0; done(n as i64)? as usize];
+    io::Read::read_exact(&mut reader, &mut got)?;
+    Ok(got)
+}
+
+/// What a pipe holds unless it was made larger: a call that sends no more does not wait for a reader.
+const PIPE_BYTES: usize = 65_536;
+
 /// Lets the kernel drop the clean pages of a file.
 pub fn forget_pages(file: &File) -> io::Result<()> {
     // SAFETY: an open descriptor and numbers.
