@@ -211,15 +211,6 @@ impl MethodArg {
             MethodArg::Cm => Some(MethodId::Cm),
         }
     }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            MethodArg::Auto => "auto",
-            MethodArg::Raw => "raw",
-            MethodArg::Zstd => "zstd",
-            MethodArg::Cm => "cm",
-        }
-    }
 }
 
 /// Policies of the time of access, named as the flags of mount(8) are.
@@ -236,14 +227,6 @@ impl AtimeArg {
             AtimeArg::Relatime => Atime::Relative,
             AtimeArg::Noatime => Atime::Never,
             AtimeArg::Strictatime => Atime::Always,
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            AtimeArg::Relatime => "relatime",
-            AtimeArg::Noatime => "noatime",
-            AtimeArg::Strictatime => "strictatime",
         }
     }
 }

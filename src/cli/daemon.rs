@@ -1,5 +1,6 @@
 //! `mount`: assembly of the daemon, and its life from first to last request.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -36,6 +37,10 @@ pub(super) fn mount(args: &MountArgs) -> Outcome {
         .map_err(|e| Failure(format!("cannot use {} as a store: {e}", args.store.display())))?;
     let root = disk.native_path().unwrap_or(&args.store).to_path_buf();
     let mountpoint = host::canonical(&args.mountpoint)?;
+    if args.detached {
+        // Paths were taken from where it was started; a service keeps no directory from being unmounted.
+        std::env::set_current_dir("/")?;
+    }
     if mountpoint.starts_with(&root) {
         return Err(Failure("the mountpoint lies inside the store; choose another directory".into()));
     }
@@ -242,6 +247,17 @@ fn hints(root: &Path, mountpoint: &Path, fresh: bool, read_only: bool) {
     println!("  tersefs umount {at}        finish and unmount");
 }
 
+/// The arguments of the process that serves: those of the one that starts it, so that no flag is lost on the way.
+fn detached(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut flags = true;
+    let exchange = |arg: OsString| {
+        // What follows are paths, whatever they look like.
+        flags &= arg != "--";
+        if flags && arg == "--daemon" { "--detached".into() } else { arg }
+    };
+    args.map(exchange).collect()
+}
+
 /// Starts this program again in a session of its own and waits until it serves.
 fn detach(args: &MountArgs) -> Outcome {
     check_mountpoint(&args.mountpoint)?;
@@ -256,36 +272,11 @@ fn detach(args: &MountArgs) -> Outcome {
     }
     let log = if args.read_only { None } else { host::open_log(&root.join(LOG_FILE)).ok() };
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("mount").arg(&root).arg(host::canonical(&args.mountpoint)?).arg("--detached");
-    for (set, flag) in [
-        (args.read_only, "--read-only"),
-        (args.rebuild_index, "--rebuild-index"),
-        (args.allow_other, "--allow-other"),
-        (args.no_coding, "--no-coding"),
-        (args.no_passthrough, "--no-passthrough"),
-        (args.writeback_cache, "--writeback-cache"),
-    ] {
-        if set {
-            command.arg(flag);
-        }
-    }
-    if let Some(p) = args.parity {
-        command.arg(format!("--parity={}+{}", p.data, p.parity));
-    }
     command
-        .args(args.cache_mib.map(|mib| format!("--cache-mib={mib}")))
-        .arg(format!("--memory={}", args.memory))
-        .arg(format!("--quiet-seconds={}", args.quiet_seconds))
-        .arg(format!("--seal-seconds={}", args.seal_seconds))
-        .arg(format!("--decode-ms={}", args.decode_ms))
-        .arg(format!("--method={}", args.method.name()))
-        .arg(format!("--atime={}", args.atime.name()))
-        .arg(format!("--threads={}", args.threads))
-        .arg(format!("--scrub-days={}", args.scrub_days))
+        .args(detached(std::env::args_os().skip(1)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(log.map_or_else(Stdio::null, Stdio::from))
-        .current_dir("/");
+        .stderr(log.map_or_else(Stdio::null, Stdio::from));
     host::in_new_session(&mut command);
     let mut child = command.spawn()?;
     let mut line = String::new();
@@ -300,4 +291,52 @@ fn detach(args: &MountArgs) -> Outcome {
     let log = root.join(LOG_FILE);
     let why = host::last_line(&log).unwrap_or_else(|| format!("it ended with {status}"));
     Err(Failure(format!("{} (more in {})", why.trim_start_matches("tersefs: "), log.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+    use crate::cli::args::{Args, Verb};
+
+    fn parsed(args: impl IntoIterator<Item = OsString>) -> MountArgs {
+        match Args::try_parse_from(std::iter::once("tersefs".into()).chain(args)) {
+            Ok(Args { verb: Verb::Mount(mount), .. }) => mount,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_flag_reaches_the_process_that_serves() {
+        let command = Args::command();
+        let mount = command.find_subcommand("mount").unwrap();
+        let mut args: Vec<OsString> = ["-v", "mount", "a store", "a mountpoint"].map(OsString::from).to_vec();
+        let mut flags = 0;
+        for arg in mount.get_arguments().filter(|a| a.get_long().is_some_and(|l| l != "detached")) {
+            let long = arg.get_long().unwrap();
+            let value = match arg.get_possible_values().last() {
+                _ if !arg.get_action().takes_values() => None,
+                Some(last) => Some(last.get_name().to_string()),
+                None if long == "parity" => Some("7+3".to_string()),
+                None => Some("77".to_string()),
+            };
+            args.push(value.map_or(format!("--{long}"), |v| format!("--{long}={v}")).into());
+            flags += 1;
+        }
+        assert!(flags > 12, "{args:?}");
+        let mut asked = parsed(args.clone());
+        let served = parsed(detached(args.into_iter()));
+        assert!(asked.daemon && served.detached && !served.daemon);
+        let plain = parsed(["mount", "a store", "a mountpoint"].map(OsString::from));
+        let lines = |args: &MountArgs| format!("{args:#?}").lines().map(str::to_string).collect::<Vec<_>>();
+        let (all, none) = (lines(&served), lines(&plain));
+        let same: Vec<_> = all.iter().filter(|l| l.ends_with(',') && none.contains(l)).collect();
+        assert_eq!(same.len(), 3, "store, mountpoint and daemon; all else was set: {same:?}");
+        (asked.daemon, asked.detached) = (served.daemon, served.detached);
+        assert_eq!(lines(&asked), all);
+        // A store of that name.
+        let odd = ["mount", "--daemon", "--", "--daemon", "b"].map(OsString::from);
+        assert_eq!(detached(odd.into_iter()), ["mount", "--detached", "--", "--daemon", "b"].map(OsString::from));
+    }
 }
