@@ -387,6 +387,9 @@ fn a_gap_in_a_log_of_an_older_build_is_passed_over() {
     assert_eq!(which(&store), [9001, 9002, 9004]);
 }
 
+/// Where the log is known to the index, among its keys.
+const POSITION: &[u8] = b"Sposition";
+
 fn index_keys(dir: &Path, change: impl FnOnce(&sled::Db)) {
     let db = sled::open(dir.join("index")).unwrap();
     change(&db);
@@ -407,7 +410,6 @@ fn sums_of_an_index_whose_checkpoint_was_cut_off_are_counted_anew() {
     let (store, _) = open(dir.path(), IndexEngine::Sled);
     let known = dump(&store);
     drop(store);
-    const POSITION: &[u8] = b"Sposition";
     index_keys(dir.path(), |db| {
         // As it is left by a crash while keys are written: marked, with keys of another time.
         let mut position = db.get(POSITION).unwrap().unwrap()[4..].to_vec();
@@ -451,7 +453,6 @@ fn an_index_of_an_older_build_is_made_anew_once() {
     let (store, _) = open(dir.path(), IndexEngine::Sled);
     let known = dump(&store);
     drop(store);
-    const POSITION: &[u8] = b"Sposition";
     index_keys(dir.path(), |db| {
         let position = db.get(POSITION).unwrap().unwrap()[4..60].to_vec();
         db.insert(POSITION, checked(POSITION, &position)).unwrap();

@@ -133,6 +133,8 @@ fn a_feature_is_claimed_durably() {
             disk.cut_power_at_sync(n);
             assert!(claim(&disk).is_err());
             let left = disk.survivor(Survival::Random(seed));
+            let (_, recovery) = Store::open(Arc::new(left.clone()), store_options(true)).unwrap();
+            assert!(recovery.superblock.is_empty(), "cut {n}: no damage: {recovery:?}");
             let (store, _) = Store::open(Arc::new(left.clone()), store_options(false)).unwrap();
             assert!([0, FEATURE].contains(&store.superblock().compat));
             assert_eq!(bytes(&left, "FORMAT"), bytes(&left, "FORMAT.copy"), "cut {n}");
@@ -149,4 +151,19 @@ fn an_unknown_feature_is_refused_even_by_the_copy() {
     damage(&disk, "FORMAT", "flipped");
     let error = Store::open(Arc::new(disk.clone()), store_options(false)).err().unwrap();
     assert!(error.to_string().contains("newer tersefs"), "{error}");
+}
+
+#[test]
+fn a_copy_that_is_not_an_older_one_is_told() {
+    let (disk, other) = (fresh(), fresh());
+    let strange = bytes(&other, "FORMAT");
+    let mut newer = Superblock::decode(&bytes(&disk, "FORMAT")).unwrap();
+    newer.compat |= 1;
+    for copy in [strange, newer.encode()] {
+        let disk = disk.survivor(Survival::Kernel);
+        disk.open("FORMAT.copy", OpenMode::Write).unwrap().write_at(&copy, 0).unwrap();
+        let (store, recovery) = Store::open(Arc::new(disk.clone()), store_options(true)).unwrap();
+        assert!(recovery.superblock.iter().any(|what| what.contains("differs")), "{recovery:?}");
+        assert_eq!(store.superblock().compat, 0);
+    }
 }

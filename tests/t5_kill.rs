@@ -1,265 +1,321 @@
-//! kill -9 of the daemon in whatever it does: writing, coding, committing, ending a mount with its compaction and
-//! checkpoint, sealing, scrubbing, making the index anew, checking. What was promised is there at the next mount, which is quick.
+//! kill -9 of the daemon in whatever it does: writing, coding, committing, compacting its log, ending a mount, sealing,
+//! scrubbing, giving space back, mounting, making the index anew, repairing. What was promised is there at the next
+//! mount, which is quick.
 //!
-//! `TERSEFS_SEED` sets the seed, `TERSEFS_ROUNDS` the number of kills (10).
+//! A kill that came before or after what it was meant for does not count, and is tried again. `TERSEFS_SEED` sets the
+//! seed, `TERSEFS_ROUNDS` the number of kills that count (one of each kind).
 
 mod common;
 mod mounted;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::setting;
-use mounted::journal::Journal;
-use mounted::{BINARY, Dice, Mount, arg, ok, tersefs};
+use mounted::workload::{Lasts, Workload};
+use mounted::{BINARY, Mount, arg, ok, wait_for};
 
-/// One operation. What `write`, `rename` and others promise for the death of the daemon is promised when they return;
-/// an overwrite of what may be coded promises nothing before `fsync` or `close`. Returns the number of syncs.
-fn step(mount: &Mount, dice: &mut Dice, journal: &mut Journal, clock: &mut usize) -> io::Result<u32> {
-    let live = journal.live();
-    let some = |dice: &mut Dice| live.get(dice.below(live.len() as u64) as usize).cloned();
-    let bytes = |dice: &mut Dice| {
-        let most = if dice.below(5) == 0 { 600_000 } else { 20_000 };
-        let len = 1 + dice.below(most) as usize;
-        if dice.below(2) == 0 { dice.text(len) } else { dice.noise(len) }
-    };
-    *clock += 2;
-    let (begun, done) = (*clock, *clock + 1);
-    match (dice.below(100), some(dice)) {
-        (0..=34, _) | (_, None) => {
-            let (name, data) = (format!("f{begun}"), bytes(dice));
-            journal.begin(&name, Some(data.clone()), false, begun);
-            let mut file = File::create(mount.path(&name))?;
-            file.write_all(&data)?;
-            journal.promise(&name, done);
-            if dice.below(3) == 0 {
-                file.sync_all()?;
-                return Ok(1);
-            }
-        }
-        (35..=54, Some(name)) => {
-            let mut now = journal.now(&name).unwrap();
-            let data = bytes(dice);
-            let at = dice.below(now.len() as u64 + 1) as usize;
-            now.resize(now.len().max(at + data.len()), 0);
-            now[at..at + data.len()].copy_from_slice(&data);
-            journal.begin(&name, Some(now), false, begun);
-            let file = OpenOptions::new().write(true).open(mount.path(&name))?;
-            file.write_all_at(&data, at as u64)?;
-            if dice.below(2) == 0 {
-                file.sync_data()?;
-                journal.promise(&name, done);
-                return Ok(1);
-            }
-            // close(2) as a program sees it: with its errors.
-            close(file)?;
-            journal.promise(&name, done);
-        }
-        (55..=69, Some(name)) => {
-            let data = bytes(dice);
-            journal.begin(&name, Some(data.clone()), true, begun);
-            fs::write(mount.path("new"), &data)?;
-            fs::rename(mount.path("new"), mount.path(&name))?;
-            journal.promise(&name, done);
-        }
-        (70..=76, Some(name)) => {
-            let mut now = journal.now(&name).unwrap();
-            let len = dice.below(now.len() as u64 + 5000);
-            now.resize(len as usize, 0);
-            journal.begin(&name, Some(now), false, begun);
-            OpenOptions::new().write(true).open(mount.path(&name))?.set_len(len)?;
-            journal.promise(&name, done);
-        }
-        (77..=84, Some(name)) => {
-            journal.begin(&name, None, true, begun);
-            fs::remove_file(mount.path(&name))?;
-            journal.promise(&name, done);
-        }
-        (85..=89, Some(_)) => {
-            let name = format!("d{begun}");
-            fs::create_dir(mount.path(&name))?;
-            journal.dirs.insert(name, done);
-        }
-        (90..=94, Some(_)) => {
-            File::open(&mount.point)?.sync_all()?;
-            return Ok(1);
-        }
-        (_, Some(name)) => {
-            let value = format!("0x{}", "5a".repeat(30_000));
-            let set = Command::new("setfattr")
-                .args(["-n", "user.note", "-v", &value, arg(&mount.path(&name))])
-                .stderr(Stdio::null())
-                .status()?;
-            if !set.success() {
-                return Err(io::Error::other("setfattr"));
-            }
-        }
-    }
-    Ok(0)
+/// What the daemon, or a command on the store, is killed at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Writing,
+    Coding,
+    Committing,
+    Compacting,
+    Unmounting,
+    Scrubbing,
+    Collecting,
+    Sealing,
+    Remounting,
+    Rebuilding,
+    Repairing,
 }
 
-/// Closes a file; the error of close(2) is not lost, as it is when a file is dropped.
-fn close(file: File) -> io::Result<()> {
-    use std::os::fd::IntoRawFd;
-    // SAFETY: the descriptor is this file's own, given up by it.
-    if unsafe { libc::close(file.into_raw_fd()) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+const PHASES: [Phase; 11] = [
+    Phase::Writing,
+    Phase::Coding,
+    Phase::Committing,
+    Phase::Compacting,
+    Phase::Unmounting,
+    Phase::Scrubbing,
+    Phase::Collecting,
+    Phase::Sealing,
+    Phase::Remounting,
+    Phase::Rebuilding,
+    Phase::Repairing,
+];
+
+/// Kills of a phase that may miss what they are meant for, one after the other.
+const MISSES_MAX: u32 = 20;
+/// A command that has not begun its work after this time will not.
+const BEGIN_MAX: Duration = Duration::from_secs(20);
+/// A segment at least: the log grows by less while nobody changes anything.
+const COPIED_BYTES_MIN: u64 = 60_000;
+
+fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
 }
 
-fn compare(journal: &Journal, mount: &Mount, case: &str) {
-    for name in journal.files.keys() {
-        let found = match fs::read(mount.path(name)) {
-            Ok(found) => Some(found),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(e) => panic!("{case}: {name}: {e}: {}", mount.log()),
-        };
-        if let Err(why) = journal.judge(name, found.as_deref(), usize::MAX) {
-            panic!("{case}: {name} {why}: {}", mount.log());
+/// Sizes of all files below a directory. Files may come and go meanwhile.
+fn sizes(root: &Path) -> BTreeMap<PathBuf, u64> {
+    let mut out = BTreeMap::new();
+    let mut dirs = vec![root.to_path_buf()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(m) if m.is_dir() => dirs.push(entry.path()),
+                Ok(m) => drop(out.insert(entry.path(), m.len())),
+                Err(_) => {}
+            }
         }
     }
-    for name in journal.dirs.keys() {
-        assert!(mount.path(name).is_dir(), "{case}: directory {name} is not there");
+    out
+}
+
+/// True when something was copied: a pack has become longer by so much, or was given back.
+fn moved(before: &BTreeMap<PathBuf, u64>, now: &BTreeMap<PathBuf, u64>) -> bool {
+    let sum = |of: &BTreeMap<PathBuf, u64>| of.values().sum::<u64>();
+    sum(now) > sum(before) + COPIED_BYTES_MIN || before.keys().any(|path| !now.contains_key(path))
+}
+
+/// Starts `tersefs` with arguments.
+fn start(args: &[&str]) -> Child {
+    Command::new(BINARY).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Waits until the work of a command has begun, and for a while; true if the command runs still.
+fn is_at_work(command: &mut Child, begun: impl Fn() -> bool, after: Duration) -> bool {
+    let started = Instant::now();
+    while command.try_wait().unwrap().is_none() && started.elapsed() < BEGIN_MAX {
+        if begun() {
+            std::thread::sleep(after);
+            return command.try_wait().unwrap().is_none();
+        }
+        std::thread::sleep(Duration::from_micros(200));
     }
+    false
+}
+
+/// Asks the daemon for something by a command and kills the daemon in the middle of it. True if that is where it died: the
+/// command had not ended, and, but for `umount`, never heard the end of it.
+fn strike(mount: Mount, args: &[&str], begun: impl Fn() -> bool, after: Duration) -> bool {
+    let mut command = start(args);
+    let at_work = is_at_work(&mut command, begun, after);
+    mount.strike();
+    let ended = wait_for(&mut command, Duration::from_secs(60)).expect("a command ends with the daemon");
+    let unheard = args[0] == "umount" || !ended.success();
+    mount.kill().signal() == Some(libc::SIGKILL) && at_work && unheard
+}
+
+/// Starts a command on a store and kills it in its middle. True if that is where it died.
+fn killed(args: &[&str], begun: impl Fn(u32) -> bool, after: Duration) -> bool {
+    let mut command = start(args);
+    let pid = command.id();
+    let at_work = is_at_work(&mut command, || begun(pid), after);
+    let _ = command.kill();
+    command.wait().unwrap().signal() == Some(libc::SIGKILL) && at_work
 }
 
 /// What was found is the past of what comes next.
-fn settle(journal: &mut Journal, mount: &Mount, clock: &mut usize) {
-    *clock += 2;
-    let names: Vec<String> = journal.files.keys().cloned().collect();
+fn settle(work: &mut Workload, mount: &Mount) {
+    let now = (work.clock)();
+    let names: Vec<String> = work.journal.files.keys().cloned().collect();
     for name in names {
         let found = fs::read(mount.path(&name)).ok();
-        journal.files.remove(&name);
+        work.journal.files.remove(&name);
         if found.is_some() {
-            journal.begin(&name, found, true, *clock);
-            journal.promise(&name, *clock);
+            work.journal.begin(&name, found, true, now);
+            work.journal.promise(&name, now);
         }
     }
     let _ = fs::remove_file(mount.path("new"));
 }
 
-/// Starts a command on a store and kills it after a while, or lets it end.
-fn killed(args: &[&str], after: Duration) {
-    let mut child = Command::new(BINARY)
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(after);
-    let _ = child.kill();
-    child.wait().unwrap();
+/// Kills once. True if it came where it was meant to; and the number of syncs before it.
+fn round(phase: Phase, mount: Mount, work: &mut Workload, case: &str) -> (bool, u32) {
+    let (store, point) = (mount.store.clone(), mount.point.clone());
+    let packs = store.join("packs");
+    let mut syncs = 0;
+    if matches!(phase, Phase::Writing | Phase::Coding | Phase::Sealing) {
+        let after = millis(150 + work.dice.below(1200));
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                std::thread::sleep(after);
+                mount.strike();
+            });
+            // Until the mount is dead.
+            while let Ok(n) = work.step(&mount) {
+                syncs += n;
+            }
+        });
+        return (mount.kill().signal() == Some(libc::SIGKILL), syncs);
+    }
+    if phase == Phase::Committing {
+        ok(BINARY, &["pause", arg(&point)], 60);
+    }
+    for _ in 0..30 {
+        syncs += work.step(&mount).unwrap_or_else(|e| panic!("{case}: {e}: {}", mount.log()));
+    }
+    // What goes on by itself is over: what changes from now on is what was asked for.
+    let quiet = |mount: &Mount| {
+        mount.wait();
+        ok(BINARY, &["sync", arg(&mount.point)], 60);
+        sizes(&packs)
+    };
+    let later = |most: u64, work: &mut Workload| Duration::from_micros(work.dice.below(most * 1000));
+    let caught = match phase {
+        Phase::Writing | Phase::Coding | Phase::Sealing => unreachable!("done above"),
+        Phase::Committing => {
+            let before = sizes(&packs);
+            ok(BINARY, &["resume", arg(&point)], 60);
+            strike(mount, &["wait", arg(&point)], || moved(&before, &sizes(&packs)), later(100, work))
+        }
+        Phase::Compacting => {
+            let name = work.create(&mount, b"with a long attribute".to_vec(), false).unwrap();
+            for _ in 0..40 {
+                work.annotate(&mount, &name).unwrap_or_else(|e| panic!("{case}: {e}: {}", mount.log()));
+            }
+            let before = quiet(&mount);
+            // The log goes on in a new pack before the old ones go.
+            let begun = || sizes(&packs).keys().any(|path| !before.contains_key(path));
+            strike(mount, &["gc", arg(&point)], begun, later(15, work))
+        }
+        Phase::Unmounting => {
+            // The kernel is through with it; the daemon flushes, seals, compacts and lets go of the store.
+            let begun = || !is_mounted(&point);
+            if work.dice.below(2) == 0 {
+                strike(mount, &["umount", "--now", arg(&point)], begun, later(30, work))
+            } else {
+                strike(mount, &["umount", arg(&point)], begun, later(30, work))
+            }
+        }
+        Phase::Scrubbing => {
+            quiet(&mount);
+            let running = || {
+                let status = Command::new(BINARY).args(["status", "--json", arg(&point)]).output().unwrap();
+                let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+                status["scrub"]["running"] == true
+            };
+            strike(mount, &["scrub", "--mib-per-s=1", arg(&point)], running, later(200, work))
+        }
+        Phase::Collecting => {
+            let mut gone = Vec::new();
+            for n in 0..40 {
+                let len = 100_000 + work.dice.below(300_000) as usize;
+                let data = work.dice.noise(len);
+                let name = work.create(&mount, data, n % 10 == 0).unwrap_or_else(|e| panic!("{case}: {e}"));
+                if n % 5 > 0 {
+                    gone.push(name);
+                }
+            }
+            mount.wait();
+            for name in gone {
+                work.remove(&mount, &name, false).unwrap_or_else(|e| panic!("{case}: {e}"));
+            }
+            let before = quiet(&mount);
+            strike(mount, &["gc", arg(&point)], || moved(&before, &sizes(&packs)), later(60, work))
+        }
+        Phase::Remounting => {
+            mount.kill();
+            let mut at_work = 0;
+            for _ in 0..3 {
+                let flag = if work.dice.below(2) == 0 { "--rebuild-index" } else { "--no-coding" };
+                let args = ["mount", flag, arg(&store), arg(&point)];
+                let caught = killed(&args, |pid| has_open(pid, &store.join("index")), later(40, work));
+                at_work += u32::from(caught && !is_mounted(&point));
+                let _ = Command::new("umount").arg("-l").arg(&point).stderr(Stdio::null()).status();
+            }
+            at_work > 0
+        }
+        Phase::Rebuilding | Phase::Repairing => {
+            drop(mount.umount(&["--now"]));
+            let mut at_work = 0;
+            for _ in 0..3 {
+                let args = if phase == Phase::Rebuilding {
+                    ["fsck", "--rebuild-index", arg(&store)]
+                } else {
+                    // Something to repair.
+                    let _ = fs::remove_file(store.join("FORMAT.copy"));
+                    let _ = fs::remove_dir_all(store.join("index"));
+                    ["fsck", "--repair", arg(&store)]
+                };
+                let before = sizes(&store);
+                at_work += u32::from(killed(&args, |_| sizes(&store) != before, later(60, work)));
+            }
+            at_work > 0
+        }
+    };
+    (caught, syncs)
 }
 
-fn lazy_umount(point: &Path) {
-    let _ = Command::new("umount").arg("-l").arg(point).stderr(Stdio::null()).status();
+/// True when a process has a file below a directory open.
+fn has_open(pid: u32, dir: &Path) -> bool {
+    let open = fs::read_dir(format!("/proc/{pid}/fd"));
+    open.into_iter().flatten().flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|file| file.starts_with(dir)))
+}
+
+fn is_mounted(point: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    mounts.lines().any(|line| line.split(' ').nth(1) == Some(arg(point)))
 }
 
 #[test]
 fn a_kill_at_any_moment_costs_nothing_that_was_promised() {
     let seed = setting("TERSEFS_SEED").unwrap_or(1);
-    let rounds = setting("TERSEFS_ROUNDS").unwrap_or(10);
+    let rounds = setting("TERSEFS_ROUNDS").unwrap_or(PHASES.len() as u64);
     println!("seed {seed}, {rounds} rounds");
     let dir = tempfile::tempdir().unwrap();
     let (store, point) = (dir.path().join("store"), dir.path().join("mnt"));
-    let mut dice = Dice(seed);
-    let mut journal = Journal::default();
-    let mut clock = 0;
-    let mut syncs = 0;
+    let mut time = 0;
+    let clock = || {
+        time += 1;
+        time
+    };
+    let mut work = Workload::new(seed, Lasts::Returned, clock);
+    let (mut syncs, mut counted, mut missed, mut misses) = (0, 0, 0, 0);
     let mut times = Vec::new();
-    let millis = |n: u64| Duration::from_millis(n);
-    for round in 0..rounds {
-        let phase = ["writing", "coding", "unmounting", "scrubbing", "index", "remount", "sealing"][round as usize % 7];
-        let case = format!("seed {seed}, round {round} ({phase})");
+    while counted < rounds {
+        let phase = PHASES[counted as usize % PHASES.len()];
+        let case = format!("seed {seed}, round {counted} ({phase:?})");
         let flags: &[&str] = match phase {
-            "writing" => &["--no-coding"],
-            "sealing" => &["--no-coding", "--seal-seconds=0"],
+            Phase::Writing => &["--no-coding"],
+            Phase::Sealing => &["--no-coding", "--seal-seconds=0"],
             _ => &["--quiet-seconds=0.05", "--method=zstd"],
         };
         let started = Instant::now();
         let mount = Mount::of(&store, &point, flags);
         times.push(started.elapsed());
-        compare(&journal, &mount, &case);
-        settle(&mut journal, &mount, &mut clock);
-        let mut before_kill = 0;
-        match phase {
-            "unmounting" | "scrubbing" | "index" | "remount" => {
-                for _ in 0..30 {
-                    before_kill +=
-                        step(&mount, &mut dice, &mut journal, &mut clock).unwrap_or_else(|e| panic!("{case}: {e}"));
-                }
-            }
-            _ => {
-                let after = 150 + dice.below(1200);
-                std::thread::scope(|s| {
-                    s.spawn(|| {
-                        std::thread::sleep(millis(after));
-                        mount.strike();
-                    });
-                    // Until the mount is dead.
-                    while let Ok(n) = step(&mount, &mut dice, &mut journal, &mut clock) {
-                        before_kill += n;
-                    }
-                });
-            }
+        if let Err(why) = work.journal.compare(&point, usize::MAX) {
+            panic!("{case}: {why}: {}", mount.log());
         }
-        match phase {
-            "unmounting" => {
-                let flag: &[&str] = if dice.below(2) == 0 { &["umount", "--now"] } else { &["umount"] };
-                let mut args = flag.to_vec();
-                args.push(arg(&point));
-                let after = dice.below(300);
-                std::thread::scope(|s| {
-                    s.spawn(|| {
-                        std::thread::sleep(millis(after));
-                        mount.strike();
-                    });
-                    let _ = tersefs(&args);
-                });
-                mount.kill();
-            }
-            "scrubbing" => {
-                mount.wait();
-                std::thread::scope(|s| {
-                    s.spawn(|| tersefs(&["scrub", arg(&point)]));
-                    std::thread::sleep(millis(dice.below(100)));
-                    mount.strike();
-                });
-                mount.kill();
-            }
-            "index" => {
-                drop(mount.umount(&["--now"]));
-                for _ in 0..3 {
-                    killed(&["fsck", "--rebuild-index", arg(&store)], millis(dice.below(120)));
-                    killed(&["fsck", "--repair", arg(&store)], millis(dice.below(60)));
-                }
-            }
-            "remount" => {
-                mount.kill();
-                for _ in 0..3 {
-                    let flag = if dice.below(2) == 0 { "--rebuild-index" } else { "--no-coding" };
-                    killed(&["mount", flag, arg(&store), arg(&point)], millis(dice.below(150)));
-                    lazy_umount(&point);
-                }
-            }
-            _ => mount.kill(),
+        settle(&mut work, &mount);
+        let (caught, n) = round(phase, mount, &mut work, &case);
+        syncs += u64::from(n);
+        if caught {
+            (counted, misses) = (counted + 1, 0);
+        } else {
+            (missed, misses) = (missed + 1, misses + 1);
+            assert!(misses <= MISSES_MAX, "{case}: no kill comes in its middle");
         }
-        syncs += before_kill;
     }
     let mount = Mount::of(&store, &point, &["--method=zstd"]);
-    compare(&journal, &mount, "at the end");
-    mount.wait();
-    compare(&journal, &mount, "coded at the end");
+    for when in ["at the end", "coded at the end"] {
+        if let Err(why) = work.journal.compare(&point, usize::MAX) {
+            panic!("{when}: {why}: {}", mount.log());
+        }
+        mount.wait();
+    }
     mount.is_sound();
     mount.done();
     let fsck = ok(BINARY, &["fsck", arg(&store)], 60);
-    assert!(syncs as u64 > rounds, "{syncs} syncs before {rounds} kills prove nothing");
+    assert!(syncs > rounds, "{syncs} syncs before {rounds} kills prove nothing");
     times.sort();
     println!(
-        "{syncs} syncs; mounts took {:?} (median), {:?} at most; {fsck}",
+        "{counted} kills and {missed} that missed, {syncs} syncs; mounts took {:?} (median), {:?} at most; {fsck}",
         times[times.len() / 2],
         times.last().unwrap()
     );

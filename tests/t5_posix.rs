@@ -2,10 +2,12 @@
 
 mod mounted;
 
+use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mounted::{Dice, Mount, Outcome, arg, ok, run, sys};
@@ -494,6 +496,92 @@ fn a_directory_is_read_whole_while_it_changes() {
     fs::rename(mount.path("x/sub"), mount.path("y/sub")).unwrap();
     assert_eq!(parent(&mount.path("y/sub")), fs::metadata(mount.path("y")).unwrap().ino());
     assert_eq!(fs::metadata(mount.path("y/sub/..")).unwrap().ino(), fs::metadata(mount.path("y")).unwrap().ino());
+    mount.done();
+}
+
+/// `TERSEFS_ENTRIES` sets the number of entries that stay (20,000; making them takes most of the time).
+#[test]
+fn a_large_directory_is_read_by_several_while_others_change_it() {
+    const PASSES: usize = 8;
+    let entries = std::env::var("TERSEFS_ENTRIES").map_or(20_000, |n| n.parse().expect("a number in TERSEFS_ENTRIES"));
+    let dir = open_temp();
+    let mount = Mount::new(dir.path(), &PLAIN);
+    let d = mount.path("d");
+    fs::create_dir(&d).unwrap();
+    for n in 0..entries {
+        File::create(d.join(format!("stays {n}"))).unwrap();
+        if n % 10 == 0 {
+            File::create(d.join(format!("goes {n}"))).unwrap();
+        }
+    }
+    let read_whole = |buffer_bytes: usize| {
+        let mut reader = sys::Directory::open(&d).unwrap();
+        let (mut names, mut total, mut stay) = (HashSet::new(), 0, 0);
+        loop {
+            let some = reader.next(buffer_bytes).unwrap();
+            if some.is_empty() {
+                break;
+            }
+            total += some.len();
+            stay += some.iter().filter(|(name, _)| name.starts_with("stays ")).count();
+            names.extend(some.into_iter().map(|(name, _)| name));
+        }
+        // No name is used twice, so none may be told twice.
+        assert_eq!(names.len(), total, "each at most once, with {buffer_bytes} bytes at a time");
+        assert_eq!(stay, entries, "what was there all the time exactly once, with {buffer_bytes} bytes at a time");
+        names
+    };
+    let stop = AtomicBool::new(false);
+    let (changes, mut left) = std::thread::scope(|s| {
+        let changers: Vec<_> = (0..2)
+            .map(|who| {
+                let (d, stop) = (&d, &stop);
+                s.spawn(move || {
+                    let mut goes = (who * 10..entries).step_by(20).map(|n| format!("goes {n}"));
+                    let mut came = VecDeque::new();
+                    let mut changes = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        let name = format!("came {who} {changes}");
+                        File::create(d.join(&name)).unwrap();
+                        came.push_back(name);
+                        let old = goes.next().or_else(|| came.pop_front()).unwrap();
+                        fs::remove_file(d.join(old)).unwrap();
+                        changes += 1;
+                    }
+                    (changes, goes.chain(came).collect::<Vec<String>>())
+                })
+            })
+            .collect();
+        let readers: Vec<_> = [600, 4096, 32 << 10]
+            .into_iter()
+            .map(|bytes| {
+                s.spawn(move || {
+                    for _ in 0..PASSES {
+                        read_whole(bytes);
+                    }
+                })
+            })
+            .collect();
+        let read: Vec<_> = readers.into_iter().map(|reader| reader.join()).collect();
+        stop.store(true, Ordering::Relaxed);
+        read.into_iter().for_each(|r| r.unwrap());
+        let (mut changes, mut left) = (0, Vec::new());
+        for changer in changers {
+            let (n, names) = changer.join().unwrap();
+            changes += n;
+            left.extend(names);
+        }
+        (changes, left)
+    });
+    println!("{changes} files came and went while {entries} were read {} times", PASSES * 3);
+    assert!(changes > 200, "{changes} changes are too few");
+    let now = read_whole(32 << 10);
+    left.extend(["..", "."].map(String::from));
+    left.extend((0..entries).map(|n| format!("stays {n}")));
+    assert_eq!(now, left.into_iter().collect(), "what is left");
+    mount.done();
+    let mount = Mount::new(dir.path(), &PLAIN);
+    assert!(read_whole(32 << 10) == now, "after a remount");
     mount.done();
 }
 

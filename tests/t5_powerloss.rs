@@ -7,9 +7,6 @@
 mod common;
 mod mounted;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -17,96 +14,11 @@ use common::setting;
 use mounted::journal::Journal;
 use mounted::loopfs::LoopFs;
 use mounted::recorder::Recorder;
-use mounted::{Dice, Mount, arg, ok, tersefs};
+use mounted::workload::{Lasts, Workload};
+use mounted::{Mount, arg, ok, tersefs};
 
 /// Mounts of the workload, one after the other: the end of each compacts the metadata log when it has grown.
 const SESSIONS: u64 = 3;
-
-/// One operation on the mount, with what it promises.
-fn step(recorder: &Recorder, mount: &Mount, dice: &mut Dice, journal: &mut Journal) -> io::Result<()> {
-    let sync_names = || File::open(&mount.point).and_then(|d| d.sync_all());
-    let live = journal.live();
-    let some = |dice: &mut Dice| live.get(dice.below(live.len() as u64) as usize).cloned();
-    let bytes = |dice: &mut Dice| {
-        let most = if dice.below(4) == 0 { 400_000 } else { 30_000 };
-        let len = 1 + dice.below(most) as usize;
-        if dice.below(2) == 0 { dice.text(len) } else { dice.noise(len) }
-    };
-    let begun = recorder.position();
-    match (dice.below(100), some(dice)) {
-        (0..=29, _) | (_, None) => {
-            let (name, data) = (format!("f{}", begun), bytes(dice));
-            journal.begin(&name, Some(data.clone()), false, begun);
-            let mut file = File::create(mount.path(&name))?;
-            file.write_all(&data)?;
-            if dice.below(3) > 0 {
-                file.sync_all()?;
-                journal.promise(&name, recorder.position());
-            }
-        }
-        (30..=49, Some(name)) => {
-            let mut now = journal.now(&name).unwrap();
-            let data = bytes(dice);
-            let at = dice.below(now.len() as u64 + 1) as usize;
-            now.resize(now.len().max(at + data.len()), 0);
-            now[at..at + data.len()].copy_from_slice(&data);
-            journal.begin(&name, Some(now), false, begun);
-            let file = OpenOptions::new().write(true).open(mount.path(&name))?;
-            file.write_all_at(&data, at as u64)?;
-            if dice.below(3) > 0 {
-                file.sync_data()?;
-                journal.promise(&name, recorder.position());
-            }
-        }
-        (50..=64, Some(name)) => {
-            // As programs save: a new file, renamed over the old one, and nobody calls fsync on it.
-            let data = bytes(dice);
-            journal.begin(&name, Some(data.clone()), true, begun);
-            fs::write(mount.path("new"), &data)?;
-            fs::rename(mount.path("new"), mount.path(&name))?;
-            if dice.below(2) == 0 {
-                sync_names()?;
-                journal.promise(&name, recorder.position());
-            }
-        }
-        (65..=74, Some(name)) => {
-            let mut now = journal.now(&name).unwrap();
-            let len = dice.below(now.len() as u64 + 5000);
-            now.resize(len as usize, 0);
-            journal.begin(&name, Some(now), false, begun);
-            let file = OpenOptions::new().write(true).open(mount.path(&name))?;
-            file.set_len(len)?;
-            if dice.below(2) == 0 {
-                file.sync_all()?;
-                journal.promise(&name, recorder.position());
-            }
-        }
-        (75..=81, Some(name)) => {
-            journal.begin(&name, None, true, begun);
-            fs::remove_file(mount.path(&name))?;
-            if dice.below(2) == 0 {
-                sync_names()?;
-                journal.promise(&name, recorder.position());
-            }
-        }
-        (82..=86, Some(_)) => {
-            let name = format!("d{begun}");
-            fs::create_dir(mount.path(&name))?;
-            sync_names()?;
-            journal.dirs.insert(name, recorder.position());
-        }
-        (87..=93, Some(name)) => {
-            // Makes the log long, so that it is worth compacting.
-            ok(
-                "setfattr",
-                &["-n", "user.note", "-v", &format!("0x{}", "5a".repeat(30_000)), arg(&mount.path(&name))],
-                10,
-            );
-        }
-        _ => std::thread::sleep(Duration::from_millis(dice.below(800))),
-    }
-    Ok(())
-}
 
 /// Everything that can be said about a store that was found after a power cut.
 fn examine(journal: &Journal, image: &Path, dir: &Path, at: usize, code: bool) -> Result<(), String> {
@@ -122,20 +34,7 @@ fn examine(journal: &Journal, image: &Path, dir: &Path, at: usize, code: bool) -
     let mount = Mount::of(&store, &dir.join("again"), flags);
     let mut late = started.elapsed() > Duration::from_secs(2);
     let compare = |when: &str| -> Result<(), String> {
-        for name in journal.files.keys() {
-            let found = match fs::read(mount.path(name)) {
-                Ok(found) => Some(found),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-                Err(e) => return Err(format!("{when}: {name}: {e}: {}", mount.log())),
-            };
-            journal.judge(name, found.as_deref(), at).map_err(|e| format!("{when}: {name} {e}"))?;
-        }
-        for (name, promised) in &journal.dirs {
-            if *promised <= at && !mount.path(name).is_dir() {
-                return Err(format!("{when}: directory {name} is not there"));
-            }
-        }
-        Ok(())
+        journal.compare(&mount.point, at).map_err(|e| format!("{when}: {e}: {}", mount.log()))
     };
     compare("mounted")?;
     if code {
@@ -162,19 +61,20 @@ fn what_was_promised_survives_the_loss_of_power() {
     };
     println!("seed {seed}, {images} images on {below}");
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
-    let mut dice = Dice(seed);
     let recorder = Recorder::new(dir.path(), &below, mib);
     let (store, point) = (recorder.point.join("store"), dir.path().join("mnt"));
     ok(mounted::BINARY, &["mkfs", arg(&store)], 60);
     ok("sync", &["-f", arg(&store)], 60);
     let start = recorder.position();
-    let mut journal = Journal::default();
+    let mut workload = Workload::new(seed, Lasts::Synced, || recorder.position());
     for session in 0..SESSIONS {
         let flags = ["--quiet-seconds=0.2", "--seal-seconds=0.5", "--method=zstd"];
         let mount = Mount::of(&store, &point, &flags);
         for n in 0..steps {
-            step(&recorder, &mount, &mut dice, &mut journal)
-                .unwrap_or_else(|e| panic!("session {session}, step {n}: {e}: {}", mount.log()));
+            workload.step(&mount).unwrap_or_else(|e| panic!("session {session}, step {n}: {e}: {}", mount.log()));
+            if workload.dice.below(16) == 0 {
+                std::thread::sleep(Duration::from_millis(workload.dice.below(800)));
+            }
         }
         mount.is_sound();
         if session + 1 < SESSIONS {
@@ -185,6 +85,7 @@ fn what_was_promised_survives_the_loss_of_power() {
             mount.kill();
         }
     }
+    let Workload { mut dice, journal, .. } = workload;
     let end = recorder.position();
     recorder.unmount();
     let flushes = recorder.flushes(start, end);

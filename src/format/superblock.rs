@@ -70,6 +70,18 @@ impl Superblock {
         }
     }
 
+    /// True when this is the superblock of the same store as it was written after `old`: with a later version or more
+    /// features, and nothing else changed.
+    pub fn follows(&self, old: &Superblock) -> bool {
+        let Superblock { version, compat, ro_compat, incompat, .. } = *old;
+        let before = Superblock { version, compat, ro_compat, incompat, ..*self };
+        before == *old
+            && version <= self.version
+            && [(compat, self.compat), (ro_compat, self.ro_compat), (incompat, self.incompat)]
+                .iter()
+                .all(|(old, new)| old & !new == 0)
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut out = format!("tersefs store, format {}\n", self.version).into_bytes();
         out.resize(64, 0);

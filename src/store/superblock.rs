@@ -1,7 +1,7 @@
 //! The superblock and its copy as files.
 //!
 //! `FORMAT` and `FORMAT.copy` hold the same 4,096 bytes (format/superblock.rs). Both are written by rename, `FORMAT` first:
-//! so a crash leaves two good ones, of which `FORMAT` is the newer. Where one is missing or damaged the other counts, and
+//! so a crash leaves two good ones, of which `FORMAT` is the newer, which is no damage. Where one is missing or damaged the other counts, and
 //! the next writable open writes it again. Where both are lost the first record of any pack names the volume.
 
 use std::collections::BTreeMap;
@@ -58,6 +58,7 @@ pub(crate) fn find(disk: &dyn Disk) -> Result<Found, Error> {
         }
         (Some(Ok(block)), Some(Ok(copy))) if block == copy => found(block, Vec::new(), false),
         (Some(Ok(block)), None) => found(block, Vec::new(), true),
+        (Some(Ok(block)), Some(Ok(copy))) if block.follows(&copy) => found(block, Vec::new(), true),
         (Some(Ok(block)), Some(Ok(_))) => {
             let what = format!("the copy of the superblock, {COPY_FILE}, differs from {FORMAT_FILE}, which counts");
             found(block, vec![what], true)

@@ -1,6 +1,8 @@
 //! What was done to files and what was promised about it, held against what is found after the end of a daemon or a machine.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::{fs, io};
 
 /// A file or directory as it was meant to be from a moment on.
 #[derive(Clone, Debug)]
@@ -41,6 +43,22 @@ impl Journal {
 
     pub fn live(&self) -> Vec<String> {
         self.files.keys().filter(|n| self.now(n).is_some()).cloned().collect()
+    }
+
+    /// What is wrong below a mountpoint after the end came at a place in time.
+    pub fn compare(&self, root: &Path, at: usize) -> Result<(), String> {
+        for name in self.files.keys() {
+            let found = match fs::read(root.join(name)) {
+                Ok(found) => Some(found),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+                Err(e) => return Err(format!("{name}: {e}")),
+            };
+            self.judge(name, found.as_deref(), at).map_err(|e| format!("{name} {e}"))?;
+        }
+        match self.dirs.iter().find(|(name, promised)| **promised <= at && !root.join(name).is_dir()) {
+            Some((name, _)) => Err(format!("directory {name} is not there")),
+            None => Ok(()),
+        }
     }
 
     /// What is wrong with a file that was found after the end came at a place in time.

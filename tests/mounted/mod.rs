@@ -8,6 +8,7 @@ pub mod loopfs;
 pub mod recorder;
 pub mod sys;
 pub mod tools;
+pub mod workload;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
@@ -234,12 +235,13 @@ impl Mount {
         unsafe { libc::kill(self.pid() as i32, libc::SIGKILL) };
     }
 
-    /// kill -9, and the dead mount taken away.
-    pub fn kill(mut self) {
+    /// kill -9, and the dead mount taken away; how the daemon ended, which may have been before.
+    pub fn kill(mut self) -> std::process::ExitStatus {
         let mut daemon = self.daemon.take().expect("a daemon");
         daemon.kill().unwrap();
-        daemon.wait().unwrap();
+        let status = daemon.wait().unwrap();
         run("umount", &["-l", arg(&self.point)], 30);
+        status
     }
 }
 
