@@ -80,7 +80,8 @@ fn fsx_on_hot_files() {
     fs::write(
         &config,
         format!(
-            "flen = {file_bytes}\n[opsize]\nmax = {}\n[weights]\nclose_open = 2\nread = 10\nwrite = 10\nmapread = 10\n\
+            // It takes the refusal of posix_fallocate to allocate nothing for one to allocate anything: no empty operations.
+            "flen = {file_bytes}\n[opsize]\nmin = 1\nmax = {}\n[weights]\nclose_open = 2\nread = 10\nwrite = 10\nmapread = 10\n\
              mapwrite = 10\ninvalidate = 1\ntruncate = 5\nfsync = 0.2\nfdatasync = 0.2\nposix_fallocate = 2\n\
              punch_hole = 5\nsendfile = 5\nposix_fadvise = 2\ncopy_file_range = 5\n",
             file_bytes / 8
