@@ -1,9 +1,11 @@
 //! Ratio and speed of the codec on files, beside other compressors in the same run.
 //!
-//! `cargo bench --bench codec -- FILE...` (without files: the cuts in tests/data). For each file: bytes in independent
-//! segments with 100 bytes for each header, bits per byte, MB/s of one core for coding (without verification) and
-//! decoding; then `xz -9e`, `zstd -19` and `zpaq -m5` of the whole file where they are installed, with their user time.
-//! Set `BENCH_PEERS=0` to leave the others out.
+//! `cargo bench --bench codec -- FILE...` (without files: the cuts in tests/data). For each file: its class, bytes in
+//! independent segments with 100 bytes for each header, by the method before (`cm`) and by the default one, MB/s of one
+//! core for coding (without verification) and decoding, by which priors; then `xz -9e`, `zstd -19` and `zpaq -m5` of the
+//! whole file where they are installed, with their user time; then the default method by the sizes of cm, xz and zpaq,
+//! and its speed of decoding by that of zpaq. Set `BENCH_PEERS=0` to leave the others out, `BENCH_METHOD` to a method to
+//! measure it in place of the default one.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -34,9 +36,9 @@ fn ours(data: &[u8], class: Class, only: Option<MethodId>) -> Row {
     for raw in data.chunks(codec::segment_bytes(class) as usize) {
         let started = cpu_seconds();
         let mut best: Option<(MethodId, Vec<u8>)> = None;
-        for id in [MethodId::Cm, MethodId::Zstd] {
-            if only.is_none_or(|o| o == id)
-                && let Ok(p) = models::model(id).encode(raw, class)
+        let tried = only.map_or(vec![MethodId::Primed, MethodId::Zstd], |id| vec![id]);
+        for id in tried {
+            if let Ok(p) = models::model(id).encode(raw, class)
                 && best.as_ref().is_none_or(|(_, b)| p.len() < b.len())
             {
                 best = Some((id, p));
@@ -44,13 +46,17 @@ fn ours(data: &[u8], class: Class, only: Option<MethodId>) -> Row {
         }
         row.encode_s += cpu_seconds() - started;
         let (id, payload) = best.unwrap_or((MethodId::Raw, raw.to_vec()));
-        let started = cpu_seconds();
         let model = models::model(id);
+        let started = cpu_seconds();
         let plain = model.decode(&payload, raw.len(), model.revision()).expect("decodes");
         row.decode_s += cpu_seconds() - started;
         assert!(plain == raw, "exact");
         row.bytes += payload.len() + HEADER_BYTES;
-        *row.methods.entry(id.name()).or_default() += 1;
+        let how = match (id, payload.first()) {
+            (MethodId::Primed, Some(prior)) => models::prior_name(*prior).unwrap_or("?"),
+            _ => id.name(),
+        };
+        *row.methods.entry(how).or_default() += 1;
     }
     row
 }
@@ -96,10 +102,11 @@ fn main() {
     let peers = std::env::var("BENCH_PEERS").map_or(true, |v| v != "0");
     let only = std::env::var("BENCH_METHOD").ok().and_then(|m| MethodId::ALL.into_iter().find(|i| i.name() == m));
     println!(
-        "{:<14} {:>9} {:>8} {:>9} {:>6} {:>7} {:>7} | {:>9} {:>9} {:>9} {:>7} {:>7} | {:>6} {:>6} {:>6}",
+        "{:<14} {:>9} {:>8} {:>9} {:>9} {:>6} {:>6} {:>6} | {:>9} {:>9} {:>9} {:>6} {:>6} | {:>6} {:>6} {:>6} {:>6}  by",
         "file",
         "bytes",
         "class",
+        "cm",
         "ours",
         "bpb",
         "enc",
@@ -109,6 +116,7 @@ fn main() {
         "zpaq -m5",
         "z enc",
         "z dec",
+        "/cm",
         "/xz",
         "/zpaq",
         "x zpaq"
@@ -119,36 +127,37 @@ fn main() {
             continue;
         };
         let class = codec::classify(data.get(..64 << 10).unwrap_or(&data));
-        let row = ours(&data, class, only);
+        // What is built once for each prior is no part of the speed.
+        let _ = ours(data.get(..64 << 10).unwrap_or(&data), class, only);
+        let (old, row) = (ours(&data, class, Some(MethodId::Cm)), ours(&data, class, only));
         let mb = data.len() as f64 / 1e6;
         let name = file.rsplit('/').next().unwrap_or(&file);
         print!(
-            "{:<14} {:>9} {:>8} {:>9} {:>6.3} {:>7.2} {:>7.2} | ",
+            "{:<14} {:>9} {:>8} {:>9} {:>9} {:>6.3} {:>6.2} {:>6.2} | ",
             name,
             data.len(),
             class.name().get(..8).unwrap_or(class.name()),
+            old.bytes,
             row.bytes,
             row.bytes as f64 * 8.0 / data.len() as f64,
             mb / row.encode_s,
             mb / row.decode_s
         );
+        let part = |whole: usize| format!("{:>6.3}", row.bytes as f64 / whole as f64);
         if peers {
-            let xz = peer("xz -9e -c", &file);
-            let zstd = peer("zstd -19 -c 2>/dev/null", &file);
+            let xz = peer("xz -9e -c", &file).map(|x| x.0);
+            let zstd = peer("zstd -19 -c 2>/dev/null", &file).map(|z| z.0);
             let zpaq = zpaq(&file);
             let size = |v: Option<usize>| v.map_or("-".to_string(), |n| n.to_string());
-            print!("{:>9} {:>9} {:>9} ", size(xz.map(|x| x.0)), size(zstd.map(|x| x.0)), size(zpaq.map(|z| z.0)));
-            if let (Some(xz), Some((z, enc, dec))) = (xz, zpaq) {
-                print!("{:>7.3} {:>7.3} | ", mb / enc, mb / dec);
-                print!(
-                    "{:>6.3} {:>6.3} {:>6.1}",
-                    row.bytes as f64 / xz.0 as f64,
-                    row.bytes as f64 / z as f64,
-                    dec / row.decode_s
-                );
-            }
+            print!("{:>9} {:>9} {:>9} ", size(xz), size(zstd), size(zpaq.map(|z| z.0)));
+            let (enc, dec) = zpaq.map_or((f64::NAN, f64::NAN), |(_, enc, dec)| (enc, dec));
+            print!("{:>6.3} {:>6.3} | {} ", mb / enc, mb / dec, part(old.bytes));
+            print!("{} {} ", xz.map_or("-".to_string(), part), zpaq.map_or("-".to_string(), |z| part(z.0)));
+            print!("{:>6.1} ", dec / row.decode_s);
+        } else {
+            print!("{} ", part(old.bytes));
         }
-        println!();
+        println!(" {}", row.methods.iter().map(|(how, n)| format!("{how} {n}")).collect::<Vec<_>>().join(", "));
     }
     let (_, peak) = tersefs::host::memory();
     println!("peak memory {} MiB", peak >> 20);

@@ -39,7 +39,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
 ];
 
 /// Words that may stand only where the paths begin like this.
-const HOMES: [(&str, &[&str]); 11] = [
+const HOMES: [(&str, &[&str]); 12] = [
     ("fuser::", &["fuse/"]),
     ("sled::", &["store/index.rs"]),
     ("reed_solomon_simd::", &["store/parity.rs"]),
@@ -50,6 +50,7 @@ const HOMES: [(&str, &[&str]); 11] = [
     ("unsafe ", &["host/"]),
     ("clap::", &["cli/"]),
     ("indicatif::", &["cli/"]),
+    ("wide::", &["entropy/"]),
     ("zstd::", &["models/zstd/", "store/", "codec/mod.rs", "models/mod.rs"]),
 ];
 

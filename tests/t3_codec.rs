@@ -32,7 +32,9 @@ fn the_smallest_method_wins_within_the_policy() {
         (MethodId::from_u16(coded.coding.method).unwrap(), coded.payload.len())
     };
     let (best, best_len) = size(&Policy::default());
-    assert_eq!(best, MethodId::Cm);
+    assert_eq!(best, MethodId::Primed);
+    let (before, _) = size(&Policy { only: Some(MethodId::Cm), ..Policy::default() });
+    assert_eq!(before, MethodId::Cm);
     let (zstd, zstd_len) = size(&Policy { only: Some(MethodId::Zstd), ..Policy::default() });
     assert_eq!(zstd, MethodId::Zstd);
     assert!(best_len < zstd_len);

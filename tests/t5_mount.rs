@@ -290,6 +290,31 @@ fn what_cannot_be_is_refused_by_name() {
 }
 
 #[test]
+fn files_of_the_method_before_are_read_beside_new_ones() {
+    let (dir, v) = fresh();
+    v.done();
+    let slowly = [QUIET, "--decode-ms", "60000"];
+    let v = Mount::new(dir.path(), &[&slowly[..], &["--method", "cm"]].concat());
+    let (old, new) = (Dice(21).text(300_000), Dice(22).text(300_000));
+    fs::write(v.path("old"), &old).unwrap();
+    v.wait();
+    v.done();
+    let v = Mount::new(dir.path(), &slowly);
+    fs::write(v.path("new"), &new).unwrap();
+    v.wait();
+    let method = |name: &str| v.stat(name)["segments"][0]["method"].clone();
+    assert_eq!((method("old"), method("new")), ("cm".into(), "primed".into()));
+    v.done();
+    let checked = tersefs(&["fsck", arg(&store(&dir))]);
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    let scrubbed = tersefs(&["scrub", arg(&store(&dir))]);
+    assert_eq!(scrubbed.code, Some(0), "{scrubbed:?}");
+    let v = Mount::new(dir.path(), &[QUIET]);
+    assert!(fs::read(v.path("old")).unwrap() == old && fs::read(v.path("new")).unwrap() == new);
+    v.done();
+}
+
+#[test]
 fn damage_gives_an_error_and_a_path_and_spares_the_rest() {
     let (dir, v) = fresh();
     // However slow the machine is at the moment, the model is within the budget.
@@ -303,7 +328,7 @@ fn damage_gives_an_error_and_a_path_and_spares_the_rest() {
     v.wait();
     let stat = v.stat("f2");
     let segment = &stat["segments"][0];
-    assert_eq!(segment["method"], "cm");
+    assert_eq!(segment["method"], "primed");
     assert!(segment["bits_per_byte"].as_f64().unwrap() < 4.0);
     let (pack, offset) = (segment["pack"].as_u64().unwrap(), segment["pack_offset"].as_u64().unwrap());
     v.done();

@@ -86,11 +86,13 @@ pub enum MethodId {
     Zstd = 1,
     /// Context mixing and a binary range coder.
     Cm = 2,
+    /// The same, better, starting from a trained prior.
+    Primed = 3,
 }
 
 impl MethodId {
     /// Every method this build decodes, in the order of their numbers.
-    pub const ALL: [MethodId; 3] = [MethodId::Raw, MethodId::Zstd, MethodId::Cm];
+    pub const ALL: [MethodId; 4] = [MethodId::Raw, MethodId::Zstd, MethodId::Cm, MethodId::Primed];
 
     /// Reads a number from disk; `None` for a method this build does not know.
     pub fn from_u16(value: u16) -> Option<MethodId> {
@@ -103,6 +105,7 @@ impl MethodId {
             MethodId::Raw => "raw",
             MethodId::Zstd => "zstd",
             MethodId::Cm => "cm",
+            MethodId::Primed => "primed",
         }
     }
 }

@@ -99,6 +99,18 @@ pub(super) enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Build the priors that are part of the program, for its developers: what the method `primed` knows before it sees a file
+    Train {
+        /// Recipe: lines `prior NAME KIND`, then lines `cut FILE OFFSET LENGTH`
+        #[arg(long, value_name = "RECIPE")]
+        builtin: PathBuf,
+        /// Directory that the files of the recipe are in
+        #[arg(long, value_name = "DIRECTORY")]
+        from: PathBuf,
+        /// Directory for the priors, as NAME.prior
+        #[arg(long, value_name = "DIRECTORY")]
+        to: PathBuf,
+    },
     /// Give back the space of what was deleted, on a mounted volume or a store that is not mounted. A mounted volume does it
     /// by itself, slowly, when it is worth it
     Gc {
@@ -132,7 +144,8 @@ pub(super) struct MountArgs {
     /// Forget the index and make it anew from the packs
     #[arg(long)]
     pub rebuild_index: bool,
-    /// Memory the daemon may use beyond the tables of models (24 MiB for each worker thread), MiB; at least 64
+    /// Memory the daemon may use beyond the tables of models (24 MiB for each worker thread, 21 for each prior in use),
+    /// MiB; at least 64
     #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
     pub memory: u64,
     /// Part of it for decoded segments, MiB, at most half; a quarter unless given
@@ -200,6 +213,7 @@ pub(super) enum MethodArg {
     Raw,
     Zstd,
     Cm,
+    Primed,
 }
 
 impl MethodArg {
@@ -209,6 +223,7 @@ impl MethodArg {
             MethodArg::Raw => Some(MethodId::Raw),
             MethodArg::Zstd => Some(MethodId::Zstd),
             MethodArg::Cm => Some(MethodId::Cm),
+            MethodArg::Primed => Some(MethodId::Primed),
         }
     }
 }

@@ -10,6 +10,7 @@ mod client;
 mod daemon;
 mod offline;
 mod show;
+mod train;
 
 use clap::Parser;
 
@@ -80,6 +81,7 @@ pub fn run() -> i32 {
             };
             client::scrub(&store, &options, json)
         }
+        Verb::Train { builtin, from, to } => train::builtin(&builtin, &from, &to),
         Verb::Inspect { store, json } => offline::inspect(&store, json),
     };
     match outcome {

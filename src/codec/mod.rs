@@ -86,6 +86,11 @@ fn looks_incompressible(raw: &[u8]) -> bool {
     })
 }
 
+/// Bytes that models keep beyond one set of tables for each thread, so far.
+pub fn kept_model_bytes() -> u64 {
+    models::kept_bytes()
+}
+
 /// Bytes of tables that a thread keeps for the largest of the models it may use.
 pub fn model_bytes() -> u64 {
     MODELS.iter().map(|model| model.memory_bytes()).max().unwrap_or(0)
@@ -108,6 +113,7 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy) -> Result<Encoded, Erro
     if class == Class::Incompressible || looks_incompressible(raw) {
         telemetry::EARLY_ABORTS.add(1);
     } else {
+        let mut tried_primed = false;
         // The strongest first, so that weaker ones are tried only where they have a chance.
         for model in MODELS.into_iter().rev() {
             let id = model.id();
@@ -115,6 +121,11 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy) -> Result<Encoded, Erro
             if id == MethodId::Raw || !wanted || predicted_decode_ms(id, raw.len() as u32) > policy.decode_ms_max {
                 continue;
             }
+            // What starts from a prior and what does not come to nearly the same where neither shrinks the data.
+            if id == MethodId::Cm && tried_primed {
+                continue;
+            }
+            tried_primed |= id == MethodId::Primed;
             if id == MethodId::Zstd && best.as_ref().is_some_and(|(_, b)| zstd_cannot_win(raw, b.len())) {
                 continue;
             }
@@ -150,6 +161,7 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy) -> Result<Encoded, Erro
 }
 
 fn decode_timed(model: &dyn Model, payload: &[u8], raw_len: usize, revision: u16) -> Result<Vec<u8>, models::Error> {
+    model.prepare(payload);
     let started = Instant::now();
     let plain = model.decode(payload, raw_len, revision)?;
     let elapsed = started.elapsed();

@@ -61,7 +61,34 @@ const fn stretch_table() -> [i16; 4096] {
 }
 
 static SQUASH: [u16; SQUASH_LEN] = squash_table();
-static STRETCH: [i16; 4096] = stretch_table();
+pub(super) static STRETCH: [i16; 4096] = stretch_table();
+
+/// `SQUASH` from -4096 to 4095: the index needs no bounds.
+const fn wide_squash_table() -> [u16; 8192] {
+    let mut table = [0; 8192];
+    let mut i = 0;
+    while i < 8192 {
+        let x = i - 4096;
+        let x = if x < -STRETCH_MAX {
+            -STRETCH_MAX
+        } else if x > STRETCH_MAX {
+            STRETCH_MAX
+        } else {
+            x
+        };
+        table[i as usize] = SQUASH[(x + STRETCH_MAX + 1) as usize];
+        i += 1;
+    }
+    table
+}
+
+static WIDE_SQUASH: [u16; 8192] = wide_squash_table();
+
+/// `squash` of a value that is within the bounds already.
+#[inline(always)]
+pub fn squash_within(x: i32) -> u16 {
+    WIDE_SQUASH[(x + 4096) as usize & 8191]
+}
 
 /// Probability (1/65536) of a stretched value; beyond the bounds it is that of the bound.
 #[inline]
@@ -93,7 +120,7 @@ mod tests {
     #[test]
     fn they_are_inverse_and_symmetric() {
         assert_eq!(squash(0), 32768);
-        assert!((-STRETCH_MAX..STRETCH_MAX).all(|x| squash(x) <= squash(x + 1)));
+        assert!((-STRETCH_MAX..STRETCH_MAX).all(|x| squash(x) <= squash(x + 1) && squash(x) == squash_within(x)));
         assert!((1..STRETCH_MAX).all(|x| u32::from(squash(x)) + u32::from(squash(-x)) == 65536));
         for p in (1000..65000u16).step_by(100) {
             assert!(squash(stretch(p)).abs_diff(p) < 100, "{p}");

@@ -9,11 +9,23 @@
 mod apm;
 mod coder;
 mod history;
+mod layers;
 mod logistic;
 mod mixer;
+mod stage;
 
 pub use apm::{Apm, StateMap};
 pub use coder::{Decoder, Encoder};
 pub use history::{HISTORIES, History};
-pub use logistic::{STRETCH_MAX, squash, stretch};
+pub use layers::{CHOSEN, LANES, Lanes, Layers};
+pub use logistic::{STRETCH_MAX, squash, squash_within, stretch};
 pub use mixer::{INPUTS, Mixer};
+pub use stage::{Outcomes, Stage};
+
+/// `N` copies of a value on the heap, never on the stack.
+pub fn boxed<T: Clone, const N: usize>(value: T) -> Box<[T; N]> {
+    match vec![value; N].into_boxed_slice().try_into() {
+        Ok(array) => array,
+        Err(_) => unreachable!("a vector of N is an array of N"),
+    }
+}

@@ -10,12 +10,30 @@
 //! 3. `revision` is raised whenever the bytes that a model writes change; older revisions keep decoding.
 
 mod cm;
+mod primed;
 mod raw;
 mod zstd;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::{Class, MethodId};
+
+pub use primed::{Kind, TEXT_BYTES_MAX, prior_name, train};
+
+/// Bytes that are kept beside the tables of the default method.
+static KEPT_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes of memory that models keep beyond one set of tables for each thread: the priors in use, shared by all threads,
+/// and the tables of threads that have decoded an older method.
+pub fn kept_bytes() -> u64 {
+    KEPT_BYTES.load(Ordering::Relaxed)
+}
+
+/// Counts memory that is kept until the end.
+fn keep(bytes: u64) {
+    KEPT_BYTES.fetch_add(bytes, Ordering::Relaxed);
+}
 
 /// Why a model does not code a segment. Not an error: the segment is coded otherwise. Numbers are counted and never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -61,6 +79,10 @@ pub trait Model: Sync {
     /// Plain bytes per millisecond that one core decodes, before anything was measured on this machine.
     fn decode_rate_guess(&self) -> u64;
 
+    /// Builds what decoding a payload needs and what is then kept for the next, so that the time of it is not taken for
+    /// that of a segment. Any bytes may be given.
+    fn prepare(&self, _payload: &[u8]) {}
+
     /// Codes a segment of at least one byte.
     ///
     /// # Errors
@@ -81,7 +103,7 @@ pub trait Predictor {
 }
 
 /// Every model of this build, in the order of their numbers.
-pub static MODELS: [&dyn Model; 3] = [&raw::Raw, &zstd::Zstd, &cm::Cm];
+pub static MODELS: [&dyn Model; 4] = [&raw::Raw, &zstd::Zstd, &cm::Cm, &primed::Primed];
 
 /// The model of a method.
 pub fn model(id: MethodId) -> &'static dyn Model {
@@ -89,5 +111,6 @@ pub fn model(id: MethodId) -> &'static dyn Model {
         MethodId::Raw => &raw::Raw,
         MethodId::Zstd => &zstd::Zstd,
         MethodId::Cm => &cm::Cm,
+        MethodId::Primed => &primed::Primed,
     }
 }

@@ -85,9 +85,9 @@ impl Watch {
 }
 
 impl Volume {
-    /// Bytes that the tables of models take at most: one set for each thread of the pool.
+    /// Bytes that the tables of models take at most: one set for each thread of the pool, and the priors in use.
     pub fn model_bytes(&self) -> u64 {
-        codec::model_bytes() * 2 * self.workers.threads() as u64
+        codec::model_bytes() * 2 * self.workers.threads() as u64 + codec::kept_model_bytes()
     }
 
     /// Looks at the memory of the process and gives some back when it nears the budget. Called by a timer.

@@ -1,4 +1,4 @@
-//! `cm`: bytewise context mixing. The default method.
+//! `cm`: bytewise context mixing. The default method until `primed`; its segments are decoded, and coded when asked for.
 //!
 //! Each bit is predicted by contexts of one to six bytes, the word and the word before it, two contexts by class of data,
 //! and the longest match in the segment; a gated mixer and two adaptive stages make one probability of them, which a
@@ -35,7 +35,10 @@ thread_local! {
 fn with_predictor<T>(kind: Kind, raw_len: usize, f: impl FnOnce(&mut ContextMixing) -> T) -> T {
     TABLES.with(|tables| {
         // Taken out while in use: a panic in between only costs the tables.
-        let mut predictor = tables.take().unwrap_or_default();
+        let mut predictor = tables.take().unwrap_or_else(|| {
+            super::keep(predictor::MEMORY_BYTES);
+            Default::default()
+        });
         predictor.reset(kind, raw_len);
         let out = f(&mut predictor);
         tables.replace(Some(predictor));

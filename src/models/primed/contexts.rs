@@ -1,0 +1,200 @@
+//! Contexts of the next byte: what came before it, seen in several ways, by kind of data.
+
+/// Hashed contexts: some orders, and six by kind. More did not pay: without order 5 files became smaller.
+pub(super) const HASHED: usize = 10;
+/// The first of them are of growing order: 2, 3, 4 and 6 bytes.
+pub(super) const ORDERS: usize = 4;
+
+/// Which contexts are used. Numbers are in files of priors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    /// Prose, documentation, program text: words, lines above, indentation.
+    Text = 0,
+    /// Markup and JSON: what encloses, what was the last key.
+    Nested = 1,
+    /// Logs and tables: column and field.
+    Lines = 2,
+    /// Machine code, records: bytes further back, without those between.
+    Binary = 3,
+}
+
+impl Kind {
+    /// Reads a number of a file.
+    pub fn from_u8(value: u8) -> Option<Kind> {
+        [Kind::Text, Kind::Nested, Kind::Lines, Kind::Binary].into_iter().find(|k| *k as u8 == value)
+    }
+}
+
+/// Longest line whose columns are remembered.
+const COLUMNS_MAX: usize = 4096;
+
+/// Sorts of bytes, for contexts that see only the shape of a text.
+pub(super) static SORTS: [u8; 256] = sorts();
+
+const fn sorts() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        table[i] = match i as u8 {
+            b'a'..=b'z' => 1,
+            b'A'..=b'Z' => 2,
+            b'0'..=b'9' => 3,
+            b' ' | b'\t' => 4,
+            b'\n' | b'\r' => 5,
+            b'.' | b',' | b';' | b':' | b'!' | b'?' => 6,
+            128..=255 => 7,
+            b'<' | b'>' | b'(' | b')' | b'{' | b'}' | b'[' | b']' => 8,
+            b'"' | b'\'' | b'`' => 9,
+            b'=' | b'+' | b'-' | b'*' | b'/' | b'&' | b'|' => 10,
+            b'_' => 11,
+            0 => 12,
+            1..=31 => 13,
+            _ => 14,
+        };
+        i += 1;
+    }
+    table
+}
+
+#[inline(always)]
+pub(super) fn hash(a: u32, b: u32) -> u32 {
+    let h = (a ^ b.rotate_left(15)).wrapping_mul(0x85EB_CA6B);
+    (h ^ h >> 15).wrapping_mul(0xC2B2_AE35)
+}
+
+#[inline(always)]
+pub(super) fn hash_bytes(bytes: u64, salt: u32) -> u32 {
+    let h = (bytes ^ u64::from(salt) << 56).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (h >> 32) as u32 ^ (h >> 12) as u32 & 0xfff
+}
+
+/// What is remembered of the bytes so far.
+pub(super) struct Contexts {
+    pub kind: Kind,
+    /// The last eight bytes, latest lowest.
+    pub last: u64,
+    /// Hash of the word so far, and of the two before it.
+    words: [u32; 3],
+    /// Sorts of the last eight bytes.
+    shape: u32,
+    /// By kind: hash of the enclosing tag or the last key.
+    scope: u32,
+    /// Hash of the separators of this line.
+    field: u32,
+    column: usize,
+    /// White space at the line's start, and the first byte after it; 0 while there is none.
+    indent: u32,
+    first: u32,
+    /// The line before and this one.
+    above: Vec<u8>,
+    line: Vec<u8>,
+}
+
+impl Contexts {
+    pub fn new(kind: Kind) -> Contexts {
+        Contexts {
+            kind,
+            last: 0,
+            words: [0; 3],
+            shape: 0,
+            scope: 0,
+            field: 0,
+            column: 0,
+            indent: 0,
+            first: 0,
+            above: Vec::new(),
+            line: Vec::new(),
+        }
+    }
+
+    /// Hashes of the contexts of the next byte.
+    pub fn hashes(&self) -> [u32; HASHED] {
+        let last = self.last;
+        let c1 = (last & 0xff) as u32;
+        let above = self.above.get(self.column).map_or(0, |b| u32::from(*b));
+        let above_next = self.above.get(self.column + 1).map_or(0, |b| u32::from(*b));
+        let [word, word1, word2] = self.words;
+        let by_kind = match self.kind {
+            Kind::Text => [
+                hash(word, hash(c1, 6)),
+                hash(word, hash(word1, 7)),
+                hash(word, hash(word2, 8)),
+                hash(above, hash(c1, hash(word, 10))),
+                hash(self.shape, hash(c1, 11)),
+                hash(self.indent << 8 | self.first, hash(word, 12)),
+            ],
+            Kind::Nested => [
+                hash(word, hash(c1, 6)),
+                hash(word, hash(word1, 7)),
+                hash(word, hash(word2, 8)),
+                hash(self.scope, hash_bytes(last & 0xffff, 10)),
+                hash(above, hash(c1, hash(self.indent, 11))),
+                hash(self.shape, hash(c1, 12)),
+            ],
+            Kind::Lines => [
+                hash(word, hash(c1, 6)),
+                hash(word, hash(word1, 7)),
+                hash(self.field, hash(word, hash(c1, 8))),
+                hash(above << 8 | above_next, hash(c1, 10)),
+                hash(self.shape, hash(c1, 11)),
+                hash(self.scope, hash_bytes(last & 0xffff, 12)),
+            ],
+            Kind::Binary => [
+                hash_bytes(last >> 8 & 0xffff, 11),
+                hash_bytes(last & 0xff00_ffff, 12),
+                hash_bytes(last & 0xff00_00ff, 13),
+                hash_bytes(last & 0xffff_0000, 14),
+                hash_bytes(last & 0xf0f0_f0f0_f0f0, 15),
+                hash_bytes(last & 0xff_0000_ff00, 16),
+            ],
+        };
+        let orders = [
+            hash_bytes(last & 0xffff, 1),
+            hash_bytes(last & 0xff_ffff, 2),
+            hash_bytes(last & 0xffff_ffff, 3),
+            hash_bytes(last & 0xffff_ffff_ffff, 5),
+        ];
+        let [o2, o3, o4, o6] = orders;
+        let [k0, k1, k2, k3, k4, k5] = by_kind;
+        [o2, o3, o4, o6, k0, k1, k2, k3, k4, k5]
+    }
+
+    /// Takes a whole byte.
+    pub fn observe(&mut self, byte: u8) {
+        self.last = self.last << 8 | u64::from(byte);
+        self.shape = self.shape << 4 | u32::from(SORTS[usize::from(byte)]);
+        let lower = byte.to_ascii_lowercase();
+        if lower.is_ascii_alphabetic() || byte >= 128 {
+            self.words[0] = hash(self.words[0], u32::from(lower) + 0x100);
+        } else if byte.is_ascii_digit() {
+            self.words[0] = hash(self.words[0], 0x30);
+        } else if self.words[0] != 0 {
+            self.words = [0, self.words[0], self.words[1]];
+        }
+        if byte == b'\n' {
+            std::mem::swap(&mut self.above, &mut self.line);
+            self.line.clear();
+            (self.column, self.field, self.indent, self.first) = (0, 0, 0, 0);
+        } else {
+            if self.line.len() < COLUMNS_MAX {
+                self.line.push(byte);
+            }
+            self.column += 1;
+            if self.first == 0 {
+                match byte {
+                    b' ' | b'\t' => self.indent = (self.indent + 1).min(255),
+                    _ => self.first = u32::from(byte),
+                }
+            }
+            if matches!(byte, b' ' | b',' | b'\t' | b';' | b'|' | b':' | b'[' | b']' | b'=') {
+                self.field = hash(self.field, u32::from(byte));
+            }
+        }
+        match byte {
+            b'<' | b'{' | b'[' => self.scope = hash(u32::from(byte), self.scope >> 20),
+            b'>' | b'"' | b':' | b'=' => self.scope = hash(self.words[1], u32::from(byte)),
+            _ => {}
+        }
+    }
+}

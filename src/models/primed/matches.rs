@@ -1,0 +1,172 @@
+//! The match model: the last place where what was just seen was seen before predicts what comes. The text of the prior
+//! is part of the history, and so predicts too.
+
+use crate::entropy::{StateMap, stretch};
+
+/// Bytes that must agree before a place is followed.
+const MIN_LEN: u32 = 5;
+/// The same for a place that was found by the hash of eight bytes.
+const LONG_LEN: u32 = 8;
+/// A match this long is not given up for another.
+const SURE_LEN: u32 = 16;
+/// Lengths beyond this are alike.
+const LEN_MAX: u32 = 400;
+/// Mistakes after which a place is left.
+const MISSES_MAX: u32 = 8;
+const HASH_BITS: u32 = 18;
+/// Contexts of the predicted bit: length (64 steps), mistakes, whether it is the first of its byte.
+const CONTEXTS: usize = 1024;
+
+/// Follows one place in the history.
+pub(super) struct Matches {
+    /// Text of the prior and plain bytes so far.
+    history: Vec<u8>,
+    /// Hash of the last bytes -> position after them.
+    short: Vec<u32>,
+    long: Vec<u32>,
+    map: StateMap<CONTEXTS>,
+    /// Next byte of the place that is followed; 0 when there is none.
+    at: usize,
+    /// Bytes that agreed.
+    len: u32,
+    /// Mistakes since the place was found.
+    misses: u32,
+    /// The byte that is expected, with a leading 1; 0 when nothing is.
+    expected: u32,
+    context: usize,
+}
+
+impl Default for Matches {
+    fn default() -> Matches {
+        Matches {
+            history: Vec::new(),
+            short: vec![0; 1 << HASH_BITS],
+            long: vec![0; 1 << HASH_BITS],
+            // A match is believed by its length from the start.
+            map: StateMap::new(|c| {
+                let doubt = if c >= 64 { 12_000 } else { 6_000 } / ((c & 63) as u32 + 2);
+                (65_535 - doubt.max(24)) as u16
+            }),
+            at: 0,
+            len: 0,
+            misses: 0,
+            expected: 0,
+            context: 0,
+        }
+    }
+}
+
+impl Matches {
+    /// Bytes of the tables, without the history.
+    pub const BYTES: u64 = 2 * (1 << HASH_BITS) * 4;
+
+    /// Bytes of history so far.
+    pub fn history_bytes(&self) -> u64 {
+        self.history.len() as u64
+    }
+
+    /// Takes history, places and what was learned from another.
+    pub fn copy_from(&mut self, other: &Matches) {
+        self.history.clone_from(&other.history);
+        self.short.clone_from(&other.short);
+        self.long.clone_from(&other.long);
+        self.map.clone_from(&other.map);
+        self.begin();
+    }
+
+    /// Follows nothing: at the start of a segment.
+    pub fn begin(&mut self) {
+        (self.at, self.len, self.misses, self.expected, self.context) = (0, 0, 0, 0, 0);
+    }
+
+    /// Length class of the match that predicts now, 0 to 7: 0 when none does.
+    #[inline(always)]
+    pub fn confidence(&self) -> usize {
+        match (self.expected, self.len) {
+            (0, _) => 0,
+            (_, 0) => 1,
+            (_, 1..=7) => 2,
+            (_, 8..=15) => 3,
+            (_, 16..=23) => 4,
+            (_, 24..=31) => 5,
+            (_, 32..=63) => 6,
+            (_, _) => 7,
+        }
+    }
+
+    /// Stretched probability that the next bit is 1; 0 when nothing is expected.
+    #[inline(always)]
+    pub fn predict(&mut self, bit_index: u32) -> i16 {
+        if self.expected == 0 {
+            return 0;
+        }
+        let steps = if self.len < 32 { self.len } else { (32 + (self.len - 32) / 12).min(63) };
+        self.context = steps as usize + 64 * self.misses.min(7) as usize + CONTEXTS / 2 * usize::from(bit_index == 0);
+        let p = stretch(self.map.p(self.context)) as i16;
+        if self.expected >> (7 - bit_index) & 1 == 1 { p } else { -p }
+    }
+
+    /// Takes a bit: bit `bit_index` (0 first) of the byte.
+    #[inline(always)]
+    pub fn observe(&mut self, bit_index: u32, bit: u8) {
+        if self.expected == 0 {
+            return;
+        }
+        let right = (self.expected >> (7 - bit_index) & 1) as u8 == bit;
+        self.map.update(self.context, u8::from(right), 1023);
+        if !right {
+            (self.expected, self.len) = (0, 0);
+            self.misses += 1;
+        }
+    }
+
+    /// Takes a whole byte, with hashes of the last five and of the last eight.
+    pub fn end_byte(&mut self, byte: u8, short: u32, long: u32) {
+        self.history.push(byte);
+        let now = self.history.len();
+        if self.at > 0 {
+            self.at += 1;
+            self.len = (self.len + 1).min(LEN_MAX);
+        }
+        let (short, long) = ((short >> (32 - HASH_BITS)) as usize, (long >> (32 - HASH_BITS)) as usize);
+        // After a mistake the place is kept for a while: most texts that differ in a word go on alike.
+        if self.at == 0 || self.len < SURE_LEN || self.misses > MISSES_MAX {
+            self.look(now, short, long);
+        }
+        for (places, hash) in [(&mut self.short, short), (&mut self.long, long)] {
+            if let Some(place) = places.get_mut(hash) {
+                *place = now as u32;
+            }
+        }
+        self.expected = match self.history.get(self.at) {
+            Some(next) if self.at > 0 && self.at < now => u32::from(*next) | 0x100,
+            _ => 0,
+        };
+    }
+
+    /// Takes the longer of two candidates, if it is longer than what is followed.
+    fn look(&mut self, now: usize, short: usize, long: usize) {
+        let lost = self.at == 0 || self.misses > MISSES_MAX;
+        let (mut best_len, mut best) = (if lost { 0 } else { self.len }, 0);
+        for (places, hash, least) in [(&self.long, long, LONG_LEN), (&self.short, short, MIN_LEN)] {
+            let candidate = places.get(hash).map_or(0, |p| *p as usize);
+            if candidate > 0 && candidate != self.at {
+                let len = common(&self.history, candidate, now);
+                if len >= least && len > best_len {
+                    (best_len, best) = (len, candidate);
+                }
+            }
+        }
+        if best > 0 {
+            (self.at, self.len, self.misses) = (best, best_len, 0);
+        } else if self.misses > MISSES_MAX {
+            self.at = 0;
+        }
+    }
+}
+
+/// Bytes before positions `a` and `b` that agree, at most `LEN_MAX`.
+fn common(history: &[u8], a: usize, b: usize) -> u32 {
+    let (Some(a), Some(b)) = (history.get(..a), history.get(..b)) else { return 0 };
+    a.iter().rev().zip(b.iter().rev()).take(LEN_MAX as usize).take_while(|(x, y)| x == y).count() as u32
+}

@@ -1,0 +1,158 @@
+//! Priors: what a predictor knows before the first byte of a segment.
+//!
+//! A prior is a text, coded by the predictor itself, starting from nothing. Decoding it is training on it: when the text
+//! has come out, tables, weights and match history are those of a predictor that has read it. So the program holds a
+//! tenth of a megabyte for each prior, and builds the tables, twenty megabytes, when they are first needed.
+//!
+//! A prior's number is on disk, in each payload; so its bytes, and the predictor's, are part of the format. The files
+//! are rebuilt by `tersefs train --builtin` from `recipe.txt` beside them, which names their sources.
+//!
+//! ```text
+//! kind of contexts  u8
+//! length of text    u32, little-endian, bytes; at most TEXT_BYTES_MAX
+//! code              to the end
+//! ```
+
+use std::sync::OnceLock;
+
+use super::contexts::Kind;
+use super::predictor::Mixing;
+use super::{decode_with, encode_with};
+use crate::base::Class;
+use crate::models::keep;
+
+/// Longest text of a prior, bytes: what is decoded before the first segment can be.
+pub const TEXT_BYTES_MAX: usize = 1 << 20;
+
+/// One prior of this build.
+struct Prior {
+    name: &'static str,
+    file: &'static [u8],
+}
+
+/// Every prior by its number, which is on disk: never reused, never renumbered. Number 0 knows nothing.
+static PRIORS: [Prior; 9] = [
+    Prior { name: "none", file: &[Kind::Binary as u8, 0, 0, 0, 0] },
+    Prior { name: "prose", file: include_bytes!("priors/prose.prior") },
+    Prior { name: "manual", file: include_bytes!("priors/manual.prior") },
+    Prior { name: "python", file: include_bytes!("priors/python.prior") },
+    Prior { name: "rust", file: include_bytes!("priors/rust.prior") },
+    Prior { name: "markup", file: include_bytes!("priors/markup.prior") },
+    Prior { name: "json", file: include_bytes!("priors/json.prior") },
+    Prior { name: "log", file: include_bytes!("priors/log.prior") },
+    Prior { name: "exec", file: include_bytes!("priors/exec.prior") },
+];
+
+/// Priors that a segment of a class may start from; the first is taken for segments that are too small to try them.
+pub(super) fn candidates(class: Class) -> &'static [u8] {
+    match class {
+        Class::Unknown | Class::Text => &[1, 2],
+        Class::Source => &[3, 4, 2],
+        Class::Markup => &[5],
+        Class::Json => &[6],
+        Class::Log => &[7],
+        Class::Exec => &[8],
+        Class::Binary | Class::Incompressible => &[0, 8],
+    }
+}
+
+static SNAPSHOTS: [OnceLock<Box<Mixing>>; PRIORS.len()] = [const { OnceLock::new() }; PRIORS.len()];
+
+/// The predictor that has read a prior; `None` when there is no such prior. The first call for each takes the time to
+/// decode its text, half a second.
+pub(super) fn snapshot(number: u8) -> Option<&'static Mixing> {
+    let prior = PRIORS.get(usize::from(number))?;
+    let slot = SNAPSHOTS.get(usize::from(number))?;
+    Some(slot.get_or_init(|| {
+        let snapshot = read(prior.file).unwrap_or_else(|| Box::new(Mixing::new(Kind::Binary)));
+        keep(snapshot.memory_bytes());
+        snapshot
+    }))
+}
+
+/// Decodes the text of a prior; `None` when it is not a prior.
+fn read(file: &[u8]) -> Option<Box<Mixing>> {
+    let (kind, rest) = file.split_first()?;
+    let kind = Kind::from_u8(*kind)?;
+    let (len, code) = rest.split_first_chunk::<4>()?;
+    let len = u32::from_le_bytes(*len) as usize;
+    if len > TEXT_BYTES_MAX {
+        return None;
+    }
+    let mut predictor = Box::new(Mixing::new(kind));
+    decode_with(&mut predictor, code, len);
+    Some(predictor)
+}
+
+/// Codes a text as a prior: the bytes of its file.
+///
+/// # Errors
+/// Says so when the text is longer than `TEXT_BYTES_MAX`.
+pub fn train(kind: Kind, text: &[u8]) -> Result<Vec<u8>, String> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(format!("a prior has at most {TEXT_BYTES_MAX} bytes of text, not {}", text.len()));
+    }
+    let mut file = vec![kind as u8];
+    file.extend_from_slice(&(text.len() as u32).to_le_bytes());
+    let code = encode_with(&mut Mixing::new(kind), text, usize::MAX).unwrap_or_default();
+    file.extend_from_slice(&code);
+    Ok(file)
+}
+
+/// Name of a prior, for reports.
+pub fn prior_name(number: u8) -> Option<&'static str> {
+    PRIORS.get(usize::from(number)).map(|p| p.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::plain_hash;
+
+    /// A prior that changes makes every segment that names it unreadable: add a new one instead.
+    #[test]
+    fn priors_are_pinned() {
+        let hashes: Vec<(&str, String)> = PRIORS
+            .iter()
+            .map(|p| (p.name, plain_hash(p.file).iter().take(8).map(|b| format!("{b:02x}")).collect()))
+            .collect();
+        let hashes: Vec<(&str, &str)> = hashes.iter().map(|(n, h)| (*n, h.as_str())).collect();
+        assert_eq!(hashes, PINNED);
+        let bytes: usize = PRIORS.iter().map(|p| p.file.len()).sum();
+        assert!(bytes < 8 << 20, "{bytes}");
+    }
+
+    const PINNED: [(&str, &str); 9] = [
+        ("none", "8f207d1aed1814b8"),
+        ("prose", "17f40dc5440ea4de"),
+        ("manual", "4e1cfb66b85e1afa"),
+        ("python", "a91fdded0be96f5e"),
+        ("rust", "4213fd4599a72284"),
+        ("markup", "3cd87f1c9c708108"),
+        ("json", "7adb23033dd47b47"),
+        ("log", "6931f1802cdae823"),
+        ("exec", "9a9ed93574c8d6b4"),
+    ];
+
+    #[test]
+    fn a_prior_is_read_as_it_was_trained() {
+        let text = b"the same text is read again, and the same text is known".repeat(20);
+        let file = train(Kind::Text, &text).unwrap();
+        assert!(file.len() < text.len() / 8);
+        let (mut trained, mut reread) = (Mixing::new(Kind::Text), read(&file).unwrap());
+        encode_with(&mut trained, &text, usize::MAX).unwrap();
+        let code = |p: &mut Mixing| {
+            p.begin(Kind::Text);
+            encode_with(p, b"and the same text is coded by both", usize::MAX).unwrap()
+        };
+        assert_eq!(code(&mut trained), code(&mut reread));
+        assert!(train(Kind::Text, &vec![0; TEXT_BYTES_MAX + 1]).is_err());
+    }
+
+    #[test]
+    fn what_is_not_a_prior_is_refused() {
+        assert!(read(&[]).is_none() && read(&[0, 1, 0]).is_none() && read(&[9, 0, 0, 0, 0, 1]).is_none());
+        assert!(read(&[0, 0xff, 0xff, 0xff, 0xff]).is_none());
+        assert!(snapshot(PRIORS.len() as u8).is_none());
+    }
+}
