@@ -211,7 +211,11 @@ fn a_full_disk_is_unmounted_checked_and_mounted() {
         fs::remove_file(mount.path(&name)).unwrap_or_else(|e| panic!("round {round}: unlink: {e}: {}", mount.log()));
         files.remove(&name);
         mount.is_sound();
-        if round == 1 { drop(mount.kill()) } else { drop(mount.umount(&["--now"])) }
+        if round == 1 {
+            mount.kill();
+        } else {
+            mount.umount(&["--now"]);
+        }
     }
     fs::remove_file(&other).unwrap();
     drop(hog);
