@@ -34,7 +34,7 @@ fn damage(disk: &SimDisk, path: &str, how: &str) {
 const HOW: [&str; 5] = ["missing", "cut", "empty", "zeros", "flipped"];
 
 fn store_options(read_only: bool) -> StoreOptions {
-    StoreOptions { engine: IndexEngine::Memory, read_only, peek: false, rebuild: false, pack_bytes_max: 1 << 20 }
+    StoreOptions { engine: IndexEngine::Memory, read_only, pack_bytes_max: 1 << 20, ..StoreOptions::default() }
 }
 
 /// A store with one file, closed.

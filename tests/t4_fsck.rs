@@ -92,13 +92,7 @@ fn shared(disk: &SimDisk) -> Arc<dyn Disk> {
 }
 
 fn store_of(disk: &SimDisk) -> Store {
-    let options = StoreOptions {
-        engine: IndexEngine::Memory,
-        read_only: false,
-        peek: false,
-        rebuild: false,
-        pack_bytes_max: 1 << 20,
-    };
+    let options = StoreOptions { engine: IndexEngine::Memory, pack_bytes_max: 1 << 20, ..StoreOptions::default() };
     Store::open(shared(disk), options).unwrap().0
 }
 

@@ -81,7 +81,13 @@ fn base(of: (usize, ParityShape)) -> Base {
 }
 
 fn peek() -> StoreOptions {
-    StoreOptions { engine: IndexEngine::Memory, read_only: true, peek: true, rebuild: false, pack_bytes_max: 64 << 10 }
+    StoreOptions {
+        engine: IndexEngine::Memory,
+        read_only: true,
+        peek: true,
+        pack_bytes_max: 64 << 10,
+        ..StoreOptions::default()
+    }
 }
 
 fn extents(disk: &SimDisk, ino: Ino) -> Vec<Extent> {

@@ -57,13 +57,7 @@ fn shared(disk: &SimDisk) -> Arc<dyn Disk> {
 }
 
 fn store(disk: &SimDisk) -> Store {
-    let options = StoreOptions {
-        engine: IndexEngine::Memory,
-        read_only: true,
-        peek: true,
-        rebuild: false,
-        pack_bytes_max: 1 << 20,
-    };
+    let options = StoreOptions { engine: IndexEngine::Memory, read_only: true, peek: true, ..StoreOptions::default() };
     Store::open(shared(disk), options).unwrap().0
 }
 

@@ -18,7 +18,7 @@ use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,8 +34,12 @@ use compressor::Compressor;
 const FLUSH_EVERY: Duration = Duration::from_secs(3);
 /// The index is brought up to date this often.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+/// The size of the index is looked at this often.
+const INDEX_EVERY: Duration = Duration::from_secs(180);
 /// Staged files that have become quiet are sealed this often.
 const SEAL_EVERY: Duration = Duration::from_secs(5);
+/// And for about this long, when there are many.
+const SEAL_FOR: Duration = Duration::from_secs(1);
 /// The memory of the process is looked at this often.
 const MEMORY_EVERY: Duration = Duration::from_secs(1);
 /// Parity is made for one pack this often.
@@ -89,9 +93,18 @@ impl Background {
                 log::warn!("checkpoint: {e}");
             }
         })));
+        spawn(Box::pin(every(INDEX_EVERY, stopped.clone(), volume.clone(), Volume::tend_index)));
         spawn(Box::pin(every(SEAL_EVERY, stopped.clone(), volume.clone(), |v| {
-            if let (false, Err(e)) = (v.is_read_only(), v.seal_quiet()) {
-                log::warn!("staged files are not sealed: {e}");
+            let started = Instant::now();
+            while !v.is_read_only() && started.elapsed() < SEAL_FOR {
+                match v.seal_quiet() {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(e) => {
+                        log::warn!("staged files are not sealed: {e}");
+                        break;
+                    }
+                }
             }
         })));
         spawn(Box::pin(every(PARITY_EVERY, stopped.clone(), volume.clone(), |v| {

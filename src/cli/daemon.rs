@@ -185,9 +185,12 @@ fn serve(
     });
     greet(args, root, mountpoint, fresh, read_only)?;
     let served = mounted.serve();
+    volume.hurry();
     background.stop();
     let closed = volume.close();
     drop(workers);
+    // The process ends, and its memory with it; piece by piece that takes seconds for a million files.
+    std::mem::forget(volume);
     let _ = host::remove_socket(&root.join(protocol::SOCKET));
     served.map_err(|e| Failure(format!("the connection to the kernel failed: {e}")))?;
     closed.map_err(|e| Failure(format!("closing the store: {e}")))?;

@@ -25,6 +25,8 @@ pub enum Error {
     TooLarge { what: &'static str, bytes: u64 },
     /// A write or sync failed before; the store takes no more changes until it is opened again.
     ReadOnly,
+    /// Housekeeping was given up because the store is to be closed. Nothing was changed.
+    Closing,
     /// Another process holds the store.
     Locked,
 }
@@ -46,10 +48,10 @@ impl Error {
         }
     }
 
-    /// True when the machine had no room for a step: nothing was changed, and it may be tried again.
+    /// True when a step was not to be had now: nothing was changed, and it may be tried again.
     pub fn is_refusal(&self) -> bool {
         match self {
-            Error::NoSpace { .. } | Error::TooManyFiles { .. } => true,
+            Error::NoSpace { .. } | Error::TooManyFiles { .. } | Error::Closing => true,
             Error::Io { .. }
             | Error::Corrupt { .. }
             | Error::Index(_)
@@ -74,6 +76,7 @@ impl fmt::Display for Error {
             Error::ReadOnly => {
                 f.write_str("the store is read-only after a failed write; mend the disk and mount again")
             }
+            Error::Closing => f.write_str("it is done another time: the volume is about to be unmounted"),
             Error::Locked => f.write_str("the store is in use by another process"),
         }
     }

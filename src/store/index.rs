@@ -2,7 +2,8 @@
 //!
 //! The only place that knows sled. sled 0.34.7 is used with care, since it is known to fail to open after a crash while
 //! it opens, to panic on damaged files and to grow: nothing durable depends on it, it is written only at checkpoints, in
-//! small batches, every value carries a check of its own, and any error, panic or delay leads to a rebuild from packs.
+//! small batches, every value carries a check of its own, and any error, panic or delay leads to a rebuild from packs. It is
+//! opened anew now and then while it is in use: nothing else gives its memory back, or bounds what its next open reads.
 //! In front of it stands an overlay in memory, so that a commit costs microseconds and a checkpoint writes each key once.
 //!
 //! On disk: `index/` (sled's own files; key as in keys.rs, value = CRC32C of key and value, then the value).
@@ -37,8 +38,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(120);
 const KEYS_PER_BATCH: usize = 64;
 /// sled's page cache, bytes; it uses several times as much.
 const CACHE_BYTES: u64 = 24 << 20;
-/// Bytes of the overlay at which a checkpoint is due, unless told otherwise.
-const OVERLAY_BYTES: u64 = 48 << 20;
+/// Keys written to sled between two opens: it reads at its open what was written since the one before.
+const KEYS_PER_OPEN: u64 = 400_000;
 /// Bytes that a key in the overlay takes beside key and value: its node of the tree and two allocations.
 const OVERLAY_KEY_BYTES: u64 = 112;
 /// Space that a checkpoint of few keys takes, bytes: two of sled's segments.
@@ -72,7 +73,14 @@ pub(crate) struct Index {
     /// There is an engine, or there was one that did not open again.
     engined: bool,
     dir: PathBuf,
-    overlay_bytes: AtomicU64,
+    /// What waits in memory for a checkpoint at most, bytes.
+    overlay_bytes: u64,
+    /// Keys written to the engine since it was opened.
+    written: AtomicU64,
+    /// Some keys may be newer than the position: a checkpoint was cut off, and the log is being read over them.
+    behind: AtomicBool,
+    /// The store is to be closed: what takes long is given up.
+    closing: AtomicBool,
     /// Held during a checkpoint: one at a time.
     flushing: Mutex<()>,
     bad: AtomicBool,
@@ -121,7 +129,10 @@ impl Index {
             engine: RwLock::new(None),
             engined: false,
             dir: PathBuf::new(),
-            overlay_bytes: AtomicU64::new(OVERLAY_BYTES),
+            overlay_bytes: u64::MAX,
+            written: AtomicU64::new(0),
+            behind: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             flushing: Mutex::new(()),
             bad: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
@@ -130,9 +141,10 @@ impl Index {
         }
     }
 
-    fn with(db: sled::Db, dir: PathBuf) -> Index {
+    fn with(db: sled::Db, dir: PathBuf, overlay_bytes: u64) -> Index {
         let mut index = Index::memory();
         (index.engine, index.engined, index.dir) = (RwLock::new(Some(db)), true, dir);
+        index.overlay_bytes = overlay_bytes;
         index
     }
 
@@ -142,11 +154,11 @@ impl Index {
     }
 
     /// Opens sled in `index/`. An index that does not open, in whatever way, is renamed to `index.bad-<n>`, and a new,
-    /// empty one takes its place; the flag says so.
+    /// empty one takes its place; the flag says so. `overlay_bytes` may wait in memory for a checkpoint.
     ///
     /// # Errors
     /// `NoSpace` and `TooManyFiles` say nothing about the index, which stays as it is.
-    pub fn sled(disk: &dyn Disk, root: &Path) -> Result<(Index, bool), Error> {
+    pub fn sled(disk: &dyn Disk, root: &Path, overlay_bytes: u64) -> Result<(Index, bool), Error> {
         let dir = root.join(INDEX_DIR);
         take_new(disk).map_err(Error::io("put the smaller copy of the index in its place"))?;
         // A kill while sled opens leaves a snapshot that it will choose and fail on.
@@ -157,23 +169,27 @@ impl Index {
             }
         }
         match open_within(dir.clone(), OPEN_TIMEOUT) {
-            Ok(db) => Ok((Index::with(db, dir), false)),
+            Ok(db) => Ok((Index::with(db, dir, overlay_bytes), false)),
             Err(e) if e.is_refusal() => Err(e),
             Err(e) => {
                 log::warn!("{e}; it is set aside and rebuilt from the packs");
                 set_aside(disk)?;
                 let db = open_within(dir.clone(), OPEN_TIMEOUT)?;
-                Ok((Index::with(db, dir), true))
+                Ok((Index::with(db, dir, overlay_bytes), true))
             }
         }
     }
 
-    /// Copies what is in the engine to a new one, when the old one takes much more than that and at least `bytes_min`; sled
-    /// never gives space back. The copy takes its place at the next open: the index is derived and says how far it has read
-    /// the log, so an older one that comes into use by a crash in between is as good. Bytes of the old and of what is in it.
+    /// Copies what is in the engine to a new one that takes its place, when the old one takes much more than that and at least
+    /// `bytes_min`; sled never gives space back. Bytes of the old and of what is in it. A crash in between leaves either: the
+    /// index is derived and says how far it has read the log.
     ///
     /// # Durability
     /// On disk at return.
+    ///
+    /// # Blocking
+    /// Checkpoints wait, so it is given up (`None`) when one is due, and when the store is to be closed; look-ups wait for the
+    /// new engine to open.
     pub fn vacuum(&self, disk: &dyn Disk, root: &Path, bytes_min: u64) -> Result<Option<(u64, u64)>, Error> {
         let _one = self.flushing.lock().unwrap_or_else(|e| e.into_inner());
         if !self.engined || self.is_bad() || self.is_stuck() || self.read().frozen.is_some() {
@@ -187,6 +203,9 @@ impl Index {
             }
             let mut live = 0;
             for pair in db.iter() {
+                if self.is_closing() {
+                    return Ok(None);
+                }
                 let (key, value) = pair.map_err(fail)?;
                 live += (key.len() + value.len()) as u64;
             }
@@ -201,6 +220,11 @@ impl Index {
                 let (key, value) = pair.map_err(fail)?;
                 batch.insert(key, value);
                 if n % KEYS_PER_BATCH == KEYS_PER_BATCH - 1 {
+                    if self.is_full() || self.is_closing() {
+                        drop(new);
+                        disk.remove_dir_all(DRAFT_DIR).map_err(write())?;
+                        return Ok(None);
+                    }
                     new.apply_batch(std::mem::take(&mut batch)).map_err(fail)?;
                 }
             }
@@ -213,7 +237,21 @@ impl Index {
             disk.sync_dir("").map_err(write())?;
             Ok(Some((size, live)))
         })?;
-        Ok(copied.flatten())
+        let copied = copied.flatten();
+        if copied.is_some() {
+            self.open_anew(|| {
+                if let Err(e) = take_new(disk) {
+                    log::warn!("the smaller copy of the index takes its place another time: {e}");
+                }
+            });
+        }
+        Ok(copied)
+    }
+
+    /// Bytes that the engine takes on disk; nothing where there is none.
+    pub fn size_on_disk(&self) -> Result<u64, Error> {
+        let size = self.guarded(|db| db.size_on_disk().map_err(|e| engine_failed("measure the index", e)))?;
+        Ok(size.unwrap_or(0))
     }
 
     /// What of the packs is live.
@@ -356,12 +394,12 @@ impl Index {
 
     /// True when so much waits in memory that a checkpoint is due.
     pub fn is_full(&self) -> bool {
-        self.engined && !self.is_stuck() && self.read().active_bytes > self.overlay_bytes.load(Ordering::Relaxed) / 2
+        self.engined && !self.is_stuck() && self.read().active_bytes > self.overlay_bytes / 2
     }
 
     /// True when a checkpoint cannot wait any longer: what bounds the memory of the overlay.
     pub fn is_overfull(&self) -> bool {
-        self.engined && !self.is_stuck() && self.read().active_bytes > self.overlay_bytes.load(Ordering::Relaxed)
+        self.engined && !self.is_stuck() && self.read().active_bytes > self.overlay_bytes
     }
 
     /// Space that a checkpoint may take, bytes: generous, since an engine that meets a full disk is lost until the next
@@ -373,11 +411,6 @@ impl Index {
         let overlay = self.read();
         let keys = overlay.active.len() + overlay.frozen.as_ref().map_or(0, |f| f.len());
         CHECKPOINT_BYTES_MIN + keys as u64 * CHECKPOINT_BYTES_PER_KEY
-    }
-
-    /// Bounds what waits in memory for a checkpoint, bytes: at half of it one is due, beyond all of it commits wait for one.
-    pub fn set_overlay_bytes(&self, bytes: u64) {
-        self.overlay_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Bytes that changes take in memory until the engine has them.
@@ -393,6 +426,11 @@ impl Index {
     /// Until a checkpoint under way ends; look-ups wait for the engine.
     pub fn reopen(&self) {
         let _one = self.flushing.lock().unwrap_or_else(|e| e.into_inner());
+        self.open_anew(|| {});
+    }
+
+    /// `reopen` for a caller that holds `flushing`; `between` is called while the engine is closed.
+    fn open_anew(&self, between: impl FnOnce()) {
         if !self.engined || self.is_bad() || self.is_stuck() || self.abandoned.load(Ordering::Acquire) {
             return;
         }
@@ -405,6 +443,7 @@ impl Index {
                 true
             }
         }));
+        between();
         match open_within(self.dir.clone(), OPEN_TIMEOUT) {
             Ok(db) => *engine = Some(db),
             Err(e) => {
@@ -412,9 +451,28 @@ impl Index {
                 log::error!("the index did not open again: {e}");
             }
         }
+        self.written.store(0, Ordering::Relaxed);
         if closed.is_err() {
             log::warn!("the index did not close well");
         }
+    }
+
+    /// Housekeeping that takes long is given up from now on, or no longer.
+    pub fn set_closing(&self, closing: bool) {
+        self.closing.store(closing, Ordering::Release);
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Says that keys may be newer than the position that the log is read from, or no longer.
+    pub fn set_behind(&self, behind: bool) {
+        self.behind.store(behind, Ordering::Release);
+    }
+
+    pub fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Acquire)
     }
 
     /// Keys that wait for a checkpoint.
@@ -504,8 +562,15 @@ impl Frozen<'_> {
         }
         written?;
         if self.index.engined {
-            let mut overlay = self.index.write();
-            (overlay.frozen, overlay.frozen_bytes) = (None, 0);
+            {
+                let mut overlay = self.index.write();
+                (overlay.frozen, overlay.frozen_bytes) = (None, 0);
+            }
+            let keys = self.map.len() as u64;
+            if self.index.written.fetch_add(keys, Ordering::Relaxed) + keys > KEYS_PER_OPEN {
+                drop(self.map);
+                self.index.open_anew(|| {});
+            }
         }
         Ok(())
     }

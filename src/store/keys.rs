@@ -176,12 +176,13 @@ pub(crate) fn apply(index: &Index, ops: &[MetaOp], highest: &mut Highest) -> Res
                 if old.is_none() {
                     highest.inodes += 1;
                 }
-                // Set in any case, so that replaying over keys of which a crash kept some sets it right.
-                if is_unsealed(rec) || old.is_some_and(|old| is_unsealed(&old)) {
-                    batch.push((by_number(UNSEALED, rec.ino.0), is_unsealed(rec).then(Vec::new)));
+                for (tag, is) in [(UNSEALED, is_unsealed as fn(&InodeRecord) -> bool), (ORPHAN, |rec| rec.nlink == 0)] {
+                    // Where a crash may have kept the inode's new key and not this one, it is set in any case.
+                    if is(rec) || old.as_ref().is_some_and(is) || index.is_behind() {
+                        batch.push((by_number(tag, rec.ino.0), is(rec).then(Vec::new)));
+                    }
                 }
                 batch.push((key, Some(encode_inode(rec))));
-                batch.push((by_number(ORPHAN, rec.ino.0), (rec.nlink == 0).then(Vec::new)));
             }
             MetaOp::RemoveInode(ino) => {
                 let key = by_number(INODE, ino.0);

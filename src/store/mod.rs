@@ -38,7 +38,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::base::{ByteRange, Ino, PackId, SegmentRef, TxId, Uuid};
+use crate::base::{ByteRange, Ino, PACK_BYTES_MAX, PackId, SegmentRef, TxId, Uuid};
 use crate::format::{
     BODY_BYTES_MAX, Dentry, Extent, FileKind, InodeRecord, MetaHeader, MetaOp, RecordKind, SegmentHeader, Stream,
     Superblock, Time, Usable, decode_dentry, decode_seal, encode_ops,
@@ -91,6 +91,22 @@ pub struct StoreOptions {
     pub rebuild: bool,
     /// A data pack is closed when it grows beyond this, bytes.
     pub pack_bytes_max: u64,
+    /// What the index keeps in memory until a checkpoint, bytes: at half of it one is due, beyond it commits wait for one.
+    pub overlay_bytes: u64,
+}
+
+impl Default for StoreOptions {
+    /// The engine on disk, to be written, with packs of the usual size.
+    fn default() -> StoreOptions {
+        StoreOptions {
+            engine: IndexEngine::Sled,
+            read_only: false,
+            peek: false,
+            rebuild: false,
+            pack_bytes_max: PACK_BYTES_MAX,
+            overlay_bytes: 48 << 20,
+        }
+    }
 }
 
 /// Bytes used on disk.
@@ -152,6 +168,8 @@ pub struct Store {
     /// Bytes of the metadata log when it was last compacted, and inodes it spoke of.
     snapshot_bytes: AtomicU64,
     snapshot_inodes: AtomicU64,
+    /// Size of the index when it was last found to be no larger than it must be.
+    index_looked_bytes: AtomicU64,
     read_only: AtomicBool,
     closed: AtomicBool,
     reserve: Reserve,
@@ -274,6 +292,8 @@ impl Store {
             // As on a full disk. This mount keeps what nobody names all the same.
             log::warn!("{e}");
         }
+        // A hint: without it the log is compacted once more than it must be.
+        let snapshot_bytes = recovery::snapshot_bytes(&reader, &packs).unwrap_or(0);
         let bytes = |id: &PackId| -> Option<u64> { reader.file(*id).ok()?.len().ok() };
         let meta_bytes = packs.meta.iter().filter_map(bytes).sum();
         let closed = packs.data.iter().map(|id| (*id, bytes(id).unwrap_or(0))).collect();
@@ -294,8 +314,9 @@ impl Store {
             synced: Mutex::new(0),
             durable: AtomicU64::new(0),
             opened_at: position.txid,
-            snapshot_bytes: AtomicU64::new(0),
-            snapshot_inodes: AtomicU64::new(0),
+            snapshot_bytes: AtomicU64::new(snapshot_bytes),
+            snapshot_inodes: AtomicU64::new(position.inodes),
+            index_looked_bytes: AtomicU64::new(0),
             read_only: AtomicBool::new(options.read_only),
             closed: AtomicBool::new(false),
             reserve,
@@ -835,11 +856,6 @@ impl Store {
         page.first().map(|(key, _)| keys::last_number(key)).transpose()
     }
 
-    /// Bounds what the index keeps in memory until a checkpoint, bytes.
-    pub fn set_overlay_bytes(&self, bytes: u64) {
-        self.index.set_overlay_bytes(bytes);
-    }
-
     /// Bytes that the index keeps in memory until a checkpoint.
     pub fn overlay_bytes(&self) -> u64 {
         self.index.overlay_bytes()
@@ -866,6 +882,11 @@ impl Store {
         if snapshot::is_due(self, snapshot::GROWTH_ONLINE) && snapshot::has_room(self) {
             return self.terminal(snapshot::compact(self));
         }
+        self.checkpoint_index()
+    }
+
+    /// The part of `checkpoint` that leaves the log as it is.
+    fn checkpoint_index(&self) -> Result<(), Error> {
         if self.index.waiting() == 0 || self.index.is_stuck() {
             return Ok(());
         }
@@ -908,7 +929,9 @@ impl Store {
         }
     }
 
-    /// Checkpoints, and compacts the metadata log when it is worth it. The lock is given back when the store is dropped.
+    /// Makes everything durable, and tidies up what takes no time: log and index of a small volume, an index that lacks little.
+    /// The rest is done while a volume is mounted; until then the next open reads more of the log. The lock is given back
+    /// when the store is dropped.
     pub fn close(&self) -> Result<(), Error> {
         if self.closed.swap(true, Ordering::AcqRel) || self.is_read_only() {
             return Ok(());
@@ -920,33 +943,71 @@ impl Store {
         {
             log::info!("the log ends without a word on what was synced: {e}");
         }
-        if snapshot::is_due(self, snapshot::GROWTH_AT_CLOSE) && snapshot::has_room(self) {
-            self.sync_meta()?;
+        self.sync_meta()?;
+        self.index.set_closing(false);
+        let is_small = self.index_keys() <= CLOSE_KEYS_MAX;
+        if is_small && snapshot::is_due(self, snapshot::GROWTH_AT_CLOSE) && snapshot::has_room(self) {
             match self.terminal(snapshot::compact(self)) {
                 // It is tidying only: the log as it is serves as well.
                 Err(e) if e.is_refusal() => log::info!("the metadata log is compacted another time: {e}"),
                 other => other?,
             }
         }
-        match self.checkpoint() {
+        if self.index.waiting() > CLOSE_KEYS_MAX as usize {
+            log::info!("the index is brought up to date by the next mount: {} keys wait", self.index.waiting());
+            return Ok(());
+        }
+        match self.checkpoint_index() {
             Err(e) if e.is_refusal() => {
                 log::info!("the index is brought up to date by the next mount: {e}");
                 return self.sync_meta();
             }
             other => other?,
         }
-        // Tidying only: all that counts is on disk.
-        if let Err(e) = self.vacuum_index(VACUUM_BYTES_MIN) {
-            log::warn!("the index is made smaller another time: {e}");
+        if is_small {
+            self.tend_index();
         }
         Ok(())
     }
 
-    /// Copies the index when it takes at least `bytes_min` and several times what is in it; the copy takes its place at the
-    /// next open. For the end of a mount: what changes later is read from the log again. True when it was copied.
+    /// Says that the store is closed soon: housekeeping under way that takes long is given up.
+    pub fn hurry(&self) {
+        self.index.set_closing(true);
+    }
+
+    /// Keys in the index, about.
+    fn index_keys(&self) -> u64 {
+        let extents: u64 = self.index.live().ledger().methods.values().map(|m| m.extents).sum();
+        self.inodes.load(Ordering::Relaxed) * KEYS_PER_INODE + extents * KEYS_PER_EXTENT
+    }
+
+    /// Makes the index smaller when it takes much more than what is in it. To be called now and then.
     ///
     /// # Blocking
-    /// A pass over the index, where it is that large.
+    /// Where it is large, a pass over it; where it is too large, a copy of it. Commits and look-ups go on.
+    pub fn tend_index(&self) {
+        let due = self.index.size_on_disk().map(|size| {
+            let grown = size > self.index_looked_bytes.load(Ordering::Relaxed) / 2 * 3;
+            (grown && size > VACUUM_BYTES_MIN.max(self.index_keys() * VACUUM_BYTES_PER_KEY)).then_some(size)
+        });
+        match due {
+            Ok(None) => {}
+            Ok(Some(size)) if self.has_room(size) => match self.vacuum_index(VACUUM_BYTES_MIN) {
+                Ok(true) => self.index_looked_bytes.store(0, Ordering::Relaxed),
+                Ok(false) => self.index_looked_bytes.store(size, Ordering::Relaxed),
+                // Tidying only: all that counts is on disk.
+                Err(e) => log::warn!("the index is made smaller another time: {e}"),
+            },
+            Ok(Some(_)) => log::debug!("the index is made smaller when there is more space"),
+            Err(e) => log::warn!("{e}"),
+        }
+    }
+
+    /// Copies the index when it takes at least `bytes_min` and several times what is in it; the copy takes its place. True
+    /// when it was copied.
+    ///
+    /// # Blocking
+    /// A pass over the index, where it is that large. Commits and look-ups go on.
     pub fn vacuum_index(&self, bytes_min: u64) -> Result<bool, Error> {
         let Some(root) = self.disk.native_path() else { return Ok(false) };
         let copied = self.index.vacuum(&*self.disk, root, bytes_min)?;
@@ -957,8 +1018,14 @@ impl Store {
     }
 }
 
-/// A smaller index is not vacuumed, bytes.
+/// Keys that a close brings up to date or goes through: a second or so.
+const CLOSE_KEYS_MAX: u64 = 50_000;
+/// Keys of the index for each inode, and for each extent, about.
+const KEYS_PER_INODE: u64 = 4;
+const KEYS_PER_EXTENT: u64 = 3;
+/// A smaller index is not vacuumed, bytes; nor one that has no more than this for each key.
 const VACUUM_BYTES_MIN: u64 = 32 << 20;
+const VACUUM_BYTES_PER_KEY: u64 = 400;
 
 /// Extended attributes of one inode.
 const XATTRS_MAX: usize = 65_536;
@@ -998,7 +1065,7 @@ fn open_index(
         let position = recovery::replay(&index, reader, packs, None, recovery)?;
         Ok((index, position))
     };
-    let index = match Index::sled(disk, root) {
+    let index = match Index::sled(disk, root, options.overlay_bytes) {
         Ok((index, _)) => index,
         Err(e @ Error::NoSpace { .. }) => return in_memory(e, recovery),
         Err(e) => return Err(e),
@@ -1009,11 +1076,13 @@ fn open_index(
                 *index.live() = Live::load(&index)?;
             }
             let behind = std::mem::take(&mut position.behind);
+            index.set_behind(behind);
             let mut end = recovery::replay(&index, reader, packs, Some(position), recovery)?;
             if behind {
                 // Keys that were newer than the position were counted twice, or not at all.
                 log::info!("the last checkpoint of the index was cut off; its sums are counted anew");
                 end.inodes = ledger::audit(&index, true)?.inodes;
+                index.set_behind(false);
             }
             Ok(Some(end))
         }
@@ -1028,7 +1097,7 @@ fn open_index(
     // New or unusable: begin with an empty one.
     drop(index);
     disk.remove_dir_all(index::INDEX_DIR).map_err(Error::io("remove the index"))?;
-    let index = match Index::sled(disk, root) {
+    let index = match Index::sled(disk, root, options.overlay_bytes) {
         Ok((index, _)) => index,
         Err(e @ Error::NoSpace { .. }) => return in_memory(e, recovery),
         Err(e) => return Err(e),

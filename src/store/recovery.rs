@@ -198,6 +198,16 @@ fn has_snapshot(reader: &PackReader, id: PackId) -> Result<bool, Error> {
     Ok(false)
 }
 
+/// Bytes of the newest snapshot of the log; nothing before the first.
+pub(crate) fn snapshot_bytes(reader: &PackReader, packs: &Packs) -> Result<u64, Error> {
+    for id in packs.meta.iter().rev() {
+        if has_snapshot(reader, *id)? {
+            return reader.file(*id)?.len().map_err(Error::io(format!("stat pack {id}")));
+        }
+    }
+    Ok(0)
+}
+
 /// The position the index was left at, when the log proves that it belongs to it.
 pub(crate) fn position_of(index: &Index, reader: &PackReader) -> Result<Option<Position>, Error> {
     let Some(position) = index.get(POSITION)?.and_then(|v| Position::decode(&v)) else { return Ok(None) };
@@ -376,6 +386,17 @@ pub(crate) fn replay(
             at.last_offset = record.offset;
             at.txid = at.txid.max(record.header.txid);
             at.next_offset = record.offset + record.stored_len;
+            if index.is_overfull() {
+                // A long log is taken in by parts, so that memory stays bounded. What the next open does not read again is not
+                // lost without a trace by that.
+                if !recovery.damage.is_empty() {
+                    recovery.remember(&*reader.disk, false)?;
+                }
+                match index.freeze().write_out(&Position { behind: index.is_behind(), ..at }) {
+                    Err(e) if e.is_refusal() => log::warn!("the index stays in memory until the next mount: {e}"),
+                    other => other?,
+                }
+            }
         }
     }
     Ok(at)

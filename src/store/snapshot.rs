@@ -107,24 +107,30 @@ fn write(store: &Store, frozen: &Frozen<'_>, id: PackId, position: &Position) ->
         Ok(())
     };
     // Extents and attributes go with their inode, names with their directory: neighbours look alike.
+    let mut extents = Cursor::new(frozen, keys::EXTENT);
+    let mut xattrs = Cursor::new(frozen, keys::XATTR);
+    let mut seals = Cursor::new(frozen, keys::SEAL);
     each(frozen, keys::INODE, |_, value| {
+        if store.index.is_closing() {
+            return Err(Error::Closing);
+        }
         let rec = decode_inode(value).map_err(bad)?;
         let (ino, sealed) = (rec.ino, rec.staging.is_some_and(|s| s.sealed));
         pending.push(MetaOp::PutInode(rec));
-        each_of(frozen, keys::EXTENT, ino, |_, value| {
-            pending.push(MetaOp::PutExtent { ino, extent: decode_extent(value).map_err(bad)? });
-            put(&mut pending, false)
-        })?;
-        each_of(frozen, keys::XATTR, ino, |name, value| {
-            pending.push(MetaOp::PutXattr { ino, name: name.to_vec(), value: value.to_vec() });
-            put(&mut pending, false)
-        })?;
-        if sealed {
-            each_of(frozen, keys::SEAL, ino, |group, value| {
-                let (group, sums) = (last_number(group)?, decode_seal(value).map_err(bad)?);
+        while let Some((_, value)) = extents.next_of(ino)? {
+            pending.push(MetaOp::PutExtent { ino, extent: decode_extent(&value).map_err(bad)? });
+            put(&mut pending, false)?;
+        }
+        while let Some((name, value)) = xattrs.next_of(ino)? {
+            pending.push(MetaOp::PutXattr { ino, name, value });
+            put(&mut pending, false)?;
+        }
+        while let Some((group, value)) = seals.next_of(ino)? {
+            if sealed {
+                let (group, sums) = (last_number(&group)?, decode_seal(&value).map_err(bad)?);
                 pending.push(MetaOp::PutSeal { ino, group, sums });
-                put(&mut pending, false)
-            })?;
+                put(&mut pending, false)?;
+            }
         }
         put(&mut pending, false)
     })?;
@@ -169,34 +175,50 @@ fn append(pack: &mut ActivePack, ops: &[MetaOp], txid: u64, records: &mut u64) -
 }
 
 /// Calls `f` with each key (without its tag) and value of a tag.
-fn each(frozen: &Frozen<'_>, tag: u8, f: impl FnMut(&[u8], &[u8]) -> Result<(), Error>) -> Result<(), Error> {
-    walk(frozen, vec![tag], vec![tag + 1], 1, f)
-}
-
-/// Calls `f` with each key (without tag and inode) and value of an inode.
-fn each_of(
-    frozen: &Frozen<'_>,
-    tag: u8,
-    ino: Ino,
-    f: impl FnMut(&[u8], &[u8]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    walk(frozen, keys::by_number(tag, ino.0), keys::after_number(tag, ino.0), 9, f)
-}
-
-fn walk(
-    frozen: &Frozen<'_>,
-    mut from: Vec<u8>,
-    end: Vec<u8>,
-    skip: usize,
-    mut f: impl FnMut(&[u8], &[u8]) -> Result<(), Error>,
-) -> Result<(), Error> {
+fn each(frozen: &Frozen<'_>, tag: u8, mut f: impl FnMut(&[u8], &[u8]) -> Result<(), Error>) -> Result<(), Error> {
+    let (mut from, end) = (vec![tag], vec![tag + 1]);
     loop {
         let page = frozen.range(&from, &end, KEYS_PER_PAGE)?;
         let Some((last, _)) = page.last() else { return Ok(()) };
-        from = last.clone();
+        from.clone_from(last);
         from.push(0);
         for (key, value) in &page {
-            f(key.get(skip..).unwrap_or_default(), value)?;
+            f(key.get(1..).unwrap_or_default(), value)?;
+        }
+    }
+}
+
+/// The keys of a tag, inode by inode, for a caller that goes through all inodes in their order: one pass over neighbours.
+struct Cursor<'a, 'b> {
+    frozen: &'a Frozen<'b>,
+    from: Vec<u8>,
+    end: Vec<u8>,
+    page: std::iter::Peekable<std::vec::IntoIter<(Vec<u8>, Vec<u8>)>>,
+}
+
+impl<'a, 'b> Cursor<'a, 'b> {
+    fn new(frozen: &'a Frozen<'b>, tag: u8) -> Cursor<'a, 'b> {
+        Cursor { frozen, from: vec![tag], end: vec![tag + 1], page: Vec::new().into_iter().peekable() }
+    }
+
+    /// The next key (without tag and inode) and value of `ino`; those of inodes before it, which are gone, are passed over.
+    fn next_of(&mut self, ino: Ino) -> Result<Option<(Vec<u8>, Vec<u8>)>, Error> {
+        loop {
+            if self.page.peek().is_none() {
+                let page = self.frozen.range(&self.from, &self.end, KEYS_PER_PAGE)?;
+                let Some((last, _)) = page.last() else { return Ok(None) };
+                self.from.clone_from(last);
+                self.from.push(0);
+                self.page = page.into_iter().peekable();
+            }
+            let number = |key: &[u8]| key.get(1..9).and_then(|n| last_number(n).ok());
+            match self.page.next_if(|(key, _)| number(key).is_none_or(|n| n <= ino.0)) {
+                Some((key, value)) if number(&key) == Some(ino.0) => {
+                    return Ok(Some((key.get(9..).unwrap_or_default().to_vec(), value)));
+                }
+                Some(_) => {}
+                None => return Ok(None),
+            }
         }
     }
 }

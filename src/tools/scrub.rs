@@ -15,13 +15,7 @@ use crate::volume::{self, ScrubOptions, ScrubReport};
 /// Only when the scrub itself cannot go on; damage is in the report.
 pub fn scrub(disk: Arc<dyn Disk>, options: ScrubOptions, progress: Progress<'_>) -> Result<ScrubReport, Error> {
     let open = |peek| {
-        let options = StoreOptions {
-            engine: IndexEngine::Memory,
-            read_only: true,
-            peek,
-            rebuild: false,
-            pack_bytes_max: u64::MAX,
-        };
+        let options = StoreOptions { engine: IndexEngine::Memory, read_only: true, peek, ..StoreOptions::default() };
         Store::open(disk.clone(), options)
     };
     let ((store, _), peek) = match open(false) {

@@ -124,6 +124,8 @@ pub struct Volume {
     /// A sync failed: nothing may change any more.
     failed: AtomicBool,
     closed: AtomicBool,
+    /// It is closed soon.
+    hurried: AtomicBool,
     room: space::Room,
     shares: Shares,
     watch: memory::Watch,
@@ -138,6 +140,7 @@ impl Volume {
         options: VolumeOptions,
         workers: Arc<Workers>,
     ) -> Result<(Arc<Volume>, Recovery), Error> {
+        let shares = Shares::of(options.memory_bytes, options.cache_bytes);
         let (store, mut recovery) = Store::open(
             disk.clone(),
             StoreOptions {
@@ -146,12 +149,11 @@ impl Volume {
                 peek: false,
                 rebuild: options.rebuild_index,
                 pack_bytes_max: options.pack_bytes_max,
+                overlay_bytes: shares.overlay / 2,
             },
         )
         .map_err(Error::Store)?;
         let scrubbing = scrub::Scrubbing::new(scrub::remembered(&*disk, &store));
-        let shares = Shares::of(options.memory_bytes, options.cache_bytes);
-        store.set_overlay_bytes(shares.overlay / 2);
         let volume = Arc::new(Volume {
             segments: SegmentCache::new(shares.segments),
             disk,
@@ -175,6 +177,7 @@ impl Volume {
             lingering: Mutex::new(BTreeSet::new()),
             failed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            hurried: AtomicBool::new(false),
             room: space::Room::default(),
             shares,
             watch: memory::Watch::default(),
@@ -689,7 +692,7 @@ impl Volume {
         }
         outcome.and(self.sync_log())?;
         self.store.tend_reserve();
-        if self.writable().is_ok() && self.store.is_checkpoint_due() {
+        if self.writable().is_ok() && self.store.is_checkpoint_due() && !self.hurried.load(Ordering::Relaxed) {
             self.checkpoint()?;
         }
         Ok(())
@@ -701,6 +704,13 @@ impl Volume {
         // A burst of changes keeps more in memory than may stay, and later inserts only look at a few each.
         self.inodes.shrink();
         self.store.checkpoint().map_err(|e| self.store_failed(e))
+    }
+
+    /// Housekeeping: an index that takes too much space is made smaller. Called by a timer.
+    pub fn tend_index(&self) {
+        if self.writable().is_ok() {
+            self.store.tend_index();
+        }
     }
 
     /// Makes everything durable that was written before the call: what `sync` would do if the kernel told a FUSE filesystem.
@@ -720,11 +730,18 @@ impl Volume {
         })
     }
 
+    /// Says that the volume is closed soon: housekeeping that takes long is given up, and begun no more.
+    pub fn hurry(&self) {
+        self.hurried.store(true, Ordering::Relaxed);
+        self.store.hurry();
+    }
+
     /// Flushes everything, checkpoints, closes the store. Later changes fail. Staged bytes are made durable too.
     pub fn close(&self) -> Result<(), Error> {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        self.hurry();
         let mut flushed = Ok(());
         if self.writable().is_ok() {
             flushed = self.flush();

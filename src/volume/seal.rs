@@ -33,7 +33,7 @@ const BYTES_PER_ROUND: u64 = 256 << 20;
 /// From this many files on one sync of the whole filesystem costs less than one for each.
 const SYNC_ALL_FROM: usize = 16;
 /// An unmount seals for this long at most, milliseconds; what is left has the safety of the filesystem below.
-const CLOSE_MS_MAX: u64 = 20_000;
+const CLOSE_MS_MAX: u64 = 5_000;
 /// Files whose staging failed a check and are remembered, so that each is logged once.
 const DAMAGED_MAX: usize = 10_000;
 
@@ -284,6 +284,9 @@ impl Volume {
     /// Disk: reads every byte it seals.
     pub fn seal_quiet(&self) -> Result<bool, Error> {
         self.writable()?;
+        if self.hurried.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
         if !self.store.has_room(0) {
             // The reserve is for what makes room, not for checksums.
             return Ok(false);

@@ -27,7 +27,7 @@ use super::Progress;
 use crate::base::{Ino, PACK_BYTES_MAX, SegmentRef};
 use crate::format::{InodeRecord, MetaOp};
 use crate::host::Disk;
-use crate::store::{self, Error, IndexEngine, Recovery, Store, StoreOptions};
+use crate::store::{self, Error, Recovery, Store, StoreOptions};
 
 use lost::Lost;
 use names::Nodes;
@@ -222,7 +222,7 @@ struct Check<'a> {
 }
 
 fn options(read_only: bool, rebuild: bool) -> StoreOptions {
-    StoreOptions { engine: IndexEngine::Sled, read_only, peek: false, rebuild, pack_bytes_max: PACK_BYTES_MAX }
+    StoreOptions { read_only, rebuild, ..StoreOptions::default() }
 }
 
 /// Checks a store that is not mounted, and changes nothing but the index, when it is to be rebuilt. See `fsck_with`.
