@@ -176,6 +176,77 @@ fn the_index_follows_from_the_packs() {
     assert_eq!(dump(&store), known, "in memory");
 }
 
+/// A log that is longer than what may wait in memory is taken in by parts, and wherever that ends the next open goes on.
+#[test]
+fn a_long_log_is_taken_in_by_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let known = {
+        let (store, _) = open(dir.path(), IndexEngine::Sled);
+        // Enough that the log begins with a snapshot, of which the parts are taken too.
+        for n in 0..120 {
+            let value = vec![n as u8; 2000];
+            store.commit(&[MetaOp::PutXattr { ino: Ino(4), name: b"user.long".to_vec(), value }]).unwrap();
+        }
+        store.close().unwrap();
+        dump(&store)
+    };
+    let small = StoreOptions { overlay_bytes: 4096, ..options(IndexEngine::Sled) };
+    let rebuild = StoreOptions { rebuild: true, ..small };
+    let (store, recovery) = Store::open(disk(dir.path()), rebuild).unwrap();
+    assert!(recovery.rebuilt && store.overlay_bytes() < 8192, "{recovery:?}, {} bytes", store.overlay_bytes());
+    assert_eq!(dump(&store), known);
+    drop(store);
+    // The process dies somewhere on the way: what of the log lies behind is damaged, so that the open fails or ends there.
+    let at = dir.path().join("index");
+    std::fs::remove_dir_all(&at).unwrap();
+    let (id, path) = pack(dir.path(), true);
+    let whole = std::fs::read(&path).unwrap();
+    for part in [3, 5, 8] {
+        std::fs::write(&path, &whole[..whole.len() * part / 10]).unwrap();
+        let (store, _) = Store::open(disk(dir.path()), small).unwrap();
+        drop(store);
+        std::fs::write(&path, &whole).unwrap();
+    }
+    let (store, recovery) = Store::open(disk(dir.path()), small).unwrap();
+    assert!(!recovery.rebuilt, "pack {id}: {recovery:?}");
+    assert_eq!(dump(&store), known, "gone on with");
+}
+
+/// The engine is opened anew while others read and commit: nobody notices.
+#[test]
+fn an_index_that_is_opened_anew_serves_on() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let (store, _) = open(dir.path(), IndexEngine::Sled);
+    let known = dump(&store);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            for n in 0..400u64 {
+                let rec = inode(1_000_000 + n, n);
+                store.commit(&[MetaOp::PutInode(rec.clone())]).unwrap();
+                assert_eq!(store.inode(rec.ino).unwrap(), Some(rec));
+                if n % 50 == 0 {
+                    store.checkpoint().unwrap();
+                }
+                store.commit(&[MetaOp::RemoveInode(Ino(1_000_000 + n))]).unwrap();
+            }
+            done.store(true, std::sync::atomic::Ordering::Release);
+        });
+        let mut times = 0;
+        while !done.load(std::sync::atomic::Ordering::Acquire) || times == 0 {
+            store.reopen_index();
+            times += 1;
+        }
+    });
+    assert_eq!(dump(&store), known);
+    drop(store);
+    let (store, recovery) = open(dir.path(), IndexEngine::Sled);
+    assert!(!recovery.rebuilt, "{recovery:?}");
+    assert_eq!(dump(&store), known);
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().flatten() {
