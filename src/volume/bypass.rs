@@ -9,7 +9,9 @@
 //! tells us of it. So a file is neither coded nor sealed before its staging file is known to be ours alone
 //! (`staging::is_shared`).
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
+
+use roaring::RoaringTreemap;
 
 use super::inode::InodeState;
 use super::types::{Error, HandleId};
@@ -62,8 +64,22 @@ impl Volume {
         }
         state.file = Some(file.clone());
         state.bypassing.insert(handle);
-        state.stale_pages = true;
+        self.stale_pages().insert(ino.0);
         Ok(Some(file))
+    }
+
+    pub(super) fn stale_pages(&self) -> MutexGuard<'_, RoaringTreemap> {
+        self.stale_pages.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// True when the pages that the kernel has cached of a file may not be what it holds. They are dropped when the file is
+    /// opened, and from then on they are good again unless its bytes are still mapped.
+    pub(super) fn drops_pages(&self, state: &InodeState) -> bool {
+        let stale = self.stale_pages().contains(state.rec.ino.0);
+        if stale && state.bypassing.is_empty() && !staging::is_shared(state.file.as_deref()) {
+            self.stale_pages().remove(state.rec.ino.0);
+        }
+        stale
     }
 
     /// Takes a handle back that the kernel would not serve.

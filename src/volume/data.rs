@@ -182,10 +182,7 @@ impl Volume {
         }
         let handle = self.new_handle();
         state.handles.insert(handle, open);
-        let keep_pages = !open.truncate && !state.stale_pages;
-        if state.stale_pages && state.bypassing.is_empty() {
-            state.stale_pages = staging::is_shared(state.file.as_deref());
-        }
+        let keep_pages = !self.drops_pages(&state) && !open.truncate;
         Ok(Opened { handle, keep_pages, coded: state.rec.coded })
     }
 

@@ -48,8 +48,6 @@ pub(crate) struct InodeState {
     /// is as long as the file, and what it was last seen to be tells what happened past us.
     pub bypassing: HashSet<HandleId>,
     pub seen_modified: (i64, u32),
-    /// Bytes changed past the kernel's cached pages of this file: they are stale at the next cached open.
-    pub stale_pages: bool,
     /// Bytes staging takes on disk, as last seen.
     pub staged_bytes: u64,
     /// Monotonic time of the last change of data, milliseconds.
@@ -76,7 +74,6 @@ impl InodeState {
             handles: HashMap::new(),
             bypassing: HashSet::new(),
             seen_modified: (0, 0),
-            stale_pages: false,
             staged_bytes: 0,
             changed_ms: 0,
             queued: false,
@@ -129,7 +126,7 @@ impl InodeState {
 
     /// What is lost by dropping a clean inode is found again or assumed for the worse when it is loaded.
     fn evictable(&self) -> bool {
-        !self.dirty && self.handles.is_empty() && self.unlogged.is_empty() && self.rec.nlink > 0 && !self.stale_pages
+        !self.dirty && self.handles.is_empty() && self.unlogged.is_empty() && self.rec.nlink > 0
     }
 }
 

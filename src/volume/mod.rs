@@ -51,6 +51,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
+use roaring::RoaringTreemap;
+
 use crate::base::{ByteRange, Ino, RangeSet};
 use crate::format::{InodeRecord, MetaOp, Staging};
 use crate::host::{self, Disk};
@@ -108,6 +110,9 @@ pub struct Volume {
     counted: AtomicBool,
     /// Metadata was lost when the store was opened: staging that nobody names is kept.
     lost_metadata: AtomicBool,
+    /// Files whose bytes were changed past the pages that the kernel has cached of them: those are stale at the next open that
+    /// the kernel does not serve by itself.
+    stale_pages: Mutex<RoaringTreemap>,
     /// Inodes whose attributes the log does not have yet.
     dirty: Mutex<BTreeSet<Ino>>,
     /// Segments that failed a check; each is logged once.
@@ -168,6 +173,7 @@ impl Volume {
             refilling: Mutex::new(()),
             counted: AtomicBool::new(false),
             lost_metadata: AtomicBool::new(false),
+            stale_pages: Mutex::new(RoaringTreemap::new()),
             dirty: Mutex::new(BTreeSet::new()),
             quarantine: Mutex::new(BTreeSet::new()),
             damaged_staging: Mutex::new(BTreeSet::new()),

@@ -84,14 +84,16 @@ impl Volume {
 
     /// The kernel holds no reference any more: an unlinked inode without handles is removed.
     pub fn forget(&self, ino: Ino) {
-        let Some(inode) = self.inodes.get(ino) else { return };
-        if inode.read().stale_pages {
-            let mut state = inode.write();
-            // Its pages went with it.
-            state.stale_pages &= !state.handles.is_empty();
-        }
+        let Some(inode) = self.inodes.get(ino) else {
+            self.stale_pages().remove(ino.0);
+            return;
+        };
         {
             let state = inode.read();
+            if state.handles.is_empty() {
+                // Its pages went with it.
+                self.stale_pages().remove(ino.0);
+            }
             if state.removed || state.rec.nlink > 0 || !state.handles.is_empty() {
                 return;
             }
