@@ -104,7 +104,7 @@ impl Default for StoreOptions {
             peek: false,
             rebuild: false,
             pack_bytes_max: PACK_BYTES_MAX,
-            overlay_bytes: 48 << 20,
+            overlay_bytes: 16 << 20,
         }
     }
 }

@@ -257,7 +257,8 @@ impl Volume {
             return Vec::new();
         }
         // Nothing waits: then space is no reason for anything.
-        let wanted = if self.queue_lock().len() == 0 { 0 } else { limit };
+        let nothing = self.counted.load(Ordering::Acquire) && self.queue_lock().len() == 0;
+        let wanted = if nothing { 0 } else { limit };
         let limit = self.room_to_code(wanted);
         if limit == 0 {
             return Vec::new();
@@ -367,6 +368,9 @@ impl Volume {
         let (mut after, mut wrapped) = (start, false);
         let mut full_at = None;
         loop {
+            if self.hurried.load(Ordering::Relaxed) {
+                return;
+            }
             let page = match self.store.inodes(after, INODES_PER_PAGE) {
                 Ok(page) => page,
                 Err(e) => {

@@ -154,7 +154,7 @@ impl Volume {
                 peek: false,
                 rebuild: options.rebuild_index,
                 pack_bytes_max: options.pack_bytes_max,
-                overlay_bytes: shares.overlay / 2,
+                overlay_bytes: (shares.overlay / 2).min(OVERLAY_BYTES_MAX),
             },
         )
         .map_err(Error::Store)?;
@@ -239,7 +239,7 @@ impl Volume {
             {
                 failure = Some(e);
             }
-            failure.is_none() && !self.closed.load(Ordering::Acquire) && found.len() < SENTENCES_MAX
+            failure.is_none() && !self.hurried.load(Ordering::Relaxed) && found.len() < SENTENCES_MAX
         });
         listed.map_err(|source| Error::Io { what: "list staging".into(), source })?;
         if let Some(e) = failure {
@@ -253,7 +253,7 @@ impl Volume {
     /// Removes inodes that lost their last name while they were open, when the daemon died. Those of now are in the table.
     fn end_orphans(&self) -> Result<(), Error> {
         let mut after = Ino(0);
-        while self.writable().is_ok() && !self.closed.load(Ordering::Acquire) {
+        while self.writable().is_ok() && !self.hurried.load(Ordering::Relaxed) {
             let orphans = self.store.orphans(after, ORPHANS_PER_STEP).map_err(Error::Store)?;
             let Some(last) = orphans.last() else { break };
             after = *last;
@@ -804,6 +804,10 @@ impl Volume {
         Some(format!("/{}", parts.join("/")))
     }
 }
+
+/// Changes of the index that wait for a checkpoint, bytes, however much memory there is: the next mount reads as many from the
+/// log, and after a kill it is waited for.
+const OVERLAY_BYTES_MAX: u64 = 16 << 20;
 
 /// Directories climbed to find a path for a message.
 const PATH_DEPTH_MAX: usize = 256;

@@ -366,7 +366,11 @@ impl Volume {
         };
         // Checksums first, the mark last: until it is there nobody looks at them.
         let (size, generation) = (rec.size, rec.generation);
-        let mut ops = vec![MetaOp::RemoveSeals { ino }];
+        let mut ops = Vec::new();
+        if self.store.next_seal(ino, 0).map_err(Error::Store)?.is_some() {
+            // Of a time when it was sealed, or begun to be.
+            ops.push(MetaOp::RemoveSeals { ino });
+        }
         let mut next = 0;
         while let Some(file) = &file {
             let groups = groups_with_data(&**file, ino, next, size)?;
