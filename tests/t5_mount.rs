@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mounted::{BINARY, Dice, Mount, arg, ok, tersefs};
@@ -486,4 +486,39 @@ fn open_files_agree_however_they_are_served() {
         (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().mtime()),
         (b"old and longer".to_vec(), modified)
     );
+}
+
+/// An empty file has nothing to code, so its staging file goes; one that is opened in that moment gets another, and what the
+/// kernel writes by itself must not go to the first.
+#[test]
+fn what_is_written_while_the_staging_file_goes_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = Mount::new(dir.path(), &["--method", "zstd", "--quiet-seconds", "0"]);
+    let until = Instant::now() + Duration::from_secs(10);
+    let rounds = AtomicU64::new(0);
+    std::thread::scope(|s| {
+        for n in 0..4 {
+            let (path, rounds) = (mount.path(&format!("f{n}")), &rounds);
+            s.spawn(move || {
+                for round in 0.. {
+                    if Instant::now() > until {
+                        break;
+                    }
+                    let text = format!("{n}: {round}");
+                    let open =
+                        || File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+                    File::create(&path).unwrap();
+                    drop(open());
+                    open().write_all_at(text.as_bytes(), 0).unwrap();
+                    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+                    rounds.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        while Instant::now() < until {
+            mount.wait();
+        }
+    });
+    println!("{} rounds", rounds.load(Ordering::Relaxed));
+    mount.done();
 }

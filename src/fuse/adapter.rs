@@ -324,9 +324,9 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let released = self.volume.release(ino(n), HandleId(fh.0));
+        // In this order: a handle opened in between must not be served with a staging file that the volume may have let go.
         self.served.end(ino(n), HandleId(fh.0));
-        empty("release", released, reply);
+        empty("release", self.volume.release(ino(n), HandleId(fh.0)), reply);
     }
 
     fn fsync(&self, _req: &Request, n: INodeNo, _fh: FileHandle, datasync: bool, reply: ReplyEmpty) {

@@ -94,7 +94,8 @@ impl Served {
         backing
     }
 
-    /// A handle ends.
+    /// A handle ends. To be called before the volume lets go of it: as long as a staging file is known here as the one that
+    /// serves an inode, the volume must have a handle that keeps it.
     pub fn end(&self, n: Ino, handle: HandleId) {
         let mut handles = self.lock();
         if let Some(service) = handles.inodes.get_mut(&n) {
