@@ -51,7 +51,7 @@ const BAD_KEPT: usize = 2;
 
 type Map = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 /// A key and its value.
-type Pair = (Vec<u8>, Vec<u8>);
+pub(crate) type Pair = (Vec<u8>, Vec<u8>);
 /// Keys with values, ascending.
 pub(crate) type Pairs = Vec<Pair>;
 

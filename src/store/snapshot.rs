@@ -7,7 +7,7 @@
 use std::sync::atomic::Ordering;
 
 use super::error::Error;
-use super::index::Frozen;
+use super::index::{Frozen, Pair};
 use super::keys::{self, bad, last_number};
 use super::pack::{self, ActivePack};
 use super::{Position, Store};
@@ -193,7 +193,7 @@ struct Cursor<'a, 'b> {
     frozen: &'a Frozen<'b>,
     from: Vec<u8>,
     end: Vec<u8>,
-    page: std::iter::Peekable<std::vec::IntoIter<(Vec<u8>, Vec<u8>)>>,
+    page: std::iter::Peekable<std::vec::IntoIter<Pair>>,
 }
 
 impl<'a, 'b> Cursor<'a, 'b> {
@@ -202,7 +202,7 @@ impl<'a, 'b> Cursor<'a, 'b> {
     }
 
     /// The next key (without tag and inode) and value of `ino`; those of inodes before it, which are gone, are passed over.
-    fn next_of(&mut self, ino: Ino) -> Result<Option<(Vec<u8>, Vec<u8>)>, Error> {
+    fn next_of(&mut self, ino: Ino) -> Result<Option<Pair>, Error> {
         loop {
             if self.page.peek().is_none() {
                 let page = self.frozen.range(&self.from, &self.end, KEYS_PER_PAGE)?;
