@@ -87,7 +87,7 @@ fn copy_wait_remount_rebuild_and_move() {
     diff(&original, &v.path("copy"));
     v.done();
     ok(BINARY, &["scrub", arg(&store(&dir))], 300);
-    assert!(ok(BINARY, &["inspect", arg(&store(&dir))], 300).contains("segment cm.1"));
+    assert!(ok(BINARY, &["inspect", arg(&store(&dir))], 300).contains("segment primed.1"));
 }
 
 #[test]
