@@ -3,6 +3,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{code_all, fresh, open, options, read};
 use tersefs::base::{Ino, MethodId};
@@ -460,4 +461,33 @@ fn what_a_loss_of_metadata_left_is_kept_until_a_repair() {
     volume.close().unwrap();
     drop(volume);
     assert!(fsck_with(store, FsckOptions::default(), &mut |_, _| ()).unwrap().problems.is_empty());
+}
+
+/// Who found a new file in the log before its creator had put it into memory made another inode of it, without the handle
+/// that it was created with: the first write failed. The coder looks for staged files so, right after a mount.
+#[test]
+fn a_file_that_is_found_while_it_is_created_keeps_its_handle() {
+    const FILES: usize = 20_000;
+    let workers = Arc::new(Workers::new(1));
+    let volume = reopen(&fresh(), &workers);
+    let open = OpenFor { read: false, write: true, append: false, truncate: false };
+    let next = AtomicU64::new(2);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            while let ino @ 1.. = next.load(Ordering::Acquire) {
+                let _ = volume.getattr(Ino(ino));
+            }
+        });
+        for n in 0..FILES {
+            let (attr, opened) = volume.create(Ino::ROOT, format!("{n}").as_bytes(), 0o644, &CALLER, open).unwrap();
+            let written = volume.write(attr.ino, opened.handle, 0, b"x");
+            next.store(attr.ino.0 + 1, Ordering::Release);
+            if written.is_err() {
+                next.store(0, Ordering::Release);
+            }
+            assert_eq!(written.unwrap(), 1, "file {n}");
+            volume.release(attr.ino, opened.handle).unwrap();
+        }
+        next.store(0, Ordering::Release);
+    });
 }

@@ -151,12 +151,18 @@ impl Volume {
             (rec.mtime, rec.ctime) = (now, now);
             ops.push(MetaOp::PutInode(rec));
         }
-        self.log(&ops)?;
+        // Before the log speaks of it: whoever finds it there (the coder, looking for staged files) must find this one, with
+        // its handle, and not make another from the log.
+        let inode = self.inodes.insert(Inode::new(state));
+        if let Err(e) = self.log(&ops) {
+            self.inodes.remove(ino);
+            return Err(e);
+        }
         if kind == FileKind::Directory {
             dir_state.rec.nlink += 1;
         }
         self.touch_directory_state(&mut dir_state);
-        Ok(self.inodes.insert(Inode::new(state)))
+        Ok(inode)
     }
 
     /// The mode of a new inode, and the ACLs it takes over from the default one of its directory.
