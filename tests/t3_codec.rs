@@ -41,7 +41,7 @@ fn the_smallest_method_wins_within_the_policy() {
     let (raw_id, raw_len) = size(&Policy { only: Some(MethodId::Raw), ..Policy::default() });
     assert_eq!((raw_id, raw_len), (MethodId::Raw, raw.len()));
     // A budget that the context model cannot keep leaves zstd.
-    let (hurried, _) = size(&Policy { decode_ms_max: 2, only: None });
+    let (hurried, _) = size(&Policy { decode_ms: Some(2), ..Policy::default() });
     assert_eq!(hurried, MethodId::Zstd);
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::base::MethodId;
+use crate::codec::{DECODE_MS_MAX, Tier};
 use crate::volume::Atime;
 use crate::volume::ParityShape;
 
@@ -157,10 +158,16 @@ pub(super) struct MountArgs {
     /// A file that is not coded yet gets checksums after it was closed and unchanged for this long, seconds
     #[arg(long, default_value_t = 10.0)]
     pub seal_seconds: f64,
-    /// Longest time that decoding one segment may take on this machine, milliseconds
-    #[arg(long, default_value_t = 2000)]
-    pub decode_ms: u32,
-    /// Method to code with; auto takes the smallest
+    /// Longest time that decoding one segment, and so a cold read of a few bytes, may take on this machine, milliseconds:
+    /// segments are cut shorter and methods chosen by it. 2000 unless given, 10000 in the tier deep. The attribute
+    /// user.tersefs.decode_ms of a file, or of a directory for all below it, says otherwise
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=DECODE_MS_MAX as i64))]
+    pub decode_ms: Option<u32>,
+    /// fast: zstd alone; balanced: the default method; deep: the strongest method in segments of 1 MiB. The attribute
+    /// user.tersefs.tier of a file, or of a directory for all below it, says otherwise
+    #[arg(long, value_enum, default_value_t = TierArg::Balanced)]
+    pub tier: TierArg,
+    /// Method to code with; auto takes the smallest that the tier has
     #[arg(long, value_enum, default_value_t = MethodArg::Auto)]
     pub method: MethodArg,
     /// Let other users use the mount (for root this is so in any case)
@@ -224,6 +231,24 @@ impl MethodArg {
             MethodArg::Zstd => Some(MethodId::Zstd),
             MethodArg::Cm => Some(MethodId::Cm),
             MethodArg::Primed => Some(MethodId::Primed),
+        }
+    }
+}
+
+/// Tiers that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum TierArg {
+    Fast,
+    Balanced,
+    Deep,
+}
+
+impl TierArg {
+    pub fn tier(self) -> Tier {
+        match self {
+            TierArg::Fast => Tier::Fast,
+            TierArg::Balanced => Tier::Balanced,
+            TierArg::Deep => Tier::Deep,
         }
     }
 }

@@ -36,6 +36,9 @@ pub(super) fn status(s: &Status, work: &Work) {
     println!("inodes    {}, {} of them in memory", s.inodes, s.inodes_in_memory);
     let about = if s.queue_in_memory < s.queue_files { "about " } else { "" };
     println!("queue     {about}{} files, {about}{} in staging", s.queue_files, bytes(s.queue_bytes));
+    if s.plain_files > 0 {
+        println!("plain     {} files stay plain, as user.tersefs.nocompress asks for", s.plain_files);
+    }
     if s.stuck_files > 0 {
         let why = s.stuck_reason.as_deref().unwrap_or("no reason is known");
         println!("stuck     {} files: {why}", s.stuck_files);
@@ -167,6 +170,12 @@ pub(super) fn file(name: &str, r: &FileReport) {
         bytes(r.stored_bytes),
         r.saved * 100.0
     );
+    let p = &r.policy;
+    let only = p.method.as_ref().map_or(String::new(), |m| format!(", method {m} only"));
+    println!("tier {} ({}), {} ms to decode a segment ({}){only}", p.tier, p.tier_from, p.decode_ms, p.decode_ms_from);
+    if p.stays_plain {
+        println!("stays plain: user.tersefs.nocompress ({})", p.stays_plain_from);
+    }
     println!(
         "{:>14} {:>10} {:<15} {:<10} {:>10} {:>7} {:>9}",
         "offset", "bytes", "method", "class", "stored", "bpb", "decode"

@@ -4,6 +4,7 @@
 //! when they were decoded and compared.
 
 mod classify;
+mod policy;
 mod rate;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use crate::models::{self, MODELS, Model};
 use crate::telemetry;
 
 pub use classify::{classify, segment_bytes};
+pub use policy::{DECODE_MS_MAX, Policy, SEGMENT_BYTES_MIN, Tier, cut, outgrows};
 pub use rate::predicted_decode_ms;
 
 /// Bytes tried before a segment is called incompressible.
@@ -23,21 +25,6 @@ const PROBE_BYTES: usize = 4 << 10;
 const PROBES: usize = 4;
 /// A probe that zstd's fastest level does not shrink below this share (1/1000) counts against coding.
 const PROBE_SHARE: usize = 985;
-
-/// What bounds the choice of a method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// Longest time one segment may take to decode on this machine, milliseconds.
-    pub decode_ms_max: u32,
-    /// Use this method only (still falling back to raw when it does not shrink); `None` tries all and takes the smallest.
-    pub only: Option<MethodId>,
-}
-
-impl Default for Policy {
-    fn default() -> Policy {
-        Policy { decode_ms_max: 2_000, only: None }
-    }
-}
 
 /// A segment coded, decoded again and compared.
 #[derive(Clone, Debug)]
@@ -113,19 +100,13 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy) -> Result<Encoded, Erro
     if class == Class::Incompressible || looks_incompressible(raw) {
         telemetry::EARLY_ABORTS.add(1);
     } else {
-        let mut tried_primed = false;
         // The strongest first, so that weaker ones are tried only where they have a chance.
         for model in MODELS.into_iter().rev() {
             let id = model.id();
-            let wanted = policy.only.is_none_or(|only| only == id);
-            if id == MethodId::Raw || !wanted || predicted_decode_ms(id, raw.len() as u32) > policy.decode_ms_max {
+            let slow = || predicted_decode_ms(id, raw.len() as u32) > policy.decode_ms_max();
+            if id == MethodId::Raw || !policy.allows(id) || slow() {
                 continue;
             }
-            // What starts from a prior and what does not come to nearly the same where neither shrinks the data.
-            if id == MethodId::Cm && tried_primed {
-                continue;
-            }
-            tried_primed |= id == MethodId::Primed;
             if id == MethodId::Zstd && best.as_ref().is_some_and(|(_, b)| zstd_cannot_win(raw, b.len())) {
                 continue;
             }

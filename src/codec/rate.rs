@@ -1,4 +1,6 @@
-//! How fast each method decodes on this machine: a moving average of what was measured.
+//! How fast each method decodes on this machine: moving averages of what was measured, for short and long segments apart,
+//! since a segment has costs that do not depend on its length. What disturbs a measurement makes it longer, never shorter,
+//! so the average follows shorter times at once and longer ones slowly: it is what a machine does that is not busy.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,27 +8,84 @@ use std::time::Duration;
 use crate::base::MethodId;
 use crate::models;
 
-/// Nanoseconds per KiB, by method number; 0 until the first measurement.
-static NS_PER_KIB: [AtomicU64; MethodId::ALL.len()] = [const { AtomicU64::new(0) }; MethodId::ALL.len()];
 /// Shorter decodes say more about the clock than about the method, bytes.
 const BYTES_MIN: u64 = 16 << 10;
+/// Lengths that are told apart: from `BYTES_MIN` on, each twice the one before.
+const LENGTHS: usize = 7;
+
+/// Nanoseconds per KiB, by length; 0 until the first measurement.
+type Rates = [AtomicU64; LENGTHS];
+
+/// By method number.
+static NS_PER_KIB: [Rates; MethodId::ALL.len()] =
+    [const { [const { AtomicU64::new(0) }; LENGTHS] }; MethodId::ALL.len()];
+
+fn length(bytes: u64) -> usize {
+    ((bytes / BYTES_MIN).max(1).ilog2() as usize).min(LENGTHS - 1)
+}
 
 /// Takes a measurement in. Races lose one, which does not matter.
 pub(super) fn learn(id: MethodId, bytes: u64, took: Duration) {
     if bytes < BYTES_MIN {
         return;
     }
-    if let Some(slot) = NS_PER_KIB.get(usize::from(id as u16)) {
+    if let Some(rates) = NS_PER_KIB.get(usize::from(id as u16)) {
+        take_in(rates, bytes, took);
+    }
+}
+
+fn take_in(rates: &Rates, bytes: u64, took: Duration) {
+    if let Some(slot) = rates.get(length(bytes)) {
         let now = (took.as_nanos() as u64 * 1024 / bytes).max(1);
         let old = slot.load(Ordering::Relaxed);
-        slot.store(if old == 0 { now } else { (old * 15 + now) / 16 }.max(1), Ordering::Relaxed);
+        let next = match old {
+            0 => now,
+            _ if now < old => old.midpoint(now),
+            _ => old + (now - old) / 16,
+        };
+        slot.store(next.max(1), Ordering::Relaxed);
     }
+}
+
+/// What is known of a length, or else of the next longer one, or else of the next shorter one.
+fn known(rates: &Rates, bytes: u64) -> Option<u64> {
+    let own = length(bytes);
+    let nearest = (own..LENGTHS).chain((0..own).rev());
+    nearest.filter_map(|n| rates.get(n)).map(|rate| rate.load(Ordering::Relaxed)).find(|rate| *rate > 0)
+}
+
+/// True when decoding by a method was measured on this machine.
+pub(super) fn is_known(method: MethodId) -> bool {
+    NS_PER_KIB.get(usize::from(method as u16)).is_some_and(|rates| known(rates, 0).is_some())
 }
 
 /// Milliseconds that decoding `raw_len` bytes of a method takes on this machine, rounded up.
 pub fn predicted_decode_ms(method: MethodId, raw_len: u32) -> u32 {
     let guess = 1_000_000 * 1024 / models::model(method).decode_rate_guess().max(1);
-    let known = NS_PER_KIB.get(usize::from(method as u16)).map_or(0, |n| n.load(Ordering::Relaxed));
-    let ns_per_kib = if known == 0 { guess } else { known };
+    let rates = NS_PER_KIB.get(usize::from(method as u16));
+    let ns_per_kib = rates.and_then(|rates| known(rates, u64::from(raw_len))).unwrap_or(guess);
     (u64::from(raw_len) * ns_per_kib / 1024).div_ceil(1_000_000).min(u64::from(u32::MAX)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_segments_have_a_speed_of_their_own() {
+        let rates: Rates = [const { AtomicU64::new(0) }; LENGTHS];
+        assert_eq!(known(&rates, 100), None);
+        take_in(&rates, 256 << 10, Duration::from_nanos(256_000));
+        for bytes in [1, 16 << 10, 300 << 10, 1 << 20] {
+            assert_eq!(known(&rates, bytes), Some(1000), "the only one that is known");
+        }
+        take_in(&rates, 16 << 10, Duration::from_nanos(80_000));
+        assert_eq!(known(&rates, 20 << 10), Some(5000));
+        assert_eq!(known(&rates, 32 << 10), Some(1000), "the next longer one");
+        assert_eq!(known(&rates, 1 << 20), Some(1000));
+        take_in(&rates, 17 << 10, Duration::from_nanos(17 * 21_000));
+        assert_eq!(known(&rates, 16 << 10), Some(6000), "a sixteenth of the way up");
+        take_in(&rates, 17 << 10, Duration::from_nanos(17 * 2000));
+        assert_eq!(known(&rates, 16 << 10), Some(4000), "half of the way down");
+    }
 }

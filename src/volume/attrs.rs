@@ -255,6 +255,7 @@ impl Volume {
         if value.len() > XATTR_VALUE_BYTES_MAX {
             return Err(Error::TooBig);
         }
+        self.check_wish(ino, name, value)?;
         if value.len() > space::VALUE_BYTES_SMALL {
             self.admit(value.len() as u64)?;
         }
@@ -271,6 +272,7 @@ impl Volume {
         state.rec.ctime = self.now();
         state.dirty = true;
         self.mark_dirty(ino);
+        self.wish_changed(&mut state, name);
         Ok(())
     }
 
@@ -287,6 +289,7 @@ impl Volume {
         state.rec.ctime = self.now();
         state.dirty = true;
         self.mark_dirty(ino);
+        self.wish_changed(&mut state, name);
         Ok(())
     }
 

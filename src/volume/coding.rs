@@ -5,13 +5,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLockWriteGuard};
 
+use roaring::RoaringTreemap;
+
 use super::data::{coded_in, stored_share};
 use super::inode::{Inode, InodeState, lock_all, locked};
 use super::policy::{self, Readiness, SmallFile};
 use super::types::{CodedSegment, CodingTask, Error, Piece};
 use super::{EVERYTHING, Volume, seal, staging};
 use crate::base::{ByteRange, Class, Generation, Ino, SegmentRef};
-use crate::codec;
+use crate::codec::{self, Policy};
 use crate::format::{Extent, InodeRecord, MetaOp, Owner, SegmentHeader};
 use crate::host::{DiskFile, Seek};
 
@@ -31,6 +33,7 @@ const FINISH_PER_STEP: usize = 256;
 struct Progress {
     generation: Generation,
     class: Class,
+    policy: Policy,
     segment_bytes: u32,
     /// Next byte to plan.
     cursor: u64,
@@ -74,6 +77,8 @@ pub(crate) struct Queue {
     cursor: Ino,
     /// A file was refused a place since the walk began.
     refused: bool,
+    /// Staged files that are to stay plain: the walk passes over them. A bit or a few bytes each.
+    plain: RoaringTreemap,
 }
 
 impl Queue {
@@ -88,6 +93,7 @@ impl Queue {
             beyond: 0,
             cursor: Ino(0),
             refused: false,
+            plain: RoaringTreemap::new(),
         }
     }
 
@@ -139,6 +145,29 @@ impl Queue {
     /// Files that wait, in the window and outside.
     pub fn len(&self) -> u64 {
         self.items.len() as u64 + if self.more { self.beyond } else { 0 }
+    }
+
+    /// A file is left as it is until its attributes change, or it is written again.
+    fn stays_plain(&mut self, ino: Ino) {
+        self.forget(ino);
+        self.plain.insert(ino.0);
+    }
+
+    pub fn plain_no_more(&mut self, ino: Ino) {
+        self.plain.remove(ino.0);
+    }
+
+    /// Staged files that are to stay plain, as far as they were met.
+    pub fn plain_files(&self) -> u64 {
+        self.plain.len()
+    }
+
+    /// Has all staged files looked for anew: some that were to stay plain may be coded now.
+    pub fn look_again(&mut self) {
+        self.plain.clear();
+        (self.more, self.refused) = (true, true);
+        // At least one: a queue that is empty looks for no more.
+        self.beyond = self.beyond.max(1);
     }
 
     /// Files in the window.
@@ -235,6 +264,8 @@ enum Found {
     Later(u64),
     /// Staging holds nothing that is not coded: it can go.
     Clean,
+    /// To stay plain, by attributes that were looked up when there had been so many changes of them.
+    Plain(u64),
     Small(SmallFile),
     Large(Progress),
 }
@@ -286,6 +317,7 @@ impl Volume {
                 Ok(Found::Gone) => self.drop_from_queue(ino),
                 Ok(Found::Later(at)) => later.push((ino, at)),
                 Ok(Found::Clean) => clean.push(ino),
+                Ok(Found::Plain(changes)) => self.leave_plain(ino, changes),
                 Ok(Found::Small(file)) => {
                     small_bytes += file.bytes;
                     small.push(file);
@@ -312,7 +344,7 @@ impl Volume {
                 queue.wait(ino, at);
             }
         }
-        for (class, pieces) in policy::bundle(small, codec::segment_bytes) {
+        for (class, policy, pieces) in policy::bundle(small, codec::cut) {
             let mut queue = self.queue_lock();
             for piece in &pieces {
                 if let Some(item) = queue.items.get_mut(&piece.ino) {
@@ -322,6 +354,7 @@ impl Volume {
                             *none = Some(Progress {
                                 generation: piece.generation,
                                 class,
+                                policy,
                                 segment_bytes: 0,
                                 cursor: u64::MAX,
                                 exhausted: true,
@@ -332,7 +365,7 @@ impl Volume {
                     }
                 }
             }
-            tasks.push(CodingTask { class, pieces });
+            tasks.push(CodingTask { class, policy, pieces });
         }
         if !clean.is_empty()
             && let Err(e) = self.finish_clean(&clean)
@@ -383,7 +416,7 @@ impl Volume {
                 if wrapped && rec.ino > start {
                     break;
                 }
-                if rec.staging.is_none() || queue.items.contains_key(&rec.ino) {
+                if rec.staging.is_none() || queue.items.contains_key(&rec.ino) || queue.plain.contains(rec.ino.0) {
                     continue;
                 }
                 if queue.has_room() {
@@ -407,7 +440,7 @@ impl Volume {
                     queue.cursor = full_at.unwrap_or_default();
                     if full_at.is_none() {
                         queue.more = queue.refused;
-                        queue.beyond = 0;
+                        queue.beyond = u64::from(queue.refused);
                     }
                     return;
                 }
@@ -427,6 +460,19 @@ impl Volume {
         }
     }
 
+    /// The file is to stay plain: it leaves the queue. Its next write, or a change of attributes, queues it again.
+    fn leave_plain(&self, ino: Ino, changes: u64) {
+        let Ok(inode) = self.inode(ino) else { return self.queue_lock().forget(ino) };
+        let mut state = inode.write();
+        let mut queue = self.queue_lock();
+        if self.wish_changes() == changes {
+            queue.stays_plain(ino);
+            state.queued = false;
+        } else {
+            queue.wait(ino, self.now_ms());
+        }
+    }
+
     /// Looks at one waiting file.
     fn look_at(&self, ino: Ino, now_ms: u64, drain: bool) -> Result<Found, Error> {
         let inode = match self.inode(ino) {
@@ -442,6 +488,12 @@ impl Volume {
             Readiness::Now => {}
             Readiness::At(at) => return Ok(Found::Later(at)),
         }
+        let changes = self.wish_changes();
+        let wishes = self.wishes_of(ino, state.rec.parent)?;
+        if wishes.stays_plain() {
+            return Ok(Found::Plain(changes));
+        }
+        let policy = wishes.policy(&self.options.policy);
         let file = staging::open(&*self.disk, &state)?;
         if staging::is_shared(file.as_deref()) {
             return Ok(Found::Later(policy::after_writers(now_ms, self.options.quiet_ms)));
@@ -451,18 +503,19 @@ impl Volume {
         let mut sample = vec![0u8; SAMPLE_BYTES.min(state.rec.size - first) as usize];
         staging::read(&*file, ino, &mut sample, first)?;
         let class = codec::classify(&sample);
-        let segment_bytes = codec::segment_bytes(class);
+        let segment_bytes = codec::cut(class, &policy);
         let generation = state.rec.generation;
         if policy::is_small(state.rec.size, segment_bytes) {
             let whole = ByteRange { start: 0, end: state.rec.size };
             let runs = self.runs(&state, &*file, whole)?;
             let bytes = runs.iter().map(ByteRange::len).sum();
             let pieces = runs.into_iter().map(|range| Piece { ino, generation, range }).collect();
-            return Ok(Found::Small(SmallFile { ino, class, pieces, bytes }));
+            return Ok(Found::Small(SmallFile { ino, class, policy, pieces, bytes }));
         }
         Ok(Found::Large(Progress {
             generation,
             class,
+            policy,
             segment_bytes,
             cursor: first,
             exhausted: false,
@@ -474,13 +527,13 @@ impl Volume {
     /// Hands out cells of a large file in progress until there are `limit` tasks.
     fn plan_cells(&self, ino: Ino, limit: usize, tasks: &mut Vec<CodingTask>) {
         loop {
-            let (cursor, generation, class, segment_bytes) = {
+            let (cursor, generation, class, policy, segment_bytes) = {
                 let queue = self.queue_lock();
                 let Some(p) = queue.items.get(&ino).and_then(|i| i.progress.as_ref()) else { return };
                 if p.exhausted || p.failed || tasks.len() >= limit {
                     return;
                 }
-                (p.cursor, p.generation, p.class, u64::from(p.segment_bytes))
+                (p.cursor, p.generation, p.class, p.policy, u64::from(p.segment_bytes))
             };
             let cell = self.next_cell(ino, cursor, generation, segment_bytes);
             let mut queue = self.queue_lock();
@@ -490,7 +543,7 @@ impl Volume {
                 Ok(Some((next, pieces))) => {
                     progress.cursor = next;
                     progress.outstanding += 1;
-                    tasks.push(CodingTask { class, pieces });
+                    tasks.push(CodingTask { class, policy, pieces });
                 }
                 Ok(None) => {
                     progress.exhausted = true;
@@ -594,8 +647,8 @@ impl Volume {
 
     /// Collects the plain bytes, codes, decodes, compares. For a worker thread; never panics.
     pub fn code(&self, task: CodingTask) -> CodedSegment {
-        let CodingTask { class, pieces } = task;
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.code_pieces(class, &pieces)))
+        let CodingTask { class, policy, pieces } = task;
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.code_pieces(class, &policy, &pieces)))
             .unwrap_or(Err(Error::Invalid("the coder failed on this data; the bytes stay in staging")));
         if let Err(e) = &outcome {
             self.note_staged_damage(e);
@@ -603,7 +656,12 @@ impl Volume {
         CodedSegment { pieces, outcome }
     }
 
-    fn code_pieces(&self, class: Class, pieces: &[Piece]) -> Result<(codec::Encoded, Vec<Owner>), Error> {
+    fn code_pieces(
+        &self,
+        class: Class,
+        policy: &Policy,
+        pieces: &[Piece],
+    ) -> Result<(codec::Encoded, Vec<Owner>), Error> {
         let mut raw = Vec::new();
         let mut owners = Vec::with_capacity(pieces.len());
         for piece in pieces {
@@ -641,7 +699,10 @@ impl Volume {
         if raw.is_empty() {
             return Err(Error::Invalid(MOVED));
         }
-        let encoded = codec::encode(&raw, class, &self.options.policy)
+        if codec::outgrows(&raw, class, policy) {
+            return Err(Error::Invalid(MOVED));
+        }
+        let encoded = codec::encode(&raw, class, policy)
             .map_err(|e| Error::Io { what: "coding".into(), source: std::io::Error::other(e.to_string()) })?;
         Ok((encoded, owners))
     }
@@ -946,7 +1007,7 @@ fn forget_seal(rec: &InodeRecord) -> Option<MetaOp> {
     rec.staging.is_some_and(|s| s.sealed).then_some(MetaOp::RemoveSeals { ino: rec.ino })
 }
 
-/// The file changed after it was planned.
+/// The file changed after it was planned, or the speed that it was cut by.
 const MOVED: &str = "the file changed while it was coded";
 
 /// A segment in a pack.

@@ -21,7 +21,7 @@ use super::inode::{Inode, lock_all, locked};
 use super::types::Error;
 use super::{StoreError, Volume};
 use crate::base::{ByteRange, Class, Ino, PackId, RangeSet, SegmentRef};
-use crate::codec;
+use crate::codec::{self, Policy};
 use crate::format::{Extent, MetaOp, Owner, SegmentHeader};
 use crate::store::{self, GcAction, GcPack, stored_share};
 
@@ -225,7 +225,7 @@ impl Volume {
             return Ok(0);
         }
         let mut moves: Vec<Move> = Vec::new();
-        let mut bundles: BTreeMap<Class, Bundle> = BTreeMap::new();
+        let mut bundles: BTreeMap<(Class, Policy), Bundle> = BTreeMap::new();
         let (mut bytes, mut trouble, mut next) = (0, None, from);
         for (at, used) in page {
             if bytes >= bytes_max {
@@ -247,8 +247,8 @@ impl Volume {
             }
             next = at.offset + 1;
         }
-        for (class, bundle) in std::mem::take(&mut bundles) {
-            if let Err(e) = self.code_bundle(class, bundle, &mut moves, run) {
+        for (kind, bundle) in std::mem::take(&mut bundles) {
+            if let Err(e) = self.code_bundle(kind, bundle, &mut moves, run) {
                 trouble.get_or_insert((SegmentRef { pack, offset: from, stored_len: 0 }, e));
             }
         }
@@ -316,7 +316,7 @@ impl Volume {
     fn collect_sparse(
         &self,
         at: SegmentRef,
-        bundles: &mut BTreeMap<Class, Bundle>,
+        bundles: &mut BTreeMap<(Class, Policy), Bundle>,
         moves: &mut Vec<Move>,
         run: &mut GcRun,
     ) -> Result<(), Error> {
@@ -331,13 +331,15 @@ impl Volume {
         }
         let class = header.coding.class;
         let bytes: u64 = used.iter().map(|r| r.len()).sum();
-        let full = |b: &Bundle| b.raw.len() as u64 + bytes > u64::from(codec::segment_bytes(class));
-        if bundles.get(&class).is_some_and(full)
-            && let Some(bundle) = bundles.remove(&class)
+        // A segment's files had one policy when it was coded, and mostly still have.
+        let kind = (class, self.policy_of(ino)?);
+        let full = |b: &Bundle| b.raw.len() as u64 + bytes > u64::from(codec::cut(kind.0, &kind.1));
+        if bundles.get(&kind).is_some_and(full)
+            && let Some(bundle) = bundles.remove(&kind)
         {
-            self.code_bundle(class, bundle, moves, run)?;
+            self.code_bundle(kind, bundle, moves, run)?;
         }
-        let bundle = bundles.entry(class).or_default();
+        let bundle = bundles.entry(kind).or_default();
         for range in used.iter() {
             let beyond = || damaged("extent reaches beyond its segment".to_string());
             let piece = plain.get(range.start as usize..range.end as usize).ok_or_else(beyond)?;
@@ -355,11 +357,17 @@ impl Volume {
         Ok(())
     }
 
-    fn code_bundle(&self, class: Class, bundle: Bundle, moves: &mut Vec<Move>, run: &mut GcRun) -> Result<(), Error> {
+    fn code_bundle(
+        &self,
+        (class, policy): (Class, Policy),
+        bundle: Bundle,
+        moves: &mut Vec<Move>,
+        run: &mut GcRun,
+    ) -> Result<(), Error> {
         if bundle.raw.is_empty() {
             return Ok(());
         }
-        let encoded = codec::encode(&bundle.raw, class, &self.options.policy)
+        let encoded = codec::encode(&bundle.raw, class, &policy)
             .map_err(|e| Error::Io { what: "coding".into(), source: std::io::Error::other(e.to_string()) })?;
         let (segment_bytes, method) = (encoded.coding.raw_len, Some(encoded.coding.method));
         let header = SegmentHeader { coding: encoded.coding, owners: bundle.owners };

@@ -46,6 +46,7 @@ mod seal;
 mod space;
 mod staging;
 mod types;
+mod wishes;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -70,8 +71,8 @@ pub use scrub::{Damaged, ScrubOptions, ScrubReport, ScrubStatus, scrub};
 pub use seal::check_staged;
 pub use types::{
     AllocateMode, Atime, Attr, Backlog, Caller, CodedSegment, CodingTask, Entry, Error, FileReport, HandleId, NewMode,
-    OpenFor, Opened, RenameMode, SeekFor, SegmentReport, SetAttr, SetTime, Share, StatFs, Status, VolumeOptions,
-    XattrMode,
+    OpenFor, Opened, PolicyReport, RenameMode, SeekFor, SegmentReport, SetAttr, SetTime, Share, StatFs, Status,
+    VolumeOptions, XattrMode,
 };
 
 use cache::SegmentCache;
@@ -101,6 +102,8 @@ pub struct Volume {
     inodes: InodeTable,
     segments: SegmentCache,
     queue: Mutex<Queue>,
+    /// What attributes ask for in directories.
+    wishes: wishes::SharedWishes,
     /// Held for reading from the append of coded segments to their swap, for writing while a pack is deleted.
     commits: RwLock<()>,
     gc: Mutex<gc::GcMemory>,
@@ -170,6 +173,7 @@ impl Volume {
             gc: Mutex::new(gc::GcMemory::default()),
             inodes: InodeTable::new(shares.inodes_max()),
             queue: Mutex::new(Queue::new(shares.queue_files_max())),
+            wishes: Mutex::default(),
             refilling: Mutex::new(()),
             counted: AtomicBool::new(false),
             lost_metadata: AtomicBool::new(false),
@@ -656,6 +660,7 @@ impl Volume {
         state.unlogged = RangeSet::default();
         if let Some(s) = state.rec.staging.take() {
             self.doom_staging(inode.ino, s.epoch);
+            self.queue_lock().plain_no_more(inode.ino);
         }
         if std::mem::take(&mut state.queued) {
             self.queue_lock().forget(inode.ino);

@@ -480,6 +480,14 @@ impl Volume {
                 state.dirty |= change.directory && change.links == 0;
             }
         }
+        if parent != to_parent {
+            let back = target.filter(|_| mode == RenameMode::Exchange).map(|t| (t, to_parent));
+            for (dentry, from) in [Some((moved, parent)), back].into_iter().flatten() {
+                if let Some(state) = locked(&mut guards, dentry.ino) {
+                    self.wishes_moved(state, from, dentry.kind);
+                }
+            }
+        }
         Ok(())
     }
 

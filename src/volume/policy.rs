@@ -2,6 +2,7 @@
 
 use super::types::Piece;
 use crate::base::{ByteRange, Class, Ino};
+use crate::codec::Policy;
 
 /// Runs of one grid cell beyond this are coded as one, holes included.
 const RUNS_PER_CELL_MAX: usize = 64;
@@ -49,26 +50,30 @@ pub(super) fn is_small(staged_bytes: u64, segment_bytes: u32) -> bool {
 pub(super) struct SmallFile {
     pub ino: Ino,
     pub class: Class,
+    pub policy: Policy,
     pub pieces: Vec<Piece>,
     pub bytes: u64,
 }
 
-/// Puts small files together: same class side by side, in the order of their creation, up to a segment each.
-pub(super) fn bundle(mut files: Vec<SmallFile>, segment_bytes: impl Fn(Class) -> u32) -> Vec<(Class, Vec<Piece>)> {
-    files.sort_by_key(|f| (f.class, f.ino));
-    let mut out: Vec<(Class, Vec<Piece>)> = Vec::new();
+/// Puts small files together: same class and policy side by side, in the order of their creation, up to a segment each.
+pub(super) fn bundle(
+    mut files: Vec<SmallFile>,
+    segment_bytes: impl Fn(Class, &Policy) -> u32,
+) -> Vec<(Class, Policy, Vec<Piece>)> {
+    files.sort_by_key(|f| (f.class, f.policy, f.ino));
+    let mut out: Vec<(Class, Policy, Vec<Piece>)> = Vec::new();
     let (mut bytes, mut count) = (0, 0);
     for file in files {
-        let fits = out.last().is_some_and(|(class, _)| {
-            *class == file.class
-                && bytes + file.bytes <= u64::from(segment_bytes(file.class))
+        let fits = out.last().is_some_and(|(class, policy, _)| {
+            (*class, *policy) == (file.class, file.policy)
+                && bytes + file.bytes <= u64::from(segment_bytes(file.class, &file.policy))
                 && count < FILES_PER_BUNDLE_MAX
         });
         if !fits {
-            out.push((file.class, Vec::new()));
+            out.push((file.class, file.policy, Vec::new()));
             (bytes, count) = (0, 0);
         }
-        if let Some((_, pieces)) = out.last_mut() {
+        if let Some((_, _, pieces)) = out.last_mut() {
             bytes += file.bytes;
             count += 1;
             pieces.extend(file.pieces);
@@ -99,21 +104,37 @@ pub(super) fn merge_runs(mut runs: Vec<ByteRange>) -> Vec<ByteRange> {
 mod tests {
     use super::*;
     use crate::base::Generation;
+    use crate::codec::Tier;
 
     fn small(ino: u64, class: Class, bytes: u64) -> SmallFile {
         let piece = Piece { ino: Ino(ino), generation: Generation(1), range: ByteRange { start: 0, end: bytes } };
-        SmallFile { ino: Ino(ino), class, pieces: vec![piece], bytes }
+        SmallFile { ino: Ino(ino), class, policy: Policy::default(), pieces: vec![piece], bytes }
     }
 
     #[test]
     fn bundles_by_class_and_never_beyond_a_segment() {
         let files = (0..10).map(|n| small(n, if n % 2 == 0 { Class::Text } else { Class::Json }, 30)).collect();
-        let bundles = bundle(files, |_| 100);
+        let bundles = bundle(files, |_, _| 100);
         assert_eq!(bundles.len(), 4);
-        for (class, pieces) in &bundles {
+        for (class, _, pieces) in &bundles {
             assert!(pieces.iter().map(|p| p.range.len()).sum::<u64>() <= 100);
             assert!(pieces.iter().all(|p| (p.ino.0 % 2 == 0) == (*class == Class::Text)));
         }
+    }
+
+    #[test]
+    fn files_of_different_policies_share_no_bundle() {
+        let policy = |n: u64| match n % 3 {
+            0 => Policy::of(Tier::Fast),
+            1 => Policy { decode_ms: Some(20), ..Policy::default() },
+            _ => Policy::default(),
+        };
+        let files = (0..30).map(|n| SmallFile { policy: policy(n), ..small(n, Class::Text, 10) }).collect();
+        let bundles = bundle(files, |_, policy| if policy.decode_ms.is_some() { 20 } else { 1000 });
+        assert_eq!(bundles.iter().map(|(_, _, pieces)| pieces.len()).sum::<usize>(), 30);
+        // Each policy cuts by its own measure: ten files in one segment, or two in each of five.
+        assert_eq!(bundles.len(), 1 + 1 + 5);
+        assert!(bundles.iter().all(|(_, p, pieces)| pieces.iter().all(|piece| policy(piece.ino.0) == *p)));
     }
 
     #[test]

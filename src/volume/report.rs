@@ -39,16 +39,17 @@ impl Volume {
     pub fn status(&self) -> Result<Status, Error> {
         let usage = self.store.usage();
         let (cache_bytes, cache_hits, cache_misses) = self.segments.counts();
-        let (queued, queue_files, in_window, stuck_files, stuck_reason) = {
+        let (queued, queue_files, in_window, plain_files, stuck_files, stuck_reason) = {
             let queue = self.queue_lock();
             let (stuck, reason) = queue.stuck();
-            (queue.some(QUEUED_LOOKED_AT_MAX), queue.len(), queue.window(), stuck, reason)
+            (queue.some(QUEUED_LOOKED_AT_MAX), queue.len(), queue.window(), queue.plain_files(), stuck, reason)
         };
         let mut status = Status {
             uuid: self.store.uuid().to_string(),
             read_only: self.writable().is_err(),
             queue_files,
             queue_in_memory: in_window,
+            plain_files,
             stuck_files,
             stuck_reason,
             coding_waits: self.coding_waits(),
@@ -110,12 +111,12 @@ impl Volume {
     /// Per-segment facts of one file for `stat`. Headers are read from the packs; a damaged one shows as class "damaged".
     pub fn report(&self, ino: Ino) -> Result<FileReport, Error> {
         let inode = self.live(ino)?;
-        let (size, staged_bytes, stored_bytes) = {
+        let (size, staged_bytes, stored_bytes, parent) = {
             let state = inode.read();
             if !state.is_regular() {
                 return Err(Error::Invalid("only regular files have segments"));
             }
-            (state.rec.size, self.staged_bytes(&state), state.rec.stored_bytes)
+            (state.rec.size, self.staged_bytes(&state), state.rec.stored_bytes, state.rec.parent)
         };
         let extents = self.all_coded(&inode)?;
         let coded: u64 = extents.iter().map(|e| u64::from(e.len)).sum();
@@ -152,6 +153,7 @@ impl Volume {
         }
         segments.extend(plain(at, size));
         let saved = if coded == 0 { 0.0 } else { 1.0 - stored as f64 / coded as f64 };
-        Ok(FileReport { ino: ino.0, size, staged_bytes, stored_bytes, saved, segments })
+        let policy = self.policy_report(ino, parent)?;
+        Ok(FileReport { ino: ino.0, size, staged_bytes, stored_bytes, saved, policy, segments })
     }
 }

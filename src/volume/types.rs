@@ -24,6 +24,7 @@ pub struct VolumeOptions {
     pub quiet_ms: u64,
     /// A file that stays in staging is sealed after it has been unchanged for this long, milliseconds.
     pub seal_ms: u64,
+    /// Policy of files for which attributes ask for nothing else.
     pub policy: Policy,
     /// A pack is closed when it grows beyond this, bytes.
     pub pack_bytes_max: u64,
@@ -300,6 +301,7 @@ pub struct Piece {
 #[derive(Debug)]
 pub struct CodingTask {
     pub(crate) class: Class,
+    pub(crate) policy: Policy,
     pub(crate) pieces: Vec<Piece>,
 }
 
@@ -340,6 +342,9 @@ pub struct Status {
     /// Files among them that could not be coded, with the last reason.
     pub stuck_files: u64,
     pub stuck_reason: Option<String>,
+    /// Staged files met that stay plain, as their attributes ask for.
+    #[serde(default)]
+    pub plain_files: u64,
     /// Why nothing is coded at all, when something holds it up.
     pub coding_waits: Option<String>,
     pub inodes: u64,
@@ -396,6 +401,22 @@ pub struct SegmentReport {
     pub predicted_decode_ms: u32,
 }
 
+/// What a file is coded by from now on, and who says so: "own" (an attribute of the file), "inherited from" a directory,
+/// "volume" (an option of the mount), or "tier" (the usual budget of the tier).
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct PolicyReport {
+    pub tier: String,
+    pub tier_from: String,
+    /// The one method that the volume is told to use.
+    pub method: Option<String>,
+    /// Longest time to decode a segment.
+    pub decode_ms: u32,
+    pub decode_ms_from: String,
+    /// The file is not coded at all.
+    pub stays_plain: bool,
+    pub stays_plain_from: String,
+}
+
 /// Everything `stat` shows of one file.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct FileReport {
@@ -405,5 +426,6 @@ pub struct FileReport {
     pub stored_bytes: u64,
     /// 1 - stored / plain of the coded part.
     pub saved: f64,
+    pub policy: PolicyReport,
     pub segments: Vec<SegmentReport>,
 }

@@ -1,0 +1,200 @@
+//! What bounds the choice of a method, and how long the segments are that it leads to. Pure but for the measured speeds.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{encode, predicted_decode_ms, rate, segment_bytes};
+use crate::base::{Class, MethodId, SEGMENT_BYTES_MAX};
+use crate::models::MODELS;
+
+/// Longest decode budget that may be asked for, milliseconds: an hour.
+pub const DECODE_MS_MAX: u32 = 3_600_000;
+/// Segments are not made shorter than this for a budget, bytes: each starts anew, and its header takes a hundred bytes.
+pub const SEGMENT_BYTES_MIN: u32 = 16 << 10;
+
+/// How much time is given for how much space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// zstd alone: decodes at hundreds of MB/s.
+    Fast,
+    /// The default method, segments as long as the class of the data is worth.
+    #[default]
+    Balanced,
+    /// The strongest method of this build in the longest segments, whatever a read of a few bytes then costs.
+    Deep,
+}
+
+impl Tier {
+    /// Every tier, the fastest first.
+    pub const ALL: [Tier; 3] = [Tier::Fast, Tier::Balanced, Tier::Deep];
+
+    /// The name that flags, attributes and reports use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tier::Fast => "fast",
+            Tier::Balanced => "balanced",
+            Tier::Deep => "deep",
+        }
+    }
+
+    /// Budget for decoding one segment where nobody asked for another, milliseconds.
+    pub fn decode_ms_max(self) -> u32 {
+        match self {
+            Tier::Fast | Tier::Balanced => 2_000,
+            Tier::Deep => 10_000,
+        }
+    }
+
+    /// True when the tier codes with a method. The older form of the default method is written on demand only.
+    fn allows(self, method: MethodId) -> bool {
+        match method {
+            MethodId::Raw | MethodId::Zstd => true,
+            MethodId::Primed => self != Tier::Fast,
+            MethodId::Cm => false,
+        }
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Tier {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Tier, ()> {
+        Tier::ALL.into_iter().find(|t| t.name() == name).ok_or(())
+    }
+}
+
+/// What bounds the choice of a method. Files of different policies never share a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Policy {
+    pub tier: Tier,
+    /// Longest time one segment may take to decode on this machine, milliseconds; `None` for the budget of the tier.
+    pub decode_ms: Option<u32>,
+    /// Use this method only (still falling back to raw when it does not shrink), whatever the tier; `None` tries all of the
+    /// tier and takes the smallest.
+    pub only: Option<MethodId>,
+}
+
+impl Policy {
+    /// The policy of a tier with nothing else asked for.
+    pub fn of(tier: Tier) -> Policy {
+        Policy { tier, ..Policy::default() }
+    }
+
+    /// Longest time one segment may take to decode on this machine, milliseconds.
+    pub fn decode_ms_max(&self) -> u32 {
+        self.decode_ms.unwrap_or(self.tier.decode_ms_max())
+    }
+
+    /// True when the policy has a method tried at all.
+    pub fn allows(&self, method: MethodId) -> bool {
+        self.only.map_or(self.tier.allows(method), |only| only == method)
+    }
+}
+
+/// Plain bytes per segment of a class under a policy: a power of two from `SEGMENT_BYTES_MIN` to `SEGMENT_BYTES_MAX`. The
+/// longest segment of the strongest method that keeps the budget with a quarter to spare, as speeds vary between now and the
+/// day it is read; where no segment of it does, that of the next weaker method.
+pub fn cut(class: Class, policy: &Policy) -> u32 {
+    plan(class, policy).1
+}
+
+/// The method that a policy leads to, and the plain bytes of its segments.
+fn plan(class: Class, policy: &Policy) -> (MethodId, u32) {
+    let longest = match policy.tier {
+        Tier::Deep if class != Class::Incompressible => SEGMENT_BYTES_MAX,
+        Tier::Fast | Tier::Balanced | Tier::Deep => segment_bytes(class),
+    };
+    plan_by(longest, policy, predicted_decode_ms)
+}
+
+/// True when a segment was cut too long for the budget, as this machine decodes slower than it was taken to: rather than
+/// coded by a weaker method it should be cut anew. Where a budget was asked for and nothing was measured yet, this is the
+/// time to do so.
+///
+/// # Blocking
+/// Codes and decodes some of the bytes, once.
+pub fn outgrows(raw: &[u8], class: Class, policy: &Policy) -> bool {
+    let (method, len) = plan(class, policy);
+    if raw.len() <= SEGMENT_BYTES_MIN as usize {
+        return false;
+    }
+    if policy.decode_ms.is_some() && !rate::is_known(method) {
+        let only = Policy { only: Some(method), decode_ms: Some(DECODE_MS_MAX), ..*policy };
+        // The first fills tables for the first time, and is too short to be taken for a measurement.
+        for units in [1, 4, 4, 4] {
+            let bytes = units * SEGMENT_BYTES_MIN as usize / 2;
+            let _ = encode(raw.get(..bytes).unwrap_or(raw), class, &only);
+        }
+        return outgrows_by(raw.len(), plan(class, policy), policy);
+    }
+    outgrows_by(raw.len(), (method, len), policy)
+}
+
+fn outgrows_by(raw_len: usize, (method, len): (MethodId, u32), policy: &Policy) -> bool {
+    raw_len > len as usize && predicted_decode_ms(method, raw_len as u32) > policy.decode_ms_max()
+}
+
+fn plan_by(longest: u32, policy: &Policy, predicted: impl Fn(MethodId, u32) -> u32) -> (MethodId, u32) {
+    let sizes = || std::iter::successors(Some(longest), |n| Some(n / 2)).take_while(|n| *n >= SEGMENT_BYTES_MIN);
+    let methods = MODELS.into_iter().rev().map(|m| m.id()).filter(|id| policy.allows(*id));
+    let fits = |id: MethodId, len: u32| predicted(id, len).saturating_mul(5) / 4 <= policy.decode_ms_max();
+    let mut fitting = methods.filter_map(|id| sizes().find(|len| fits(id, *len)).map(|len| (id, len)));
+    fitting.next().unwrap_or((MethodId::Raw, SEGMENT_BYTES_MIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One millisecond per KiB for models, a hundredth for the rest.
+    fn slow(id: MethodId, len: u32) -> u32 {
+        match id {
+            MethodId::Cm | MethodId::Primed => len >> 10,
+            MethodId::Raw | MethodId::Zstd => (len >> 10).div_ceil(100),
+        }
+    }
+
+    fn check(policy: Policy, expected: u32) {
+        assert_eq!(plan_by(256 << 10, &policy, slow).1 >> 10, expected, "{policy:?}");
+    }
+
+    #[test]
+    fn segments_are_halved_until_the_strongest_method_keeps_the_budget() {
+        let budget = |ms| Policy { decode_ms: Some(ms), ..Policy::default() };
+        check(Policy::default(), 256);
+        check(budget(320), 256);
+        check(budget(319), 128);
+        check(budget(80), 64);
+        check(budget(79), 32);
+        check(budget(20), 16);
+        // No segment of the model keeps this: zstd, in segments as long as it may have.
+        check(budget(19), 256);
+        check(budget(2), 128);
+        check(Policy { tier: Tier::Fast, ..budget(100) }, 256);
+        check(Policy { only: Some(MethodId::Cm), ..budget(40) }, 32);
+        // The one method that is wanted cannot: then the shortest segments, which are stored raw.
+        check(Policy { only: Some(MethodId::Cm), ..budget(3) }, 16);
+    }
+
+    #[test]
+    fn cuts_are_powers_of_two_within_bounds() {
+        for class in Class::ALL {
+            for tier in Tier::ALL {
+                for decode_ms in [None, Some(1), Some(20), Some(100), Some(DECODE_MS_MAX)] {
+                    let len = cut(class, &Policy { decode_ms, ..Policy::of(tier) });
+                    assert!(len.is_power_of_two() && (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&len));
+                }
+                assert_eq!(tier.name().parse(), Ok(tier));
+            }
+            let unbounded = Policy { decode_ms: Some(DECODE_MS_MAX), ..Policy::default() };
+            assert_eq!(cut(class, &unbounded), segment_bytes(class));
+        }
+        assert!("quick".parse::<Tier>().is_err());
+    }
+}
