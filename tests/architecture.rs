@@ -39,8 +39,10 @@ const ROOMS: [(&str, &[&str]); 14] = [
 ];
 
 /// Words that may stand only where the paths begin like this.
-const HOMES: [(&str, &[&str]); 12] = [
+const HOMES: [(&str, &[&str]); 14] = [
     ("fuser::", &["fuse/"]),
+    ("memmap2::", &["models/primed/memory.rs"]),
+    ("prefetch_index::", &["models/primed/", "entropy/"]),
     ("sled::", &["store/index.rs"]),
     ("reed_solomon_simd::", &["store/parity.rs"]),
     ("tokio::", &["background/", "cli/"]),

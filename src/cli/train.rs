@@ -27,7 +27,13 @@ fn parse(recipe: &str) -> Result<Vec<Prior>, String> {
                     "nested" => Kind::Nested,
                     "lines" => Kind::Lines,
                     "binary" => Kind::Binary,
-                    _ => return Err(format!("line {}: kind is text, nested, lines or binary, not `{kind}`", n + 1)),
+                    "code" => Kind::Code,
+                    _ => {
+                        return Err(format!(
+                            "line {}: kind is text, nested, lines, binary or code, not `{kind}`",
+                            n + 1
+                        ));
+                    }
                 };
                 if !name.bytes().all(|b| b.is_ascii_alphanumeric()) {
                     return Err(format!(

@@ -42,7 +42,7 @@ impl<const N: usize> Stage<N> {
     #[inline(always)]
     pub fn choose(&mut self, context: usize) {
         self.context = context & (N - 1);
-        std::hint::black_box(self.rows[self.context].0[0]);
+        prefetch_index::prefetch_index(self.rows.as_slice(), self.context);
     }
 
     /// Corrected probability (1/65536) of a stretched one, which is within the bounds.

@@ -15,14 +15,16 @@ pub enum Kind {
     Nested = 1,
     /// Logs and tables: column and field.
     Lines = 2,
-    /// Machine code, records: bytes further back, without those between.
+    /// Records and what is not known: bytes further back, without those between.
     Binary = 3,
+    /// The same for machine code, whose prior is read with addresses instead of distances.
+    Code = 4,
 }
 
 impl Kind {
     /// Reads a number of a file.
     pub fn from_u8(value: u8) -> Option<Kind> {
-        [Kind::Text, Kind::Nested, Kind::Lines, Kind::Binary].into_iter().find(|k| *k as u8 == value)
+        [Kind::Text, Kind::Nested, Kind::Lines, Kind::Binary, Kind::Code].into_iter().find(|k| *k as u8 == value)
     }
 }
 
@@ -140,7 +142,7 @@ impl Contexts {
                 hash(self.shape, hash(c1, 11)),
                 hash(self.scope, hash_bytes(last & 0xffff, 12)),
             ],
-            Kind::Binary => [
+            Kind::Binary | Kind::Code => [
                 hash_bytes(last >> 8 & 0xffff, 11),
                 hash_bytes(last & 0xff00_ffff, 12),
                 hash_bytes(last & 0xff00_00ff, 13),

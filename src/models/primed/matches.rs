@@ -1,6 +1,14 @@
 //! The match model: the last place where what was just seen was seen before predicts what comes. The text of the prior
 //! is part of the history, and so predicts too.
+//!
+//! Places are found by hashes of the last five and of the last eight bytes. All but the low half of the last byte tell a
+//! cache line, which is fetched when that half begins; an entry has some bits of the hash beside the place, so that the
+//! history is looked at only where it is likely to agree.
 
+use prefetch_index::prefetch_index;
+
+use super::contexts::hash_bytes;
+use super::memory::Memory;
 use crate::entropy::{StateMap, stretch};
 
 /// Bytes that must agree before a place is followed.
@@ -13,7 +21,13 @@ const SURE_LEN: u32 = 16;
 const LEN_MAX: u32 = 400;
 /// Mistakes after which a place is left.
 const MISSES_MAX: u32 = 8;
-const HASH_BITS: u32 = 18;
+/// Places of a table.
+const PLACES: usize = 1 << 18;
+/// Bytes of a table: a place is four.
+const TABLE: usize = 4 * PLACES;
+/// Bits of an entry that are the place; above them is the check.
+const PLACE_BITS: u32 = 22;
+const _: () = assert!(super::TEXT_BYTES_MAX + crate::base::SEGMENT_BYTES_MAX as usize <= 1 << PLACE_BITS);
 /// Contexts of the predicted bit: length (64 steps), mistakes, whether it is the first of its byte.
 const CONTEXTS: usize = 1024;
 
@@ -21,9 +35,9 @@ const CONTEXTS: usize = 1024;
 pub(super) struct Matches {
     /// Text of the prior and plain bytes so far.
     history: Vec<u8>,
-    /// Hash of the last bytes -> position after them.
-    short: Vec<u32>,
-    long: Vec<u32>,
+    /// Hash of the last bytes -> position after them. Both tables, and the hashes of all but half a byte.
+    tables: [Memory<TABLE>; 2],
+    hashes: [u32; 2],
     map: StateMap<CONTEXTS>,
     /// Next byte of the place that is followed; 0 when there is none.
     at: usize,
@@ -40,8 +54,8 @@ impl Default for Matches {
     fn default() -> Matches {
         Matches {
             history: Vec::new(),
-            short: vec![0; 1 << HASH_BITS],
-            long: vec![0; 1 << HASH_BITS],
+            tables: [Memory::zeroed(), Memory::zeroed()],
+            hashes: [0; 2],
             // A match is believed by its length from the start.
             map: StateMap::new(|c| {
                 let doubt = if c >= 64 { 12_000 } else { 6_000 } / ((c & 63) as u32 + 2);
@@ -58,7 +72,7 @@ impl Default for Matches {
 
 impl Matches {
     /// Bytes of the tables, without the history.
-    pub const BYTES: u64 = 2 * (1 << HASH_BITS) * 4;
+    pub const BYTES: u64 = 2 * TABLE as u64;
 
     /// Bytes of history so far.
     pub fn history_bytes(&self) -> u64 {
@@ -68,8 +82,9 @@ impl Matches {
     /// Takes history, places and what was learned from another.
     pub fn copy_from(&mut self, other: &Matches) {
         self.history.clone_from(&other.history);
-        self.short.clone_from(&other.short);
-        self.long.clone_from(&other.long);
+        for (table, other) in self.tables.iter_mut().zip(&other.tables) {
+            table.bytes_mut().copy_from_slice(other.bytes());
+        }
         self.map.clone_from(&other.map);
         self.begin();
     }
@@ -92,6 +107,12 @@ impl Matches {
             (_, 32..=63) => 6,
             (_, _) => 7,
         }
+    }
+
+    /// The byte that is expected, while the bits so far agree with it.
+    #[inline(always)]
+    pub fn expected(&self) -> Option<u8> {
+        (self.expected != 0).then_some(self.expected as u8)
     }
 
     /// Stretched probability that the next bit is 1; 0 when nothing is expected.
@@ -120,23 +141,41 @@ impl Matches {
         }
     }
 
-    /// Takes a whole byte, with hashes of the last five and of the last eight.
-    pub fn end_byte(&mut self, byte: u8, short: u32, long: u32) {
+    /// Takes half a byte: the last seven bytes, latest lowest, and the high half of the next with a leading 1.
+    #[inline(always)]
+    pub fn half_byte(&mut self, last: u64, high: u32) {
+        let last = last << 8 | u64::from(high);
+        self.hashes = [hash_bytes(last & 0xff_ffff_ffff, 13), hash_bytes(last, 14)];
+        for (table, hash) in self.tables.iter().zip(self.hashes) {
+            prefetch_index(table.bytes(), entry(hash, 0));
+        }
+    }
+
+    /// Takes a whole byte.
+    pub fn end_byte(&mut self, byte: u8) {
         self.history.push(byte);
         let now = self.history.len();
         if self.at > 0 {
             self.at += 1;
             self.len = (self.len + 1).min(LEN_MAX);
         }
-        let (short, long) = ((short >> (32 - HASH_BITS)) as usize, (long >> (32 - HASH_BITS)) as usize);
+        let mut found = [0; 2];
+        for i in 0..2 {
+            let hash = self.hashes[i];
+            let at = entry(hash, byte);
+            let Some(place) = self.tables[i].bytes_mut().get_mut(at..).and_then(|t| t.first_chunk_mut::<4>()) else {
+                continue;
+            };
+            let old = u32::from_le_bytes(*place);
+            let check = hash << PLACE_BITS;
+            *place = (now as u32 | check).to_le_bytes();
+            if (old ^ check) >> PLACE_BITS == 0 {
+                found[i] = (old & ((1 << PLACE_BITS) - 1)) as usize;
+            }
+        }
         // After a mistake the place is kept for a while: most texts that differ in a word go on alike.
         if self.at == 0 || self.len < SURE_LEN || self.misses > MISSES_MAX {
-            self.look(now, short, long);
-        }
-        for (places, hash) in [(&mut self.short, short), (&mut self.long, long)] {
-            if let Some(place) = places.get_mut(hash) {
-                *place = now as u32;
-            }
+            self.look(now, found);
         }
         self.expected = match self.history.get(self.at) {
             Some(next) if self.at > 0 && self.at < now => u32::from(*next) | 0x100,
@@ -145,11 +184,11 @@ impl Matches {
     }
 
     /// Takes the longer of two candidates, if it is longer than what is followed.
-    fn look(&mut self, now: usize, short: usize, long: usize) {
+    #[inline(always)]
+    fn look(&mut self, now: usize, [short, long]: [usize; 2]) {
         let lost = self.at == 0 || self.misses > MISSES_MAX;
         let (mut best_len, mut best) = (if lost { 0 } else { self.len }, 0);
-        for (places, hash, least) in [(&self.long, long, LONG_LEN), (&self.short, short, MIN_LEN)] {
-            let candidate = places.get(hash).map_or(0, |p| *p as usize);
+        for (candidate, least) in [(long, LONG_LEN), (short, MIN_LEN)] {
             if candidate > 0 && candidate != self.at {
                 let len = common(&self.history, candidate, now);
                 if len >= least && len > best_len {
@@ -163,6 +202,12 @@ impl Matches {
             self.at = 0;
         }
     }
+}
+
+/// Where the entry of a hash begins: its line by the hash, its place there by half a byte.
+#[inline(always)]
+fn entry(hash: u32, byte: u8) -> usize {
+    ((hash >> 12) as usize * 64 | usize::from(byte & 15) * 4) & (TABLE - 1)
 }
 
 /// Bytes before positions `a` and `b` that agree, at most `LEN_MAX`.

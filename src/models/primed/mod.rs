@@ -3,15 +3,17 @@
 //! Each bit is predicted by contexts of one to six bytes, words, columns or what encloses, and the longest match in the
 //! segment and in the text of the prior; a mixer of two layers and an adaptive stage make one probability of them, which
 //! a binary range coder codes. A segment stands alone, but it does not start knowing nothing: it starts from tables that
-//! have read half a megabyte of data of its kind (`priors`), copied for each segment.
+//! have read half a megabyte or one of data of its kind (`priors`), copied for each segment.
 //!
-//! Idea: M. Mahoney, lpaq1, paq8 and zpaq; bit histories, tables and priors are our own. Limits: 21 MiB of tables per
-//! thread, and as much for each prior in use; half a second for the first segment of each prior; decoding is as fast as
+//! Idea: M. Mahoney, lpaq1, paq8 and zpaq; bit histories, tables and priors are our own. Limits: 23 MiB of tables per
+//! thread, and as much for each prior in use; a second for the first segment of each prior; decoding is as fast as
 //! encoding.
 
+mod code;
 mod contexts;
 mod layout;
 mod matches;
+mod memory;
 mod predictor;
 mod priors;
 mod slots;
@@ -21,6 +23,7 @@ use std::cell::RefCell;
 use super::{Declined, Error, Model, Predictor};
 use crate::base::{Class, MethodId, SEGMENT_BYTES_MAX};
 use crate::entropy::{Decoder, Encoder};
+use layout::Form;
 use predictor::Mixing;
 
 pub use contexts::Kind;
@@ -96,6 +99,14 @@ fn choose(raw: &[u8], class: Class) -> u8 {
     candidates.iter().copied().min_by_key(|number| size(*number)).unwrap_or(first)
 }
 
+/// The form in which the bytes of a segment are coded.
+fn choose_form(raw: &[u8], class: Class) -> Form {
+    match class {
+        Class::Exec | Class::Binary if code::pays(raw) => Form::Code,
+        _ => Form::Plain,
+    }
+}
+
 impl Model for Primed {
     fn id(&self) -> MethodId {
         MethodId::Primed
@@ -110,7 +121,7 @@ impl Model for Primed {
     }
 
     fn decode_rate_guess(&self) -> u64 {
-        700
+        900
     }
 
     fn prepare(&self, payload: &[u8]) {
@@ -120,10 +131,12 @@ impl Model for Primed {
     }
 
     fn encode(&self, raw: &[u8], class: Class) -> Result<Vec<u8>, Declined> {
-        let number = choose(raw, class);
+        let form = choose_form(raw, class);
+        let bytes = form.forward(raw);
+        let number = choose(&bytes, class);
         let snapshot = priors::snapshot(number).ok_or(Declined::Failed)?;
-        let code = with_predictor(snapshot, |p| encode_with(p, raw, raw.len())).ok_or(Declined::DoesNotShrink)?;
-        let payload = layout::join(number, &code);
+        let code = with_predictor(snapshot, |p| encode_with(p, &bytes, raw.len())).ok_or(Declined::DoesNotShrink)?;
+        let payload = layout::join(number, form, &code);
         if payload.len() < raw.len() { Ok(payload) } else { Err(Declined::DoesNotShrink) }
     }
 
@@ -131,9 +144,11 @@ impl Model for Primed {
         if revision != 1 {
             return Err(Error::UnknownRevision(revision));
         }
-        let (number, code) = layout::split(payload)?;
+        let (number, form, code) = layout::split(payload)?;
         let snapshot =
             priors::snapshot(number).ok_or(Error::Corrupt("primed payload names a prior that does not exist"))?;
-        Ok(with_predictor(snapshot, |p| decode_with(p, code, raw_len)))
+        let mut bytes = with_predictor(snapshot, |p| decode_with(p, code, raw_len));
+        form.back(&mut bytes);
+        Ok(bytes)
     }
 }

@@ -1,8 +1,8 @@
 //! The predictor: contexts, histories, two layers of mixing, a last stage.
 
-use super::contexts::{Contexts, HASHED, Kind, ORDERS, SORTS, hash_bytes};
+use super::contexts::{Contexts, HASHED, Kind, ORDERS, SORTS};
 use super::matches::Matches;
-use super::slots::{Place, Row, Slots};
+use super::slots::{Place, Slots};
 use crate::entropy::{HISTORIES, History, LANES, Lanes, Layers, Outcomes, Stage, boxed, squash_within};
 use crate::models::Predictor;
 
@@ -16,7 +16,7 @@ const _: () = assert!(CONSTANT < LANES);
 /// First weight of every input, 1/16384.
 const FIRST_WEIGHT: i16 = 4500;
 /// Learning rate of the mixer, 1/256 of an error.
-const RATE: i32 = 50;
+const RATE: i32 = 64;
 /// Rows by match, bit and known orders; by last byte; by sorts of the last two bytes and bit.
 const ROWS: usize = 4096;
 const ROWS_BYTE: usize = 512;
@@ -32,13 +32,13 @@ pub(super) struct Mixing {
     outcomes: Box<[Outcomes; CONTEXTS]>,
     matches: Matches,
     mixer: Layers<ROWS, 256>,
+    /// Last stages: by last byte and partial byte; by the byte that is expected, or what is known in its stead.
     stage: Stage<65536>,
+    stage_match: Stage<32768>,
 
-    /// Hashes of the contexts at the byte's start; their rows in the table, and copies to work on, by nibble.
+    /// Hashes of the contexts at the byte's start; their rows in the table, by nibble.
     hashes: [u32; HASHED],
-    places: [Place; HASHED],
-    numbers: [u32; HASHED],
-    rows: [Row; HASHED],
+    rows: [u32; HASHED],
     /// Histories that predicted this bit.
     seen: [History; CONTEXTS],
     inputs: Lanes,
@@ -50,8 +50,9 @@ pub(super) struct Mixing {
 
 impl Mixing {
     /// Bytes of the tables, without the history.
-    pub const BYTES: u64 =
-        Slots::BYTES + Matches::BYTES + (ROWS * 32 + (256 * 12) + 65536 * 32 + 65536 + CONTEXTS * 1024) as u64;
+    pub const BYTES: u64 = Slots::BYTES
+        + Matches::BYTES
+        + (ROWS * 32 + (256 * 12) + (65536 + 32768) * 32 + 65536 + CONTEXTS * 1024) as u64;
 
     /// A predictor that knows nothing.
     pub fn new(kind: Kind) -> Mixing {
@@ -66,10 +67,9 @@ impl Mixing {
             matches: Matches::default(),
             mixer: Layers::new(&weights),
             stage: Stage::new(),
+            stage_match: Stage::new(),
             hashes: [0; HASHED],
-            places: [Place::default(); HASHED],
-            numbers: [0; HASHED],
-            rows: [[0; 16]; HASHED],
+            rows: [0; HASHED],
             seen: [0; CONTEXTS],
             inputs: Lanes::new(&[0; LANES]),
             partial: 1,
@@ -94,6 +94,7 @@ impl Mixing {
         self.matches.copy_from(&other.matches);
         self.mixer.copy_from(&other.mixer);
         self.stage.copy_from(&other.stage);
+        self.stage_match.copy_from(&other.stage_match);
         self.begin(other.contexts.kind);
     }
 
@@ -103,32 +104,17 @@ impl Mixing {
         self.matches.begin();
         (self.partial, self.bit_index, self.node) = (1, 0, 1);
         self.hashes = self.contexts.hashes();
-        self.touch_rows();
         self.find_rows();
     }
 
-    /// Starts reading the rows of all contexts, for the first or the second nibble.
+    /// Finds the rows of all contexts, for the first or the second nibble.
     #[inline(always)]
-    fn touch_rows(&mut self) {
+    fn find_rows(&mut self) {
         let nibble = self.partial as u32;
         for i in 0..HASHED {
             let hash = self.hashes[i];
-            self.places[i] = if self.bit_index == 0 { Place::first(hash) } else { Place::second(hash, nibble) };
-        }
-        std::hint::black_box(self.places.iter().fold(0, |all, place| all ^ self.slots.touch(*place)));
-    }
-
-    #[inline(always)]
-    fn find_rows(&mut self) {
-        for i in 0..HASHED {
-            self.numbers[i] = self.slots.find(self.places[i], &mut self.rows[i]);
-        }
-    }
-
-    #[inline(always)]
-    fn store_rows(&mut self) {
-        for i in 0..HASHED {
-            self.slots.store(self.numbers[i], &self.rows[i]);
+            let place = if self.bit_index == 0 { Place::first(hash) } else { Place::second(hash, nibble) };
+            self.rows[i] = self.slots.find(place);
         }
     }
 
@@ -138,10 +124,9 @@ impl Mixing {
         self.contexts.observe(byte);
         (self.partial, self.bit_index, self.node) = (1, 0, 1);
         self.hashes = self.contexts.hashes();
-        self.touch_rows();
+        self.hashes.iter().for_each(|hash| self.slots.fetch(Place::first(*hash).line));
         // The match model has its own cache misses: they overlap with those of the rows.
-        let last = self.contexts.last;
-        self.matches.end_byte(byte, hash_bytes(last & 0xff_ffff_ffff, 13), hash_bytes(last, 14));
+        self.matches.end_byte(byte);
         self.find_rows();
     }
 }
@@ -153,9 +138,15 @@ impl Predictor for Mixing {
         let c2 = (self.contexts.last >> 8 & 0xff) as usize;
         let partial = self.partial & 255;
         self.stage.choose(partial | c1 << 8);
+        let expected = self.matches.expected();
+        let confidence = self.matches.confidence();
+        self.stage_match.choose(match expected {
+            Some(byte) => 1 << 14 | confidence << 11 | (self.bit_index as usize) << 8 | usize::from(byte),
+            None => usize::from(SORTS[c1]) << 8 | partial,
+        });
         let mut inputs = [0; LANES];
         for i in 0..HASHED {
-            self.seen[i] = self.rows[i][self.node & 15];
+            self.seen[i] = self.slots.get(self.rows[i], self.node);
         }
         self.seen[HASHED] = self.order0[partial];
         self.seen[HASHED + 1] = self.order1[c1][partial];
@@ -168,21 +159,23 @@ impl Predictor for Mixing {
         self.inputs = Lanes::new(&inputs);
         let bit = self.bit_index as usize;
         let sorts = usize::from(SORTS[c1]) << 4 | usize::from(SORTS[c2]);
-        let chosen =
-            [(self.matches.confidence() << 3 | bit) << 3 | known, ROWS_BYTE + c1, ROWS_SORTS + (sorts << 3 | bit)];
+        let chosen = [(confidence << 3 | bit) << 3 | known, ROWS_BYTE + c1, ROWS_SORTS + (sorts << 3 | bit)];
         let mixed = self.mixer.mix(&self.inputs, chosen, partial);
-        let p = u32::from(squash_within(mixed)) + u32::from(self.stage.refine(mixed));
-        (p.div_ceil(2)).clamp(1, 65_535) as u16
+        let p = u32::from(squash_within(mixed)).max(1)
+            + u32::from(self.stage.refine(mixed))
+            + 2 * u32::from(self.stage_match.refine(mixed));
+        (p.div_ceil(4)).clamp(1, 65_535) as u16
     }
 
     #[inline(always)]
     fn observe(&mut self, bit: u8) {
         self.stage.update(bit);
+        self.stage_match.update(bit);
         for i in 0..CONTEXTS {
             self.outcomes[i].update(self.seen[i], bit);
         }
         for i in 0..HASHED {
-            self.rows[i][self.node & 15] = HISTORIES.after(self.seen[i], bit);
+            self.slots.set(self.rows[i], self.node, HISTORIES.after(self.seen[i], bit));
         }
         let partial = self.partial & 255;
         self.order0[partial] = HISTORIES.after(self.seen[HASHED], bit);
@@ -193,18 +186,19 @@ impl Predictor for Mixing {
         self.partial = self.partial << 1 | usize::from(bit);
         self.bit_index += 1;
         self.node = self.node << 1 | usize::from(bit);
-        if self.bit_index == 4 {
-            self.node = 1;
-            self.store_rows();
-            self.touch_rows();
-            self.mixer.update(&self.inputs, bit, RATE);
-            self.find_rows();
-        } else {
-            self.mixer.update(&self.inputs, bit, RATE);
-            if self.bit_index == 8 {
-                self.store_rows();
-                self.end_byte();
+        self.mixer.update(&self.inputs, bit, RATE);
+        match self.bit_index {
+            3 => {
+                let three = self.partial as u32;
+                self.hashes.iter().for_each(|hash| self.slots.fetch(Place::line_of_second(*hash, three)));
             }
+            4 => {
+                self.node = 1;
+                self.matches.half_byte(self.contexts.last, self.partial as u32);
+                self.find_rows();
+            }
+            8 => self.end_byte(),
+            _ => {}
         }
     }
 }
