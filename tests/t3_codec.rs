@@ -4,7 +4,16 @@ mod common;
 
 use common::Dice;
 use tersefs::base::{Class, MethodId, SEGMENT_BYTES_MAX};
-use tersefs::codec::{Error, Policy, classify, decode, encode, segment_bytes};
+use tersefs::codec::{self, Encoded, Error, Library, Policy, classify, segment_bytes, train_from};
+use tersefs::format::Coding;
+
+fn encode(raw: &[u8], class: Class, policy: &Policy) -> Result<Encoded, Error> {
+    codec::encode(raw, class, policy, &Library::default())
+}
+
+fn decode(coding: &Coding, payload: &[u8]) -> Result<Vec<u8>, Error> {
+    codec::decode(coding, payload, &Library::default())
+}
 
 fn noise(len: usize) -> Vec<u8> {
     let mut dice = Dice::new(5);
@@ -86,4 +95,32 @@ fn lengths_are_bounded() {
     let one = encode(b"x", Class::Text, &Policy::default()).unwrap();
     assert_eq!(one.payload, b"x");
     assert!(Class::ALL.iter().all(|c| segment_bytes(*c) <= SEGMENT_BYTES_MAX));
+}
+
+#[test]
+fn a_segment_names_the_prior_that_it_needs() {
+    // Words of its own, which no prior of the program knows.
+    let words = |seed: u64, len: usize| -> Vec<u8> {
+        let mut dice = Dice::new(seed);
+        (0..len).flat_map(|_| format!("qx{:x} ", dice.roll(500) * 7919 + 99_991).into_bytes()).collect()
+    };
+    let library = Library::default();
+    library.add(&train_from(Class::Text, 1, &words(1, 8000)).unwrap()).unwrap();
+    let raw = words(2, 4000);
+    let alone = encode(&raw, Class::Text, &Policy::default()).unwrap();
+    let taught = codec::encode(&raw, Class::Text, &Policy::default(), &library).unwrap();
+    assert_eq!(alone.coding.model, [0; 16]);
+    assert_eq!(taught.coding.model, library.priors()[0].id.0);
+    assert!(taught.payload.len() < alone.payload.len() * 9 / 10, "{} {}", taught.payload.len(), alone.payload.len());
+    assert!(codec::decode(&taught.coding, &taught.payload, &library).unwrap() == raw);
+    // Without its prior it is an error that says which one, never wrong bytes.
+    let error = decode(&taught.coding, &taught.payload).unwrap_err();
+    assert!(matches!(error, Error::MissingModel { id } if id.0 == taught.coding.model));
+    assert!(error.to_string().contains(&library.priors()[0].id.to_string()), "{error}");
+    let mut wrong = taught.coding.clone();
+    wrong.model = [0; 16];
+    assert!(matches!(codec::decode(&wrong, &taught.payload, &library), Err(Error::Corrupt { .. })));
+    wrong = alone.coding.clone();
+    wrong.model = taught.coding.model;
+    assert!(matches!(codec::decode(&wrong, &alone.payload, &library), Err(Error::Corrupt { .. })));
 }

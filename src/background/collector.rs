@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, oneshot, watch};
 
-use crate::volume::{Error, GcAction, GcPlan, GcReport, GcRun, Volume};
+use crate::volume::{Error, GcAction, GcPlan, GcReport, GcRun, RecodeReport, Volume};
 use crate::workers::{Priority, Workers};
 
 /// Pause between looks at what is worth giving back.
@@ -112,31 +112,51 @@ impl Collector {
         }
     }
 
+    /// Codes segments anew from the priors of the volume, where that saves `saves_percent` of one.
+    pub async fn recode(&self, saves_percent: u32) -> Result<RecodeReport, String> {
+        // Both move segments.
+        let _one = self.one.lock().await;
+        let mut run = self.volume.plan_recode(saves_percent);
+        while !run.is_done() && !*self.stop.borrow() {
+            (run, ()) = self.step(run, |volume, run| volume.recode_step(run)).await?;
+        }
+        Ok(run.report)
+    }
+
+    /// Takes one step of a run on the pool, when no reader waits.
+    async fn step<R: Send + 'static, T: Send + 'static>(
+        &self,
+        mut run: R,
+        step: impl FnOnce(&Volume, &mut R) -> Result<T, Error> + Send + 'static,
+    ) -> Result<(R, T), String> {
+        let mut yields = 0;
+        while self.workers.readers_wait() && yields < YIELDS_MAX {
+            yields += 1;
+            tokio::time::sleep(YIELD).await;
+        }
+        let (done, outcome) = oneshot::channel();
+        let volume = self.volume.clone();
+        let job = Box::new(move || {
+            let stepped = step(&volume, &mut run);
+            // Nobody listens when the volume is closing; every step is whole.
+            let _ = done.send((run, stepped));
+        });
+        if let Err(job) = self.workers.submit(Priority::Background, job) {
+            // The queue is full of segments to code: wait where waiting is allowed.
+            tokio::task::spawn_blocking(job);
+        }
+        let Ok((run, stepped)) = outcome.await else {
+            return Err("a step of it failed, or the volume is closing; see the log".to_string());
+        };
+        stepped.map(|stepped| (run, stepped)).map_err(|e| e.to_string())
+    }
+
     async fn apply(&self, plan: &GcPlan, bytes_per_second: u64) -> Result<GcReport, String> {
         let mut run = GcRun::new(plan);
         let mut stop = self.stop.clone();
         while !run.is_done() && !*stop.borrow() {
-            let mut yields = 0;
-            while self.workers.readers_wait() && yields < YIELDS_MAX {
-                yields += 1;
-                tokio::time::sleep(YIELD).await;
-            }
-            let (done, outcome) = oneshot::channel();
-            let volume = self.volume.clone();
-            let job = Box::new(move || {
-                let bytes = volume.gc_step(&mut run, STEP_BYTES);
-                // Nobody listens when the volume is closing; every step is whole.
-                let _ = done.send((run, bytes));
-            });
-            if let Err(job) = self.workers.submit(Priority::Background, job) {
-                // The queue is full of segments to code: wait where waiting is allowed.
-                tokio::task::spawn_blocking(job);
-            }
-            let Ok((after, bytes)) = outcome.await else {
-                return Err("a step of it failed, or the volume is closing; see the log".to_string());
-            };
-            run = after;
-            let bytes = bytes.map_err(|e: Error| e.to_string())?;
+            let bytes;
+            (run, bytes) = self.step(run, |volume, run| volume.gc_step(run, STEP_BYTES)).await?;
             let pause = Duration::from_secs_f64(bytes as f64 / bytes_per_second as f64);
             tokio::select! {
                 _ = tokio::time::sleep(pause) => {}

@@ -208,6 +208,7 @@ async fn answer(
                         memory_bytes,
                         memory_peak_bytes,
                         coding_paused: compressor.is_paused(),
+                        priors: volume.priors(),
                     };
                     Response::Status { status: Box::new(status), work }
                 }
@@ -229,6 +230,18 @@ async fn answer(
         Request::Gc => {
             return match collector.collect().await {
                 Ok(report) => Response::Gc { report },
+                Err(message) => Response::Error { message },
+            };
+        }
+        Request::Train { dry_run } => {
+            return match blocking(move || v.train(dry_run).map_err(|e| e.to_string())).await {
+                Ok(report) => Response::Trained { report },
+                Err(message) => Response::Error { message },
+            };
+        }
+        Request::Recode { saves_percent } => {
+            return match collector.recode(saves_percent).await {
+                Ok(report) => Response::Recoded { report },
                 Err(message) => Response::Error { message },
             };
         }

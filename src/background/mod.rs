@@ -36,6 +36,8 @@ const FLUSH_EVERY: Duration = Duration::from_secs(3);
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 /// The size of the index is looked at this often.
 const INDEX_EVERY: Duration = Duration::from_secs(180);
+/// Whether the volume has grown so much that it is worth training is looked at this often.
+const TRAIN_EVERY: Duration = Duration::from_secs(60);
 /// Staged files that have become quiet are sealed this often.
 const SEAL_EVERY: Duration = Duration::from_secs(5);
 /// And for about this long, when there are many.
@@ -59,13 +61,14 @@ pub struct Background {
 
 impl Background {
     /// Starts everything. `socket` is where commands are taken; with `coding` false nothing is coded but on demand; the
-    /// volume is scrubbed every `scrub_days` days, or never when they are 0.
+    /// volume is scrubbed every `scrub_days` days, or never when they are 0; with `training` it learns priors as it grows.
     pub fn start(
         volume: Arc<Volume>,
         workers: Arc<Workers>,
         socket: &Path,
         coding: bool,
         scrub_days: u32,
+        training: bool,
         unmount: Unmount,
     ) -> io::Result<Background> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -116,6 +119,13 @@ impl Background {
         spawn(Box::pin(every(MEMORY_EVERY, stopped.clone(), volume.clone(), Volume::tend_memory)));
         spawn(Box::pin(tidy(volume.clone())));
         spawn(Box::pin(signals(stopped.clone(), unmount.clone())));
+        if training && coding {
+            spawn(Box::pin(every(TRAIN_EVERY, stopped.clone(), volume.clone(), |v| {
+                if let Err(e) = v.train_if_grown() {
+                    log::warn!("no priors were trained: {e}");
+                }
+            })));
+        }
         let listener = {
             let _inside = runtime.enter();
             control::bind(socket)?

@@ -3,7 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::volume::{Backlog, FileReport, GcPlan, GcReport, ScrubOptions, ScrubReport, ScrubStatus, Status};
+use crate::volume::{
+    Backlog, FileReport, GcPlan, GcReport, PriorReport, RecodeReport, ScrubOptions, ScrubReport, ScrubStatus, Status,
+    TrainReport,
+};
 
 /// Longest line, bytes.
 pub const LINE_BYTES_MAX: u64 = 64 << 20;
@@ -33,6 +36,14 @@ pub enum Request {
     GcPlan,
     /// Gives it back; answered when it is done.
     Gc,
+    /// Trains priors; answered when it is done.
+    Train {
+        dry_run: bool,
+    },
+    /// Codes segments anew where that saves so much; answered when it is done.
+    Recode {
+        saves_percent: u32,
+    },
     /// Answered when the scrub has ended; `Scrubbing` lines come before. It is stopped when the connection ends.
     Scrub {
         options: ScrubOptions,
@@ -54,6 +65,9 @@ pub struct Work {
     pub memory_bytes: u64,
     pub memory_peak_bytes: u64,
     pub coding_paused: bool,
+    /// Priors that the volume's own files taught.
+    #[serde(default)]
+    pub priors: Vec<PriorReport>,
 }
 
 /// What the daemon answers.
@@ -66,6 +80,8 @@ pub enum Response {
     Progress { backlog: Backlog, encoded_bytes: u64 },
     GcPlan { plan: GcPlan },
     Gc { report: GcReport },
+    Trained { report: TrainReport },
+    Recoded { report: RecodeReport },
     Scrubbing { scrub: ScrubStatus },
     Scrubbed { report: ScrubReport },
     Error { message: String },

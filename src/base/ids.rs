@@ -110,6 +110,32 @@ impl MethodId {
     }
 }
 
+/// Name of a model or prior that a volume keeps: BLAKE3-128 of its file. All zero where a segment needs none.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ModelId(pub [u8; 16]);
+
+impl ModelId {
+    /// No model beside the program's own.
+    pub const NONE: ModelId = ModelId([0; 16]);
+
+    /// Reads the 32 hexadecimal digits of `Display`.
+    pub fn parse(text: &str) -> Option<ModelId> {
+        let digits = Some(text.as_bytes()).filter(|d| d.len() == 32)?;
+        let mut id = [0; 16];
+        for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+            let pair = std::str::from_utf8(pair).ok().filter(|p| p.bytes().all(|b| b.is_ascii_hexdigit()))?;
+            *byte = u8::from_str_radix(pair, 16).ok()?;
+        }
+        Some(ModelId(id))
+    }
+}
+
+impl fmt::Display for ModelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 /// What kind of data a segment holds, by its content. Decides segment size and contexts. Numbers are on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 #[repr(u8)]

@@ -8,7 +8,7 @@ mod ids;
 mod range;
 
 pub use checksum::{PlainHash, crc32c, crc32c_append, plain_hash};
-pub use ids::{Class, Generation, Ino, MethodId, PackId, SegmentRef, TxId, Uuid};
+pub use ids::{Class, Generation, Ino, MethodId, ModelId, PackId, SegmentRef, TxId, Uuid};
 pub use range::{ByteRange, RangeSet};
 
 /// Largest raw size of one segment, bytes. Every header that claims more is refused before anything is allocated.

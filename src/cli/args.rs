@@ -100,17 +100,40 @@ pub(super) enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Build the priors that are part of the program, for its developers: what the method `primed` knows before it sees a file
+    /// Teach a volume, mounted or not, what its files are like: makes priors of samples of them, and keeps those that save
+    /// more than they take. A mounted volume does it by itself when it has grown
+    ///
+    /// What is coded from then on starts from them; `tersefs recode` codes anew what was coded before.
     Train {
-        /// Recipe: lines `prior NAME KIND`, then lines `cut FILE OFFSET LENGTH`
-        #[arg(long, value_name = "RECIPE")]
-        builtin: PathBuf,
-        /// Directory that the files of the recipe are in
-        #[arg(long, value_name = "DIRECTORY")]
-        from: PathBuf,
-        /// Directory for the priors, as NAME.prior
-        #[arg(long, value_name = "DIRECTORY")]
-        to: PathBuf,
+        /// Store, mountpoint, or anything below it
+        #[arg(required_unless_present = "builtin", conflicts_with = "builtin")]
+        path: Option<PathBuf>,
+        /// Show what would be saved, and keep nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[arg(long)]
+        json: bool,
+        /// For developers: build the priors that are part of the program, from a recipe of lines `prior NAME KIND`, then
+        /// lines `cut FILE OFFSET LENGTH`
+        #[arg(long, value_name = "RECIPE", requires_all = ["from", "to"])]
+        builtin: Option<PathBuf>,
+        /// With --builtin: directory that the files of the recipe are in
+        #[arg(long, value_name = "DIRECTORY", requires = "builtin")]
+        from: Option<PathBuf>,
+        /// With --builtin: directory for the priors, as NAME.prior
+        #[arg(long, value_name = "DIRECTORY", requires = "builtin")]
+        to: Option<PathBuf>,
+    },
+    /// Code anew what was coded before the volume was trained, on a mounted volume or a store that is not mounted. The space
+    /// is given back as that of deleted files is
+    Recode {
+        /// Store, mountpoint, or anything below it
+        path: PathBuf,
+        /// A segment is coded anew when that makes it smaller by so many percent
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=99))]
+        saves_percent: u32,
+        #[arg(long)]
+        json: bool,
     },
     /// Give back the space of what was deleted, on a mounted volume or a store that is not mounted. A mounted volume does it
     /// by itself, slowly, when it is worth it
@@ -176,6 +199,9 @@ pub(super) struct MountArgs {
     /// Do not code in the background; `tersefs resume` starts it
     #[arg(long)]
     pub no_coding: bool,
+    /// Do not train priors on the volume's own files in the background; `tersefs train` does it
+    #[arg(long)]
+    pub no_training: bool,
     /// Scrub the volume in the background every so many days; 0 turns it off
     #[arg(long, default_value_t = 30)]
     pub scrub_days: u32,

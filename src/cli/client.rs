@@ -211,6 +211,51 @@ pub(super) fn gc(path: &Path, dry_run: bool, json: bool) -> Outcome {
     Ok(0)
 }
 
+/// Trains priors: by the daemon where one serves the store, else on the store itself.
+pub(super) fn train(path: &Path, dry_run: bool, json: bool) -> Outcome {
+    let store = store_of(path)?;
+    let spinner = spinner("training on samples of the volume");
+    let report = if UnixStream::connect(store.join(SOCKET)).is_err() {
+        offline::train(&store, dry_run)?
+    } else {
+        match Client::connect(Some(&store))?.ask(&Request::Train { dry_run })? {
+            Response::Trained { report } => report,
+            _ => return Err(Failure("the daemon answered something else".into())),
+        }
+    };
+    spinner.finish_and_clear();
+    show::train_report(&report, json)?;
+    Ok(0)
+}
+
+/// Codes segments anew: by the daemon where one serves the store, else on the store itself.
+pub(super) fn recode(path: &Path, saves_percent: u32, json: bool) -> Outcome {
+    let store = store_of(path)?;
+    let spinner = spinner("coding anew");
+    let report = if UnixStream::connect(store.join(SOCKET)).is_err() {
+        offline::recode(&store, saves_percent)?
+    } else {
+        match Client::connect(Some(&store))?.ask(&Request::Recode { saves_percent })? {
+            Response::Recoded { report } => report,
+            _ => return Err(Failure("the daemon answered something else".into())),
+        }
+    };
+    spinner.finish_and_clear();
+    show::recode_report(&report, json)?;
+    Ok(0)
+}
+
+/// Shows that something takes its time.
+fn spinner(what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    bar.set_style(
+        ProgressStyle::with_template("{spinner} {msg}, {elapsed}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
+    );
+    bar.set_message(what);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
 pub(super) fn pause(path: Option<&Path>, pause: bool) -> Outcome {
     Client::connect(path)?.ask(if pause { &Request::Pause } else { &Request::Resume })?;
     Ok(0)

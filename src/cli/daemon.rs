@@ -165,6 +165,7 @@ fn serve(
         &root.join(protocol::SOCKET),
         !args.no_coding && !read_only,
         args.scrub_days,
+        !args.no_training,
         unmount.clone(),
     );
     let background = match started {

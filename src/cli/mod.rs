@@ -81,7 +81,12 @@ pub fn run() -> i32 {
             };
             client::scrub(&store, &options, json)
         }
-        Verb::Train { builtin, from, to } => train::builtin(&builtin, &from, &to),
+        Verb::Train { builtin: Some(recipe), from: Some(from), to: Some(to), .. } => {
+            train::builtin(&recipe, &from, &to)
+        }
+        Verb::Train { path: Some(path), dry_run, json, .. } => client::train(&path, dry_run, json),
+        Verb::Train { .. } => Err(Failure("give a store, a mountpoint or a path below it".into())),
+        Verb::Recode { path, saves_percent, json } => client::recode(&path, saves_percent, json),
         Verb::Inspect { store, json } => offline::inspect(&store, json),
     };
     match outcome {

@@ -10,7 +10,9 @@ use super::{Failure, Outcome, show};
 use crate::base::PACK_BYTES_MAX;
 use crate::host::{Disk, RealDisk};
 use crate::tools;
-use crate::volume::{GcRun, ScrubOptions, ScrubReport, Volume, VolumeOptions};
+use crate::volume::{
+    Error as VolumeError, GcRun, RecodeReport, ScrubOptions, ScrubReport, TrainReport, Volume, VolumeOptions,
+};
 use crate::workers::Workers;
 
 /// Exit code when a check found damage.
@@ -125,6 +127,34 @@ pub(super) fn gc(store: &Path, dry_run: bool, json: bool) -> Outcome {
         show::gc_report(&run.report, json)?;
     }
     Ok(0)
+}
+
+/// Opens a store that no daemon serves, to be changed by `f`.
+fn with_volume<T>(
+    store: &Path,
+    read_only: bool,
+    f: impl FnOnce(&Volume) -> Result<T, VolumeError>,
+) -> Result<T, Failure> {
+    let failed = |e: VolumeError| Failure(format!("{}: {e}", store.display()));
+    let options = VolumeOptions { read_only, ..VolumeOptions::default() };
+    let (volume, _) = Volume::open(disk(store, false)?, options, Arc::new(Workers::new(1))).map_err(failed)?;
+    let done = f(&volume);
+    volume.close().map_err(failed)?;
+    done.map_err(failed)
+}
+
+pub(super) fn train(store: &Path, dry_run: bool) -> Result<TrainReport, Failure> {
+    with_volume(store, dry_run, |volume| volume.train(dry_run))
+}
+
+pub(super) fn recode(store: &Path, saves_percent: u32) -> Result<RecodeReport, Failure> {
+    with_volume(store, false, |volume| {
+        let mut run = volume.plan_recode(saves_percent);
+        while !run.is_done() {
+            volume.recode_step(&mut run)?;
+        }
+        Ok(run.report)
+    })
 }
 
 pub(super) fn inspect(path: &Path, json: bool) -> Outcome {

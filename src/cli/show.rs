@@ -3,7 +3,7 @@
 use crate::background::protocol::Work;
 use crate::host;
 use crate::tools::{FsckReport, InspectLine};
-use crate::volume::{FileReport, GcAction, GcPlan, GcReport, KeptPack, ScrubStatus, Status};
+use crate::volume::{FileReport, GcAction, GcPlan, GcReport, KeptPack, RecodeReport, ScrubStatus, Status, TrainReport};
 
 /// Bytes in a unit that reads well.
 pub(super) fn bytes(n: u64) -> String {
@@ -60,6 +60,9 @@ pub(super) fn status(s: &Status, work: &Work) {
             bytes(*stored),
             percent(*stored, *plain)
         );
+    }
+    for p in &work.priors {
+        println!("prior     {} for {}: {} of text in {}", p.id, p.class, bytes(p.text_bytes), bytes(p.file_bytes));
     }
     println!(
         "packs     {} of segments, {} of them live, {} of metadata",
@@ -147,6 +150,48 @@ pub(super) fn gc_report(report: &GcReport, json: bool) -> Result<(), serde_json:
         report.segments_copied,
         report.segments_recoded,
         bytes(report.bytes_written)
+    );
+    Ok(())
+}
+
+pub(super) fn train_report(report: &TrainReport, json: bool) -> Result<(), serde_json::Error> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+        return Ok(());
+    }
+    for c in &report.classes {
+        print!("{:<14} {:>10}", c.class, bytes(c.class_bytes));
+        if c.prior_bytes > 0 {
+            print!(
+                ", held-back samples: {:.1} % without, {:.1} % with a prior of {} ({} of text)",
+                percent(c.before_bytes, c.judged_bytes),
+                percent(c.after_bytes, c.judged_bytes),
+                bytes(c.prior_bytes),
+                bytes(c.text_bytes)
+            );
+        }
+        match (&c.prior, &c.reason) {
+            (Some(id), _) => println!(": kept as {id}"),
+            (None, Some(why)) => println!(": {why}"),
+            (None, None) => println!(),
+        }
+    }
+    println!("{} samples, {} of them could not be read", report.samples, report.unreadable);
+    Ok(())
+}
+
+pub(super) fn recode_report(report: &RecodeReport, json: bool) -> Result<(), serde_json::Error> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+        return Ok(());
+    }
+    println!(
+        "{} segments looked at, {} coded anew: {} instead of {}; {} could not be read",
+        report.segments_looked_at,
+        report.segments_recoded,
+        bytes(report.after_bytes),
+        bytes(report.before_bytes),
+        report.unreadable
     );
     Ok(())
 }

@@ -10,11 +10,12 @@ mod rate;
 use std::fmt;
 use std::time::Instant;
 
-use crate::base::{Class, MethodId, SEGMENT_BYTES_MAX, plain_hash};
+use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX, plain_hash};
 use crate::format::Coding;
-use crate::models::{self, MODELS, Model};
+use crate::models::{self, MODELS};
 use crate::telemetry;
 
+pub use crate::models::{Library, TEXT_BYTES_MAX, VolumePrior, prior_for, train_from};
 pub use classify::{classify, segment_bytes};
 pub use policy::{DECODE_MS_MAX, Policy, SEGMENT_BYTES_MIN, Tier, cut, outgrows};
 pub use rate::predicted_decode_ms;
@@ -40,6 +41,8 @@ pub enum Error {
     UnknownMethod { method: u16, revision: u16 },
     /// The payload is damaged, or does not give the bytes its header promises.
     Corrupt { what: &'static str },
+    /// It was coded from a prior of the volume that is not there.
+    MissingModel { id: ModelId },
     /// More plain bytes than a segment may have, or none.
     BadLength { len: u64 },
 }
@@ -51,6 +54,7 @@ impl fmt::Display for Error {
                 write!(f, "segment is coded by method {method} revision {revision}, which this build does not know")
             }
             Error::Corrupt { what } => write!(f, "segment does not decode: {what}"),
+            Error::MissingModel { id } => write!(f, "segment does not decode: {}", models::Error::MissingModel(*id)),
             Error::BadLength { len } => write!(f, "a segment cannot hold {len} bytes"),
         }
     }
@@ -90,13 +94,14 @@ fn zstd_cannot_win(raw: &[u8], best: usize) -> bool {
 }
 
 /// Codes `raw` (1 to `SEGMENT_BYTES_MAX` bytes) by the smallest method within the policy, and proves that it decodes.
+/// Priors of the library are used where they help; the coding names the one that was.
 /// Never larger than `raw` itself: raw storage is always legal.
-pub fn encode(raw: &[u8], class: Class, policy: &Policy) -> Result<Encoded, Error> {
+pub fn encode(raw: &[u8], class: Class, policy: &Policy, library: &Library) -> Result<Encoded, Error> {
     if raw.is_empty() || raw.len() > SEGMENT_BYTES_MAX as usize {
         return Err(Error::BadLength { len: raw.len() as u64 });
     }
     let started = Instant::now();
-    let mut best: Option<(MethodId, Vec<u8>)> = None;
+    let mut best: Option<(MethodId, Vec<u8>, ModelId)> = None;
     if class == Class::Incompressible || looks_incompressible(raw) {
         telemetry::EARLY_ABORTS.add(1);
     } else {
@@ -107,26 +112,27 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy) -> Result<Encoded, Erro
             if id == MethodId::Raw || !policy.allows(id) || slow() {
                 continue;
             }
-            if id == MethodId::Zstd && best.as_ref().is_some_and(|(_, b)| zstd_cannot_win(raw, b.len())) {
+            if id == MethodId::Zstd && best.as_ref().is_some_and(|(_, b, _)| zstd_cannot_win(raw, b.len())) {
                 continue;
             }
-            if let Ok(payload) = model.encode(raw, class)
-                && best.as_ref().is_none_or(|(_, b)| payload.len() < b.len())
+            if let Ok((payload, named)) = models::encode(id, raw, class, library)
+                && best.as_ref().is_none_or(|(_, b, _)| payload.len() < b.len())
             {
-                best = Some((id, payload));
+                best = Some((id, payload, named));
             }
         }
     }
     // Decode what was chosen, and what it falls back to, until one proves itself.
-    let chosen = best.filter(|(id, payload)| {
-        let model = models::model(*id);
-        let proven = decode_timed(model, payload, raw.len(), model.revision()).is_ok_and(|plain| plain == raw);
+    let chosen = best.filter(|(id, payload, named)| {
+        let revision = models::model(*id).revision();
+        let plain = decode_timed(*id, payload, raw.len(), revision, *named, library);
+        let proven = plain.is_ok_and(|plain| plain == raw);
         if !proven {
             log::error!("method {} did not give back the bytes of a segment; it is stored raw", id.name());
         }
         proven
     });
-    let (id, payload) = chosen.unwrap_or_else(|| (MethodId::Raw, raw.to_vec()));
+    let (id, payload, named) = chosen.unwrap_or_else(|| (MethodId::Raw, raw.to_vec(), ModelId::NONE));
     telemetry::ENCODED_BYTES.add(raw.len() as u64);
     telemetry::ENCODE_US.add(started.elapsed().as_micros() as u64);
     let coding = Coding {
@@ -135,37 +141,52 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy) -> Result<Encoded, Erro
         profile: 0,
         class,
         raw_len: raw.len() as u32,
-        model: [0; 16],
+        model: named.0,
         plain_hash: plain_hash(raw),
     };
     Ok(Encoded { coding, payload })
 }
 
-fn decode_timed(model: &dyn Model, payload: &[u8], raw_len: usize, revision: u16) -> Result<Vec<u8>, models::Error> {
-    model.prepare(payload);
+/// Bytes that a segment would take, by the method that starts from priors; without proof, so at less than half the cost of
+/// `encode`.
+pub fn stored_bytes(raw: &[u8], class: Class, library: &Library) -> u64 {
+    models::encode(MethodId::Primed, raw, class, library).map_or(raw.len(), |(payload, _)| payload.len()) as u64
+}
+
+fn decode_timed(
+    id: MethodId,
+    payload: &[u8],
+    raw_len: usize,
+    revision: u16,
+    named: ModelId,
+    library: &Library,
+) -> Result<Vec<u8>, models::Error> {
+    models::prepare(id, payload, named, library);
     let started = Instant::now();
-    let plain = model.decode(payload, raw_len, revision)?;
+    let plain = models::decode(id, payload, raw_len, revision, named, library)?;
     let elapsed = started.elapsed();
-    rate::learn(model.id(), plain.len() as u64, elapsed);
+    rate::learn(id, plain.len() as u64, elapsed);
     telemetry::DECODED_BYTES.add(plain.len() as u64);
     telemetry::DECODE_US.add(elapsed.as_micros() as u64);
     Ok(plain)
 }
 
 /// Decodes a payload and checks it against the plain hash. Never returns bytes that fail the check, never panics.
-pub fn decode(coding: &Coding, payload: &[u8]) -> Result<Vec<u8>, Error> {
+pub fn decode(coding: &Coding, payload: &[u8], library: &Library) -> Result<Vec<u8>, Error> {
     if coding.raw_len == 0 || coding.raw_len > SEGMENT_BYTES_MAX {
         return Err(Error::BadLength { len: u64::from(coding.raw_len) });
     }
     let unknown = Error::UnknownMethod { method: coding.method, revision: coding.revision };
     let Some(id) = MethodId::from_u16(coding.method) else { return Err(unknown) };
-    if coding.profile != 0 || coding.model != [0; 16] {
-        return Err(Error::Corrupt { what: "it names a numeric profile or a model that this build does not have" });
+    if coding.profile != 0 {
+        return Err(Error::Corrupt { what: "it names a numeric profile that this build does not have" });
     }
+    let named = ModelId(coding.model);
     let plain =
-        decode_timed(models::model(id), payload, coding.raw_len as usize, coding.revision).map_err(|e| match e {
+        decode_timed(id, payload, coding.raw_len as usize, coding.revision, named, library).map_err(|e| match e {
             models::Error::Corrupt(what) => Error::Corrupt { what },
             models::Error::UnknownRevision(_) => unknown,
+            models::Error::MissingModel(id) => Error::MissingModel { id },
         })?;
     if plain_hash(&plain) != coding.plain_hash {
         return Err(Error::Corrupt { what: "the decoded bytes fail their hash" });

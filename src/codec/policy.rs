@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::{encode, predicted_decode_ms, rate, segment_bytes};
 use crate::base::{Class, MethodId, SEGMENT_BYTES_MAX};
-use crate::models::MODELS;
+use crate::models::{Library, MODELS};
 
 /// Longest decode budget that may be asked for, milliseconds: an hour.
 pub const DECODE_MS_MAX: u32 = 3_600_000;
@@ -129,7 +129,7 @@ pub fn outgrows(raw: &[u8], class: Class, policy: &Policy) -> bool {
         // The first fills tables for the first time, and is too short to be taken for a measurement.
         for units in [1, 4, 4, 4] {
             let bytes = units * SEGMENT_BYTES_MIN as usize / 2;
-            let _ = encode(raw.get(..bytes).unwrap_or(raw), class, &only);
+            let _ = encode(raw.get(..bytes).unwrap_or(raw), class, &only, &Library::default());
         }
         return outgrows_by(raw.len(), plan(class, policy), policy);
     }

@@ -43,5 +43,5 @@ pub use record::{
     uuid_of_first_record,
 };
 pub use segment::{Coding, Owner, SegmentHeader};
-pub use superblock::{FORMAT_VERSION, INCOMPAT_SEALS, SUPERBLOCK_BYTES, Superblock, Usable};
+pub use superblock::{FORMAT_VERSION, INCOMPAT_MODELS, INCOMPAT_SEALS, SUPERBLOCK_BYTES, Superblock, Usable};
 pub use wire::Malformed;

@@ -17,9 +17,9 @@ mod zstd;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::base::{Class, MethodId};
+use crate::base::{Class, MethodId, ModelId};
 
-pub use primed::{Kind, TEXT_BYTES_MAX, prior_name, train};
+pub use primed::{Kind, Library, TEXT_BYTES_MAX, VolumePrior, prior_name, train, train_from};
 
 /// Bytes that are kept beside the tables of the default method.
 static KEPT_BYTES: AtomicU64 = AtomicU64::new(0);
@@ -33,6 +33,11 @@ pub fn kept_bytes() -> u64 {
 /// Counts memory that is kept until the end.
 fn keep(bytes: u64) {
     KEPT_BYTES.fetch_add(bytes, Ordering::Relaxed);
+}
+
+/// Takes back `keep`.
+fn release(bytes: u64) {
+    KEPT_BYTES.fetch_sub(bytes, Ordering::Relaxed);
 }
 
 /// Why a model does not code a segment. Not an error: the segment is coded otherwise. Numbers are counted and never reused.
@@ -52,6 +57,8 @@ pub enum Error {
     Corrupt(&'static str),
     /// Written by a revision this build does not know.
     UnknownRevision(u16),
+    /// It needs a model or prior of the volume that is not there.
+    MissingModel(ModelId),
 }
 
 impl fmt::Display for Error {
@@ -59,6 +66,12 @@ impl fmt::Display for Error {
         match self {
             Error::Corrupt(what) => f.write_str(what),
             Error::UnknownRevision(r) => write!(f, "revision {r} of the method is not known to this build"),
+            Error::MissingModel(id) => {
+                write!(
+                    f,
+                    "it needs the prior {id}, which the volume has lost: put a copy of it to models/{id} in the store"
+                )
+            }
         }
     }
 }
@@ -112,5 +125,52 @@ pub fn model(id: MethodId) -> &'static dyn Model {
         MethodId::Zstd => &zstd::Zstd,
         MethodId::Cm => &cm::Cm,
         MethodId::Primed => &primed::Primed,
+    }
+}
+
+/// Codes a segment by a method, with what the volume taught. Also returns which of the library's priors decoding needs.
+///
+/// # Errors
+/// As `Model::encode`.
+pub fn encode(id: MethodId, raw: &[u8], class: Class, library: &Library) -> Result<(Vec<u8>, ModelId), Declined> {
+    match id {
+        MethodId::Primed => primed::encode_named(raw, class, library),
+        MethodId::Raw | MethodId::Zstd | MethodId::Cm => {
+            model(id).encode(raw, class).map(|payload| (payload, ModelId::NONE))
+        }
+    }
+}
+
+/// The library's prior that a segment would start from; `NONE` where the program's own promise more.
+pub fn prior_for(raw: &[u8], class: Class, library: &Library) -> ModelId {
+    primed::prior_for(raw, class, library)
+}
+
+/// Builds what decoding needs beforehand: `Model::prepare`.
+pub fn prepare(id: MethodId, payload: &[u8], named: ModelId, library: &Library) {
+    match id {
+        MethodId::Primed => primed::prepare_named(payload, named, library),
+        MethodId::Raw | MethodId::Zstd | MethodId::Cm => model(id).prepare(payload),
+    }
+}
+
+/// Gives back the plain bytes of a payload, whose segment names `named`.
+///
+/// # Errors
+/// As `Model::decode`; `MissingModel` when the library lacks what is named.
+pub fn decode(
+    id: MethodId,
+    payload: &[u8],
+    raw_len: usize,
+    revision: u16,
+    named: ModelId,
+    library: &Library,
+) -> Result<Vec<u8>, Error> {
+    match id {
+        MethodId::Primed if revision == model(id).revision() => primed::decode_named(payload, raw_len, named, library),
+        _ if named != ModelId::NONE => Err(Error::Corrupt("it names a prior, and its method uses none")),
+        MethodId::Raw | MethodId::Zstd | MethodId::Cm | MethodId::Primed => {
+            model(id).decode(payload, raw_len, revision)
+        }
     }
 }

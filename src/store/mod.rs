@@ -26,6 +26,7 @@ mod gc;
 mod index;
 mod keys;
 mod ledger;
+mod models;
 mod pack;
 mod parity;
 mod recovery;

@@ -702,7 +702,7 @@ impl Volume {
         if codec::outgrows(&raw, class, policy) {
             return Err(Error::Invalid(MOVED));
         }
-        let encoded = codec::encode(&raw, class, policy)
+        let encoded = codec::encode(&raw, class, policy, &self.library)
             .map_err(|e| Error::Io { what: "coding".into(), source: std::io::Error::other(e.to_string()) })?;
         Ok((encoded, owners))
     }

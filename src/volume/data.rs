@@ -331,7 +331,7 @@ impl Volume {
     /// Fetches, checks, decodes and checks a segment. A failure is logged once per segment, with the file's path.
     pub(super) fn decode(&self, ino: Ino, offset: u64, segment: SegmentRef) -> Result<Plain, String> {
         let outcome = match self.store.fetch_segment(segment) {
-            Ok((header, payload)) => codec::decode(&header.coding, &payload).map_err(|e| e.to_string()),
+            Ok((header, payload)) => codec::decode(&header.coding, &payload, &self.library).map_err(|e| e.to_string()),
             // Who wanted it looks its extents up again.
             Err(e) if self.store.has_deleted(segment.pack) => return Err(e.to_string()),
             Err(e @ (StoreError::Io { .. } | StoreError::TooManyFiles { .. })) => {

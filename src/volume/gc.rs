@@ -108,20 +108,20 @@ pub(crate) struct GcMemory {
 }
 
 /// Where plain bytes of an old segment lie now.
-struct Part {
+pub(super) struct Part {
     /// In the plain bytes of the old segment.
-    range: ByteRange,
-    segment: SegmentRef,
-    segment_offset: u32,
-    segment_bytes: u32,
+    pub range: ByteRange,
+    pub segment: SegmentRef,
+    pub segment_offset: u32,
+    pub segment_bytes: u32,
     /// `None` where it is that of the old segment.
-    method: Option<u16>,
+    pub method: Option<u16>,
 }
 
-/// A segment that was copied.
-struct Move {
-    old: SegmentRef,
-    parts: Vec<Part>,
+/// A segment that was copied, or coded anew.
+pub(super) struct Move {
+    pub old: SegmentRef,
+    pub parts: Vec<Part>,
 }
 
 /// Pieces of sparse segments that are coded together.
@@ -324,7 +324,7 @@ impl Volume {
         let owners = self.store.owners_of(at, usize::MAX).map_err(Error::Store)?;
         let Some((ino, first)) = owners.first().copied() else { return Ok(()) };
         let damaged = |what: String| Error::Damaged { ino, offset: first.file_offset, what };
-        let plain = codec::decode(&header.coding, &payload).map_err(|e| damaged(e.to_string()))?;
+        let plain = codec::decode(&header.coding, &payload, &self.library).map_err(|e| damaged(e.to_string()))?;
         let mut used = RangeSet::default();
         for (_, e) in &owners {
             used.insert(ByteRange::at(u64::from(e.segment_offset), u64::from(e.len)));
@@ -367,7 +367,7 @@ impl Volume {
         if bundle.raw.is_empty() {
             return Ok(());
         }
-        let encoded = codec::encode(&bundle.raw, class, &policy)
+        let encoded = codec::encode(&bundle.raw, class, &policy, &self.library)
             .map_err(|e| Error::Io { what: "coding".into(), source: std::io::Error::other(e.to_string()) })?;
         let (segment_bytes, method) = (encoded.coding.raw_len, Some(encoded.coding.method));
         let header = SegmentHeader { coding: encoded.coding, owners: bundle.owners };
@@ -384,7 +384,7 @@ impl Volume {
 
     /// Points the extents that name a segment at its copy, under the locks of their inodes. What is named anew meanwhile
     /// is left for the next round.
-    fn swap_moved(&self, m: &Move) -> Result<(), Error> {
+    pub(super) fn swap_moved(&self, m: &Move) -> Result<(), Error> {
         for _ in 0..ROUNDS_MAX {
             let owners = self.store.owners_of(m.old, OWNERS_PER_SWAP).map_err(Error::Store)?;
             if owners.is_empty() {

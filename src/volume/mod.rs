@@ -45,6 +45,7 @@ mod scrub;
 mod seal;
 mod space;
 mod staging;
+mod training;
 mod types;
 mod wishes;
 
@@ -55,6 +56,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use roaring::RoaringTreemap;
 
 use crate::base::{ByteRange, Ino, RangeSet};
+use crate::codec::Library;
 use crate::format::{InodeRecord, MetaOp, Staging};
 use crate::host::{self, Disk};
 use crate::store::{Recovery, Store, StoreOptions};
@@ -69,6 +71,7 @@ pub use memory::{BUDGET_BYTES_MIN, Shares};
 pub use names::NAME_BYTES_MAX;
 pub use scrub::{Damaged, ScrubOptions, ScrubReport, ScrubStatus, scrub};
 pub use seal::check_staged;
+pub use training::{PriorReport, RecodeReport, RecodeRun, TrainReport, Trained, library_of};
 pub use types::{
     AllocateMode, Atime, Attr, Backlog, Caller, CodedSegment, CodingTask, Entry, Error, FileReport, HandleId, NewMode,
     OpenFor, Opened, PolicyReport, RenameMode, SeekFor, SegmentReport, SetAttr, SetTime, Share, StatFs, Status,
@@ -139,6 +142,10 @@ pub struct Volume {
     watch: memory::Watch,
     counts: report::Counts,
     scrubbing: scrub::Scrubbing,
+    /// Priors that the volume's own files taught.
+    library: Library,
+    /// Held while priors are trained or segments coded anew from them.
+    training: Mutex<()>,
 }
 
 impl Volume {
@@ -161,6 +168,7 @@ impl Volume {
             },
         )
         .map_err(Error::Store)?;
+        let library = training::library_of(&store);
         let scrubbing = scrub::Scrubbing::new(scrub::remembered(&*disk, &store));
         let volume = Arc::new(Volume {
             segments: SegmentCache::new(shares.segments),
@@ -193,6 +201,8 @@ impl Volume {
             watch: memory::Watch::default(),
             counts: report::Counts::default(),
             scrubbing,
+            library,
+            training: Mutex::new(()),
         });
         volume.recover(&mut recovery)?;
         Ok((volume, recovery))

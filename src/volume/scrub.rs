@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::types::Error;
 use super::{Volume, seal, staging};
 use crate::base::{Ino, PackId, SegmentRef};
-use crate::codec;
+use crate::codec::{self, Library};
 use crate::host::{self, Disk, OpenMode};
 use crate::store::{self, RecordSummary, Store, Survey};
 
@@ -167,6 +167,7 @@ pub(super) fn remembered(disk: &dyn Disk, store: &Store) -> ScrubStatus {
 struct Scrub<'a> {
     disk: &'a Arc<dyn Disk>,
     store: &'a Store,
+    library: &'a Library,
     options: ScrubOptions,
     /// Nothing is written, not even what was verified.
     read_only: bool,
@@ -191,6 +192,7 @@ struct Scrub<'a> {
 pub fn scrub(
     disk: &Arc<dyn Disk>,
     store: &Store,
+    library: &Library,
     options: ScrubOptions,
     read_only: bool,
     stop: &AtomicBool,
@@ -202,6 +204,7 @@ pub fn scrub(
     let mut scrub = Scrub {
         disk,
         store,
+        library,
         options,
         read_only,
         stop,
@@ -247,6 +250,7 @@ impl Scrub<'_> {
             self.tell(before);
         }
         self.missing_packs(&packs)?;
+        self.models()?;
         let staged = self.staged()?;
         self.end(staged)
     }
@@ -330,7 +334,7 @@ impl Scrub<'_> {
                     self.report.segments += 1;
                     self.report.plain_bytes += u64::from(header.coding.raw_len);
                     if !self.options.quick
-                        && let Err(e) = codec::decode(&header.coding, &payload)
+                        && let Err(e) = codec::decode(&header.coding, &payload, self.library)
                     {
                         damaged.push((offset, record_len, e.to_string()));
                     }
@@ -411,6 +415,18 @@ impl Scrub<'_> {
         if self.report.damaged.len() < LISTED_MAX {
             self.report.damaged.push(damaged);
         }
+    }
+
+    /// Models that segments name: both copies are read, and mended where one is good.
+    fn models(&mut self) -> Result<(), store::Error> {
+        for id in self.store.models()? {
+            if let Err(e) = self.store.model(id) {
+                log::error!("scrub: {e}");
+                self.report.damaged_count += 1;
+                self.report.damaged.push(Damaged { pack: 0, offset: 0, what: e.to_string(), files: Vec::new() });
+            }
+        }
+        Ok(())
     }
 
     /// Packs that files need and that are not there.
@@ -544,7 +560,8 @@ impl Volume {
             *self.scrubbing.status.lock().unwrap_or_else(PoisonError::into_inner) = status.clone();
         };
         let read_only = self.writable().is_err();
-        scrub(&self.disk, &self.store, options, read_only, &self.scrubbing.stop, &mut told).map_err(Error::Store)
+        scrub(&self.disk, &self.store, &self.library, options, read_only, &self.scrubbing.stop, &mut told)
+            .map_err(Error::Store)
     }
 
     /// Stops a scrub; the next one goes on where it was.

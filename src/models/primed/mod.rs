@@ -3,7 +3,8 @@
 //! Each bit is predicted by contexts of one to six bytes, words, columns or what encloses, and the longest match in the
 //! segment and in the text of the prior; a mixer of two layers and an adaptive stage make one probability of them, which
 //! a binary range coder codes. A segment stands alone, but it does not start knowing nothing: it starts from tables that
-//! have read half a megabyte or one of data of its kind (`priors`), copied for each segment.
+//! have read half a megabyte or one of data of its kind (`priors`), or of the volume's own files (`library`), copied for
+//! each segment.
 //!
 //! Idea: M. Mahoney, lpaq1, paq8 and zpaq; bit histories, tables and priors are our own. Limits: 23 MiB of tables per
 //! thread, and as much for each prior in use; a second for the first segment of each prior; decoding is as fast as
@@ -12,6 +13,7 @@
 mod code;
 mod contexts;
 mod layout;
+mod library;
 mod matches;
 mod memory;
 mod predictor;
@@ -21,18 +23,22 @@ mod slots;
 use std::cell::RefCell;
 
 use super::{Declined, Error, Model, Predictor};
-use crate::base::{Class, MethodId, SEGMENT_BYTES_MAX};
+use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX};
 use crate::entropy::{Decoder, Encoder};
 use layout::Form;
 use predictor::Mixing;
 
 pub use contexts::Kind;
+pub use library::{Library, VolumePrior, train_from};
 pub use priors::{TEXT_BYTES_MAX, prior_name, train};
 
 /// Bytes after which an encoder looks whether it has lost already.
 const CHECK_EVERY: usize = 4096;
 /// Bytes from the middle of a segment that are coded from each candidate, to choose the prior.
 const TRIAL_BYTES: usize = 4096;
+
+/// In place of a prior's number: the segment's header names a prior of the volume.
+const NAMED: u8 = 255;
 
 /// Context mixing from priors.
 pub(crate) struct Primed;
@@ -86,17 +92,116 @@ fn decode_with(predictor: &mut Mixing, code: &[u8], raw_len: usize) -> Vec<u8> {
     raw
 }
 
-/// The prior that codes a sample of a segment best.
-fn choose(raw: &[u8], class: Class) -> u8 {
-    let candidates = priors::candidates(class);
-    let first = candidates.first().copied().unwrap_or(0);
+/// What a segment may start from.
+enum Start {
+    Own(u8),
+    Named(ModelId),
+}
+
+impl Start {
+    fn run<T>(&self, library: &Library, f: impl FnOnce(&mut Mixing) -> T) -> Option<T> {
+        match self {
+            Start::Own(number) => priors::snapshot(*number).map(|snapshot| with_predictor(snapshot, f)),
+            Start::Named(id) => library.snapshot(*id).map(|snapshot| with_predictor(&snapshot, f)),
+        }
+    }
+}
+
+/// Bytes from the middle of a segment, by which priors are compared; `None` where it is too short for that.
+fn sample(raw: &[u8]) -> Option<&[u8]> {
     let start = raw.len().saturating_sub(TRIAL_BYTES) / 2;
-    let Some(sample) = raw.get(start..start + TRIAL_BYTES).filter(|_| candidates.len() > 1) else { return first };
-    let size = |number: u8| -> usize {
-        let Some(snapshot) = priors::snapshot(number) else { return usize::MAX };
-        with_predictor(snapshot, |p| encode_with(p, sample, usize::MAX)).map_or(usize::MAX, |code| code.len())
+    raw.get(start..start + TRIAL_BYTES)
+}
+
+/// The candidate that codes a sample of a segment best; the first where the segment is too short to tell.
+fn choose(raw: &[u8], mut candidates: Vec<Start>, library: &Library) -> Option<Start> {
+    let sample = sample(raw).filter(|_| candidates.len() > 1);
+    let size = |start: &Start| match sample {
+        Some(sample) => {
+            start.run(library, |p| encode_with(p, sample, usize::MAX)).flatten().map_or(usize::MAX, |code| code.len())
+        }
+        None => 0,
     };
-    candidates.iter().copied().min_by_key(|number| size(*number)).unwrap_or(first)
+    let best = candidates.iter().enumerate().min_by_key(|(_, start)| size(start)).map(|(at, _)| at)?;
+    Some(candidates.swap_remove(best))
+}
+
+/// The number of the program's own prior that codes a sample best.
+fn choose_own(raw: &[u8], class: Class) -> u8 {
+    let candidates = priors::candidates(class).iter().copied().map(Start::Own).collect();
+    match choose(raw, candidates, &Library::default()) {
+        Some(Start::Own(number)) => number,
+        Some(Start::Named(_)) | None => 0,
+    }
+}
+
+/// The best of the volume's priors and the program's own.
+fn choose_any(raw: &[u8], class: Class, library: &Library) -> Option<Start> {
+    let mut candidates: Vec<Start> = library.candidates(class).iter().map(|prior| Start::Named(prior.id)).collect();
+    candidates.extend(priors::candidates(class).iter().copied().map(Start::Own));
+    choose(raw, candidates, library)
+}
+
+/// The prior of the volume that a segment would start from.
+pub(super) fn prior_for(raw: &[u8], class: Class, library: &Library) -> ModelId {
+    match choose_any(&choose_form(raw, class).forward(raw), class, library) {
+        Some(Start::Named(id)) => id,
+        Some(Start::Own(_)) | None => ModelId::NONE,
+    }
+}
+
+/// Codes a segment from the best of the volume's priors and the program's own: the payload, and the prior that the
+/// segment's header must name.
+pub(super) fn encode_named(raw: &[u8], class: Class, library: &Library) -> Result<(Vec<u8>, ModelId), Declined> {
+    let form = choose_form(raw, class);
+    let bytes = form.forward(raw);
+    let start = choose_any(&bytes, class, library).ok_or(Declined::Failed)?;
+    let code = start
+        .run(library, |p| encode_with(p, &bytes, raw.len()))
+        .ok_or(Declined::Failed)?
+        .ok_or(Declined::DoesNotShrink)?;
+    let (number, model) = match start {
+        Start::Own(number) => (number, ModelId::NONE),
+        Start::Named(id) => (NAMED, id),
+    };
+    let payload = layout::join(number, form, &code);
+    if payload.len() < raw.len() { Ok((payload, model)) } else { Err(Declined::DoesNotShrink) }
+}
+
+/// Gives back the plain bytes of a payload whose header names `model`.
+pub(super) fn decode_named(
+    payload: &[u8],
+    raw_len: usize,
+    model: ModelId,
+    library: &Library,
+) -> Result<Vec<u8>, Error> {
+    let (number, form, code) = layout::split(payload)?;
+    let start = match (number, model) {
+        (NAMED, ModelId::NONE) => return Err(Error::Corrupt("it needs a prior of the volume and names none")),
+        (NAMED, id) => Start::Named(id),
+        (number, ModelId::NONE) => Start::Own(number),
+        _ => return Err(Error::Corrupt("it names a prior of the volume and does not use it")),
+    };
+    let missing = match start {
+        Start::Own(_) => Error::Corrupt("primed payload names a prior that does not exist"),
+        Start::Named(id) => Error::MissingModel(id),
+    };
+    let mut bytes = start.run(library, |p| decode_with(p, code, raw_len)).ok_or(missing)?;
+    form.back(&mut bytes);
+    Ok(bytes)
+}
+
+/// Builds the tables that a payload needs.
+pub(super) fn prepare_named(payload: &[u8], model: ModelId, library: &Library) {
+    match payload.first() {
+        Some(&NAMED) => {
+            library.snapshot(model);
+        }
+        Some(number) => {
+            priors::snapshot(*number);
+        }
+        None => {}
+    }
 }
 
 /// The form in which the bytes of a segment are coded.
@@ -125,30 +230,17 @@ impl Model for Primed {
     }
 
     fn prepare(&self, payload: &[u8]) {
-        if let Some(number) = payload.first() {
-            priors::snapshot(*number);
-        }
+        prepare_named(payload, ModelId::NONE, &Library::default());
     }
 
     fn encode(&self, raw: &[u8], class: Class) -> Result<Vec<u8>, Declined> {
-        let form = choose_form(raw, class);
-        let bytes = form.forward(raw);
-        let number = choose(&bytes, class);
-        let snapshot = priors::snapshot(number).ok_or(Declined::Failed)?;
-        let code = with_predictor(snapshot, |p| encode_with(p, &bytes, raw.len())).ok_or(Declined::DoesNotShrink)?;
-        let payload = layout::join(number, form, &code);
-        if payload.len() < raw.len() { Ok(payload) } else { Err(Declined::DoesNotShrink) }
+        encode_named(raw, class, &Library::default()).map(|(payload, _)| payload)
     }
 
     fn decode(&self, payload: &[u8], raw_len: usize, revision: u16) -> Result<Vec<u8>, Error> {
-        if revision != 1 {
+        if revision != self.revision() {
             return Err(Error::UnknownRevision(revision));
         }
-        let (number, form, code) = layout::split(payload)?;
-        let snapshot =
-            priors::snapshot(number).ok_or(Error::Corrupt("primed payload names a prior that does not exist"))?;
-        let mut bytes = with_predictor(snapshot, |p| decode_with(p, code, raw_len));
-        form.back(&mut bytes);
-        Ok(bytes)
+        decode_named(payload, raw_len, ModelId::NONE, &Library::default())
     }
 }

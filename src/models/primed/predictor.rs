@@ -80,6 +80,11 @@ impl Mixing {
         new
     }
 
+    /// Which contexts it uses.
+    pub fn kind(&self) -> Kind {
+        self.contexts.kind
+    }
+
     /// Bytes of memory in use.
     pub fn memory_bytes(&self) -> u64 {
         Mixing::BYTES + self.matches.history_bytes()

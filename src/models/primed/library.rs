@@ -1,0 +1,272 @@
+//! Priors of a volume: what its own files taught.
+//!
+//! A volume's prior is a text too, samples of files of one class, but coded by a predictor that has read a prior of the
+//! program before: so it knows both. Its file is immutable and named by its hash, and segments name it.
+//!
+//! ```text
+//! offset  width  field
+//!      0      8  magic "TERSEPRI"
+//!      8      1  version, 1
+//!      9      1  class of the data
+//!     10      1  number of the program's prior that it goes on from
+//!     11      1  (zero)
+//!     12      4  serial: among priors of one class the latest has the highest
+//!     16      4  length of text, bytes; at most TEXT_BYTES_MAX
+//!     20         code, to the end
+//! ```
+//! Numbers are little-endian.
+
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+
+use super::predictor::Mixing;
+use super::priors::{self, TEXT_BYTES_MAX};
+use super::{decode_with, encode_with};
+use crate::base::{Class, ModelId, plain_hash};
+use crate::models::{Error, keep, release};
+
+const MAGIC: &[u8; 8] = b"TERSEPRI";
+const VERSION: u8 = 1;
+const HEADER_BYTES: usize = 20;
+/// Longest file of a prior, bytes: a text that does not shrink, and its header.
+const PRIOR_BYTES_MAX: usize = TEXT_BYTES_MAX + TEXT_BYTES_MAX / 8 + 64;
+/// Priors of a volume whose tables are kept in memory at a time.
+const TABLES_MAX: usize = 4;
+/// The latest priors of a class that a segment may start from.
+const CANDIDATES_MAX: usize = 4;
+
+/// A prior of a volume.
+pub struct VolumePrior {
+    pub id: ModelId,
+    pub class: Class,
+    /// Among priors of one class the latest has the highest.
+    pub serial: u32,
+    /// Bytes of its text, and of its file.
+    pub text_bytes: u32,
+    pub file_bytes: u32,
+    base: u8,
+    code: Vec<u8>,
+    tables: Mutex<Option<Arc<Mixing>>>,
+}
+
+impl VolumePrior {
+    fn decode(file: &[u8]) -> Option<VolumePrior> {
+        let (header, code) = file.split_first_chunk::<HEADER_BYTES>()?;
+        let (magic, rest) = header.split_first_chunk::<8>()?;
+        let [version, class, base, zero, rest @ ..] = rest else { return None };
+        let (serial, text) = rest.split_first_chunk::<4>()?;
+        let text_bytes = u32::from_le_bytes(*text.first_chunk::<4>()?);
+        let known = magic == MAGIC && *version == VERSION && *zero == 0 && priors::prior_name(*base).is_some();
+        if !known || text_bytes as usize > TEXT_BYTES_MAX || file.len() > PRIOR_BYTES_MAX {
+            return None;
+        }
+        Some(VolumePrior {
+            id: ModelId(plain_hash(file)),
+            class: Class::from_u8(*class),
+            serial: u32::from_le_bytes(*serial),
+            text_bytes,
+            file_bytes: file.len() as u32,
+            base: *base,
+            code: code.to_vec(),
+            tables: Mutex::new(None),
+        })
+    }
+
+    fn tables_lock(&self) -> MutexGuard<'_, Option<Arc<Mixing>>> {
+        self.tables.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// The predictor that has read it. The first call, and one after its tables went, decodes its text: a second.
+    fn snapshot(&self) -> Option<Arc<Mixing>> {
+        let mut tables = self.tables_lock();
+        if let Some(tables) = &*tables {
+            return Some(tables.clone());
+        }
+        let mut predictor = after(self.base)?;
+        decode_with(&mut predictor, &self.code, self.text_bytes as usize);
+        keep(predictor.memory_bytes());
+        let predictor = Arc::new(*predictor);
+        *tables = Some(predictor.clone());
+        Some(predictor)
+    }
+}
+
+impl Drop for VolumePrior {
+    fn drop(&mut self) {
+        if let Some(tables) = self.tables_lock().take() {
+            release(tables.memory_bytes());
+        }
+    }
+}
+
+/// A predictor of its own that has read a prior of the program.
+fn after(base: u8) -> Option<Box<Mixing>> {
+    let known = priors::snapshot(base)?;
+    let mut predictor = Box::new(Mixing::new(known.kind()));
+    predictor.copy_from(known);
+    Some(predictor)
+}
+
+/// Codes a text as a prior of a volume: the bytes of its file, going on from the program's prior that codes it best.
+///
+/// # Errors
+/// Says so when the text is longer than `TEXT_BYTES_MAX`.
+pub fn train_from(class: Class, serial: u32, text: &[u8]) -> Result<Vec<u8>, String> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(format!("a prior has at most {TEXT_BYTES_MAX} bytes of text, not {}", text.len()));
+    }
+    // As it is coded, so it is learned.
+    let bytes = super::choose_form(text, class).forward(text);
+    let base = super::choose_own(&bytes, class);
+    let mut predictor = after(base).ok_or("the program lacks a prior that it had")?;
+    let code = encode_with(&mut predictor, &bytes, usize::MAX).unwrap_or_default();
+    let mut file = MAGIC.to_vec();
+    file.extend_from_slice(&[VERSION, class as u8, base, 0]);
+    file.extend_from_slice(&serial.to_le_bytes());
+    file.extend_from_slice(&(text.len() as u32).to_le_bytes());
+    file.extend_from_slice(&code);
+    Ok(file)
+}
+
+/// The priors of a volume.
+#[derive(Default)]
+pub struct Library {
+    /// Ascending by serial.
+    priors: RwLock<Vec<Arc<VolumePrior>>>,
+    /// Those with tables, the one used last at the end.
+    used: Mutex<Vec<ModelId>>,
+}
+
+impl Library {
+    /// Takes a prior's file in; segments may name it and start from it from now on.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is not one, or one of a later version.
+    pub fn add(&self, file: &[u8]) -> Result<ModelId, Error> {
+        let prior = VolumePrior::decode(file).ok_or(Error::Corrupt("it is no prior that this build knows"))?;
+        let id = prior.id;
+        let mut priors = self.priors.write().unwrap_or_else(|e| e.into_inner());
+        if priors.iter().all(|p| p.id != id) {
+            let at = priors.partition_point(|p| p.serial <= prior.serial);
+            priors.insert(at, Arc::new(prior));
+        }
+        Ok(id)
+    }
+
+    /// Every prior, ascending by serial.
+    pub fn priors(&self) -> Vec<Arc<VolumePrior>> {
+        self.priors.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// True when there is a prior for a class.
+    pub fn knows(&self, class: Class) -> bool {
+        self.priors.read().unwrap_or_else(|e| e.into_inner()).iter().any(|p| kin(p.class) == kin(class))
+    }
+
+    /// Priors that a segment of a class may start from, the latest first.
+    pub(super) fn candidates(&self, class: Class) -> Vec<Arc<VolumePrior>> {
+        let priors = self.priors.read().unwrap_or_else(|e| e.into_inner());
+        let alike = |p: &&Arc<VolumePrior>| kin(p.class) == kin(class);
+        priors.iter().rev().filter(alike).take(CANDIDATES_MAX).cloned().collect()
+    }
+
+    /// The predictor that has read a prior; `None` when the library lacks it.
+    pub(super) fn snapshot(&self, id: ModelId) -> Option<Arc<Mixing>> {
+        let prior = {
+            let priors = self.priors.read().unwrap_or_else(|e| e.into_inner());
+            priors.iter().find(|p| p.id == id).cloned()?
+        };
+        let snapshot = prior.snapshot()?;
+        let unused = {
+            let mut used = self.used.lock().unwrap_or_else(|e| e.into_inner());
+            used.retain(|u| *u != id);
+            used.push(id);
+            if used.len() > TABLES_MAX { Some(used.remove(0)) } else { None }
+        };
+        if let Some(id) = unused {
+            let priors = self.priors.read().unwrap_or_else(|e| e.into_inner());
+            if let Some(prior) = priors.iter().find(|p| p.id == id)
+                && let Some(tables) = prior.tables_lock().take()
+            {
+                release(tables.memory_bytes());
+            }
+        }
+        Some(snapshot)
+    }
+}
+
+/// Text that is known as such and text of which nothing is known start from the same priors.
+fn kin(class: Class) -> Class {
+    if class == Class::Unknown { Class::Text } else { class }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{NAMED, Primed, decode_named, encode_named, layout, layout::Form, with_predictor};
+    use super::*;
+    use crate::models::Model;
+
+    fn words(seed: u64, len: usize) -> Vec<u8> {
+        let mut x = seed;
+        let mut out = Vec::new();
+        while out.len() < len {
+            x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            // Words that no prior of the program has seen.
+            out.extend_from_slice(format!("zq{:x} ", (x >> 33) % 700 * 7919).as_bytes());
+        }
+        out.truncate(len);
+        out
+    }
+
+    #[test]
+    fn a_segment_starts_from_what_the_volume_taught() {
+        let library = Library::default();
+        let (text, raw) = (words(1, 60_000), words(2, 30_000));
+        let before = Primed.encode(&raw, Class::Text).unwrap();
+        let id = library.add(&train_from(Class::Text, 1, &text).unwrap()).unwrap();
+        let (payload, model) = encode_named(&raw, Class::Unknown, &library).unwrap();
+        assert_eq!(model, id);
+        assert!(payload.len() * 10 < before.len() * 9, "{} of {}", payload.len(), before.len());
+        assert_eq!(decode_named(&payload, raw.len(), id, &library).unwrap(), raw);
+        let other = Library::default();
+        assert!(decode_named(&payload, raw.len(), id, &other).is_err(), "the prior is not there");
+        assert!(decode_named(&payload, raw.len(), ModelId::NONE, &library).is_err(), "no prior is named");
+        // What the program knows better does not start from it.
+        let (_, model) = encode_named(include_bytes!("library.rs"), Class::Source, &library).unwrap();
+        assert_eq!(model, ModelId::NONE);
+    }
+
+    #[test]
+    fn tables_are_bounded_and_come_back() {
+        let library = Library::default();
+        let ids: Vec<ModelId> = (0..TABLES_MAX as u32 + 2)
+            .map(|n| library.add(&train_from(Class::Log, n, &words(u64::from(n), 2000)).unwrap()).unwrap())
+            .collect();
+        let raw = words(9, 3000);
+        for _ in 0..2 {
+            for id in &ids {
+                let snapshot = library.snapshot(*id).unwrap();
+                let code = with_predictor(&snapshot, |p| encode_with(p, &raw, usize::MAX)).unwrap();
+                let payload = layout::join(NAMED, Form::Plain, &code);
+                assert_eq!(decode_named(&payload, raw.len(), *id, &library).unwrap(), raw);
+                let held = library.priors().iter().filter(|p| p.tables_lock().is_some()).count();
+                assert!((1..=TABLES_MAX).contains(&held), "{held}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_prior_is_refused() {
+        let file = train_from(Class::Json, 7, b"{\"a\": 1}").unwrap();
+        let library = Library::default();
+        for at in 0..HEADER_BYTES {
+            let mut bad = file.clone();
+            bad[at] ^= 0x80;
+            // Class, serial and a length within bounds may be anything: what they belong to is named by the hash.
+            assert_eq!(library.add(&bad).is_ok(), matches!(at, 9 | 12..=17), "{at}");
+            assert!(library.add(&file[..at]).is_err());
+        }
+        assert!(library.add(&vec![0; PRIOR_BYTES_MAX + 1]).is_err());
+        assert!(train_from(Class::Text, 1, &vec![0; TEXT_BYTES_MAX + 1]).is_err());
+        assert_eq!(library.add(&file).unwrap(), library.add(&file).unwrap());
+    }
+}

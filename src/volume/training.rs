@@ -1,0 +1,535 @@
+//! Priors of a volume: trained on samples of its files, kept where they pay for themselves; and segments coded anew from
+//! them.
+//!
+//! Samples are taken at even distances over all bytes of all files, so a class of data has as many of them as it has
+//! bytes. Most samples of a class become the text of a prior; the rest, of other files where there are enough of them,
+//! tell what it would save. It is kept when that is more than it takes on disk.
+//!
+//! # Limits
+//! A training holds one text and the samples of one class in memory, some tens of megabytes, and decodes a segment for
+//! each sample of a coded file.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use serde::{Deserialize, Serialize};
+
+use super::cache::Plain;
+use super::gc::{Move, Part};
+use super::types::Error;
+use super::{StoreError, Volume};
+use crate::base::{ByteRange, Class, Ino, MethodId, ModelId, PackId, SegmentRef};
+use crate::codec::{self, Library};
+use crate::format::{FileKind, Owner, SegmentHeader};
+use crate::host::{Disk, OpenMode};
+use crate::store::Store;
+
+/// Samples of a volume.
+const SAMPLES: u64 = 320;
+/// Inodes looked at under one read of the index.
+const INODES_PER_PAGE: usize = 1024;
+/// A class with fewer bytes is left to the priors of the program: a prior must be paid for.
+const CLASS_BYTES_MIN: u64 = 4 << 20;
+/// Every so many files of a class, or samples where it has few files, are held back to judge a prior.
+const HELD_BACK: u64 = 5;
+/// Files below which samples are held back instead.
+const FILES_MIN: usize = 10;
+/// Segments that a prior is judged by.
+const JUDGED_MAX: usize = 10;
+/// Part of a class's bytes that become the text of a prior, and the least that is worth it, bytes.
+const TEXT_PART: u64 = 32;
+const TEXT_BYTES_MIN: usize = 32 << 10;
+/// Bytes of a text that come from one sample.
+const CUT_BYTES: usize = 8 << 10;
+/// A shorter text is tried too: a quarter of it often does nearly as well.
+const TEXTS: [usize; 2] = [1, 4];
+/// A prior must save this part of what its class takes, 1/1000, beyond its own files.
+const GAIN_MIN: u64 = 10;
+/// Priors of a volume.
+const PRIORS_MAX: usize = 64;
+/// Segments looked at in one step of coding anew.
+const SEGMENTS_PER_STEP: usize = 8;
+
+/// A volume is trained by itself from so many coded bytes on.
+const GROWN_BYTES_MIN: u64 = 48 << 20;
+/// Coded bytes of the volume when it was last trained by itself, in decimal.
+const TRAINED_FILE: &str = "trained";
+const TRAINED_DRAFT: &str = "trained.new";
+
+/// What training did for one class of data.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Trained {
+    pub class: String,
+    /// Plain bytes of the class, estimated from the samples.
+    pub class_bytes: u64,
+    /// Bytes of the prior's text, and of its file; 0 when none was tried.
+    pub text_bytes: u64,
+    pub prior_bytes: u64,
+    /// Plain bytes that were held back, what they take without the prior, and with it.
+    pub judged_bytes: u64,
+    pub before_bytes: u64,
+    pub after_bytes: u64,
+    /// The prior, when it was kept.
+    pub prior: Option<String>,
+    /// Why it was not.
+    pub reason: Option<String>,
+}
+
+/// What training did.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct TrainReport {
+    pub samples: u64,
+    /// Samples that could not be read: damaged, or changed meanwhile.
+    pub unreadable: u64,
+    pub classes: Vec<Trained>,
+}
+
+/// A prior of the volume, for reports.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct PriorReport {
+    pub id: String,
+    pub class: String,
+    pub serial: u32,
+    pub text_bytes: u64,
+    pub file_bytes: u64,
+}
+
+/// What coding anew did.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct RecodeReport {
+    pub segments_looked_at: u64,
+    pub segments_recoded: u64,
+    /// Stored bytes of those, before and after.
+    pub before_bytes: u64,
+    pub after_bytes: u64,
+    /// Segments that could not be read.
+    pub unreadable: u64,
+}
+
+/// Segments being coded anew.
+#[derive(Debug)]
+pub struct RecodeRun {
+    /// What is left, and where the first of them is gone on with.
+    packs: Vec<PackId>,
+    at: u64,
+    saves_percent: u32,
+    pub report: RecodeReport,
+}
+
+impl RecodeRun {
+    pub fn is_done(&self) -> bool {
+        self.packs.is_empty()
+    }
+}
+
+/// A place in a file, and the class that its data has.
+#[derive(Clone, Copy)]
+struct Sample {
+    ino: Ino,
+    offset: u64,
+    size: u64,
+    class: Class,
+}
+
+/// The priors that a store keeps. One that is damaged is told, and the segments that name it are errors when they are read.
+pub fn library_of(store: &Store) -> Library {
+    let library = Library::default();
+    let ids = store.models().unwrap_or_else(|e| {
+        log::error!("{e}");
+        Vec::new()
+    });
+    for id in ids {
+        match store.model(id) {
+            Err(e) => log::error!("{e}"),
+            Ok(file) => {
+                if let Err(e) = library.add(&file) {
+                    log::error!("models/{id}: {e}");
+                }
+            }
+        }
+    }
+    library
+}
+
+/// Coded bytes when the volume was last trained by itself; 0 when that is not known.
+fn trained_bytes(disk: &dyn Disk) -> u64 {
+    let mut digits = [0; 20];
+    let read = disk.open(TRAINED_FILE, OpenMode::Read).and_then(|file| file.read_at(&mut digits, 0));
+    let digits = digits.get(..read.unwrap_or(0)).unwrap_or_default();
+    std::str::from_utf8(digits).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+fn remember_trained(disk: &dyn Disk, bytes: u64) -> std::io::Result<()> {
+    let file = disk.open(TRAINED_DRAFT, OpenMode::Create)?;
+    file.set_len(0)?;
+    file.write_at(format!("{bytes}\n").as_bytes(), 0)?;
+    file.sync_data()?;
+    disk.rename(TRAINED_DRAFT, TRAINED_FILE)?;
+    disk.sync_dir("")
+}
+
+impl Volume {
+    /// Trains a prior for each class of data that has enough bytes and gains by one. With `dry_run` none is kept.
+    ///
+    /// # Errors
+    /// When the volume cannot be changed (unless `dry_run`), or the index fails. Samples that cannot be read are counted.
+    ///
+    /// # Durability
+    /// A prior that is kept is on disk before any segment can name it.
+    ///
+    /// # Blocking
+    /// A minute or two of one core.
+    pub fn train(&self, dry_run: bool) -> Result<TrainReport, Error> {
+        if !dry_run {
+            self.writable()?;
+        }
+        let _one = self.training.lock().unwrap_or_else(|e| e.into_inner());
+        let (total, samples) = self.samples()?;
+        let mut report = TrainReport { samples: samples.len() as u64, ..TrainReport::default() };
+        let mut by_class: BTreeMap<Class, Vec<Sample>> = BTreeMap::new();
+        for sample in &samples {
+            by_class.entry(sample.class).or_default().push(*sample);
+        }
+        for (class, of_class) in by_class {
+            if self.hurried.load(Ordering::Relaxed) {
+                break;
+            }
+            let class_bytes = (u128::from(total) * of_class.len() as u128 / samples.len().max(1) as u128) as u64;
+            let mut trained = Trained { class: class.name().into(), class_bytes, ..Trained::default() };
+            let outcome = self.train_class(class, &of_class, &mut trained, &mut report.unreadable, dry_run);
+            if let Err(why) = outcome? {
+                trained.reason = Some(why);
+            }
+            report.classes.push(trained);
+        }
+        Ok(report)
+    }
+
+    /// Trains when twice as much is coded as when it was last done so. Costs nothing otherwise.
+    ///
+    /// # Errors
+    /// As `train`.
+    pub fn train_if_grown(&self) -> Result<(), Error> {
+        let uses_priors = self.options.policy.only.is_none_or(|only| only == MethodId::Primed);
+        if !uses_priors || self.writable().is_err() {
+            return Ok(());
+        }
+        let coded: u64 = self.store.ledger().methods.values().map(|m| m.plain_bytes).sum();
+        if coded < GROWN_BYTES_MIN || coded < 2 * trained_bytes(&*self.disk) {
+            return Ok(());
+        }
+        self.train(false)?;
+        // A hint: without it the next mount trains once more than it must.
+        if let Err(e) = remember_trained(&*self.disk, coded) {
+            log::warn!("{TRAINED_FILE} cannot be written: {e}");
+        }
+        Ok(())
+    }
+
+    /// Trains a prior for one class. The inner error says why none is kept.
+    fn train_class(
+        &self,
+        class: Class,
+        samples: &[Sample],
+        trained: &mut Trained,
+        unreadable: &mut u64,
+        dry_run: bool,
+    ) -> Result<Result<(), String>, Error> {
+        if class == Class::Incompressible {
+            return Ok(Err("no prior helps with it".into()));
+        }
+        if trained.class_bytes < CLASS_BYTES_MIN {
+            return Ok(Err(format!("a prior pays from {} MiB of a class on", CLASS_BYTES_MIN >> 20)));
+        }
+        let known = self.library.priors();
+        if known.len() >= PRIORS_MAX {
+            return Ok(Err(format!("the volume has {PRIORS_MAX} priors, which is all it may have")));
+        }
+        let (taught, held): (Vec<Sample>, Vec<Sample>) = hold_back(samples);
+        let wanted = (trained.class_bytes / TEXT_PART).min(codec::TEXT_BYTES_MAX as u64) as usize;
+        let mut last = None;
+        let mut cuts: Vec<Vec<u8>> = Vec::new();
+        let each = (wanted / taught.len().max(1)).clamp(CUT_BYTES, CUT_BYTES * 8);
+        let stride = (taught.len() * each).div_ceil(wanted.max(1)).max(1);
+        for sample in taught.iter().step_by(stride) {
+            match self.sample_bytes(sample, each, &mut last) {
+                Ok(bytes) => cuts.push(bytes),
+                Err(_) => *unreadable += 1,
+            }
+        }
+        let mut judged: Vec<Vec<u8>> = Vec::new();
+        let stride = held.len().div_ceil(JUDGED_MAX).max(1);
+        for sample in held.iter().step_by(stride) {
+            match self.sample_bytes(sample, codec::segment_bytes(class) as usize, &mut last) {
+                Ok(bytes) => judged.push(bytes),
+                Err(_) => *unreadable += 1,
+            }
+        }
+        let text: Vec<u8> = cuts.concat();
+        if text.len() < TEXT_BYTES_MIN || judged.is_empty() {
+            return Ok(Err("too little of it could be read".into()));
+        }
+        trained.judged_bytes = judged.iter().map(|raw| raw.len() as u64).sum();
+        trained.before_bytes = judged.iter().map(|raw| codec::stored_bytes(raw, class, &self.library)).sum();
+        let class_stored = |judged_stored: u64| {
+            (u128::from(trained.class_bytes) * u128::from(judged_stored) / u128::from(trained.judged_bytes.max(1)))
+                as u64
+        };
+        let serial = known.iter().map(|p| p.serial).max().unwrap_or(0) + 1;
+        // What a volume would take with each text, the files of its prior included.
+        let mut best: Option<(u64, Vec<u8>, u64, usize)> = None;
+        for part in TEXTS {
+            if self.hurried.load(Ordering::Relaxed) {
+                return Ok(Err("the volume is about to be unmounted".into()));
+            }
+            let text: Vec<u8> = cuts.iter().step_by(part).flatten().take(codec::TEXT_BYTES_MAX).copied().collect();
+            let Ok(file) = codec::train_from(class, serial, &text) else { continue };
+            let library = Library::default();
+            for prior in known.iter().filter_map(|p| self.store.model(p.id).ok()).chain([file.clone()]) {
+                let _ = library.add(&prior);
+            }
+            let after: u64 = judged.iter().map(|raw| codec::stored_bytes(raw, class, &library)).sum();
+            // It is stored twice.
+            let whole = class_stored(after) + 2 * file.len() as u64;
+            if best.as_ref().is_none_or(|(least, ..)| whole < *least) {
+                best = Some((whole, file, after, text.len()));
+            }
+        }
+        let Some((whole, file, after, text_bytes)) = best else {
+            return Ok(Err("no prior could be made of it".into()));
+        };
+        (trained.text_bytes, trained.prior_bytes, trained.after_bytes) = (text_bytes as u64, file.len() as u64, after);
+        let before = class_stored(trained.before_bytes);
+        if whole + before * GAIN_MIN / 1000 >= before {
+            return Ok(Err(format!("it would save too little: {whole} bytes with it, {before} without")));
+        }
+        if dry_run {
+            return Ok(Err("only tried".into()));
+        }
+        let id = self.store.add_model(&file).map_err(|e| self.store_failed(e))?;
+        if let Err(e) = self.library.add(&file) {
+            return Ok(Err(e.to_string()));
+        }
+        log::info!("prior {id} for {} saves {} of {before} bytes", class.name(), before - whole);
+        trained.prior = Some(id.to_string());
+        Ok(Ok(()))
+    }
+
+    /// Bytes of all files, and places at even distances over them.
+    fn samples(&self) -> Result<(u64, Vec<Sample>), Error> {
+        let mut total = 0u64;
+        self.each_file(|_, size| total += size)?;
+        let step = (total / SAMPLES).max(CUT_BYTES as u64);
+        let (mut next, mut passed) = (step / 2, 0u64);
+        let mut places = Vec::new();
+        self.each_file(|ino, size| {
+            while next < passed + size && places.len() < SAMPLES as usize {
+                places.push((ino, next - passed, size));
+                next += step;
+            }
+            passed += size;
+        })?;
+        let mut samples = Vec::with_capacity(places.len());
+        for (ino, offset, size) in places {
+            let Some(class) = self.class_at(ino, offset, size) else { continue };
+            samples.push(Sample { ino, offset, size, class });
+        }
+        Ok((total, samples))
+    }
+
+    /// Calls `f` with each file that has bytes, and how many.
+    fn each_file(&self, mut f: impl FnMut(Ino, u64)) -> Result<(), Error> {
+        let mut after = Ino(0);
+        loop {
+            let page = self.store.inodes(after, INODES_PER_PAGE).map_err(Error::Store)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.ino;
+            for rec in &page {
+                // Holes of sparse files teach nothing: what a file takes is at most what it has.
+                if rec.kind == FileKind::Regular && rec.size > 0 && (rec.coded || rec.staging.is_some()) {
+                    f(rec.ino, rec.size);
+                }
+            }
+        }
+    }
+
+    /// The class that a place of a file was coded as, or would be. `None` for a hole, or when it cannot be read.
+    fn class_at(&self, ino: Ino, offset: u64, size: u64) -> Option<Class> {
+        let at = ByteRange::at(offset, 1);
+        if let Some(extent) = self.store.extents(ino, at, 1).ok()?.first() {
+            return self.store.segment_header(extent.segment).ok().map(|header| header.coding.class);
+        }
+        let head = Sample { ino, offset: 0, size, class: Class::Unknown };
+        let head = self.sample_bytes(&head, 16 << 10, &mut None).ok()?;
+        Some(codec::classify(&head))
+    }
+
+    /// Up to `len` plain bytes of a file from a sample's offset on, or before it at the end of the file. Samples come in the
+    /// order of their places, so the segment that was decoded last is kept for the next.
+    fn sample_bytes(
+        &self,
+        sample: &Sample,
+        len: usize,
+        last: &mut Option<(SegmentRef, Plain)>,
+    ) -> Result<Vec<u8>, Error> {
+        let start = sample.offset.min(sample.size.saturating_sub(len as u64));
+        let range = ByteRange { start, end: sample.size.min(start + len as u64) };
+        let inode = self.inode(sample.ino)?;
+        let (mut bytes, coded) = {
+            let state = inode.read();
+            state.alive()?;
+            self.gather(&state, range)?
+        };
+        for piece in coded {
+            let plain = match last {
+                Some((segment, plain)) if *segment == piece.segment => plain.clone(),
+                _ => self.plain(sample.ino, piece.file_offset, piece.segment)?,
+            };
+            *last = Some((piece.segment, plain.clone()));
+            if !piece.copy(&plain, &mut bytes) {
+                let what = "extent reaches beyond its segment".to_string();
+                return Err(Error::Damaged { ino: sample.ino, offset: piece.file_offset, what });
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The priors of the volume.
+    pub fn priors(&self) -> Vec<PriorReport> {
+        let report = |p: &std::sync::Arc<codec::VolumePrior>| PriorReport {
+            id: p.id.to_string(),
+            class: p.class.name().into(),
+            serial: p.serial,
+            text_bytes: u64::from(p.text_bytes),
+            file_bytes: u64::from(p.file_bytes),
+        };
+        self.library.priors().iter().map(report).collect()
+    }
+
+    /// Plans to code segments anew where that saves `saves_percent` of a segment.
+    pub fn plan_recode(&self, saves_percent: u32) -> RecodeRun {
+        let packs = self.store.data_packs().iter().map(|p| p.pack).collect();
+        RecodeRun { packs, at: 0, saves_percent, report: RecodeReport::default() }
+    }
+
+    /// Goes on by some segments. Must not run at the same time as `gc_step`.
+    ///
+    /// # Errors
+    /// When nothing can go on: the volume is read-only, the index fails, the disk is full.
+    ///
+    /// # Durability
+    /// What was swapped is on disk at return; the old segments are given back by gc.
+    ///
+    /// # Blocking
+    /// Disk, decoding and coding of the segments.
+    pub fn recode_step(&self, run: &mut RecodeRun) -> Result<(), Error> {
+        self.writable()?;
+        let Some(pack) = run.packs.last().copied() else { return Ok(()) };
+        let page = self.store.segments_of(pack, run.at, SEGMENTS_PER_STEP).map_err(Error::Store)?;
+        let Some((last, _)) = page.last() else {
+            run.packs.pop();
+            run.at = 0;
+            return Ok(());
+        };
+        run.at = last.offset + 1;
+        let mut moves = Vec::new();
+        for (at, used) in page {
+            run.report.segments_looked_at += 1;
+            // What is hardly used is gc's to code anew.
+            if used.is_sparse() || self.hurried.load(Ordering::Relaxed) {
+                continue;
+            }
+            match self.recode(at, run.saves_percent) {
+                Ok(None) => {}
+                Ok(Some(part)) => {
+                    run.report.segments_recoded += 1;
+                    run.report.before_bytes += u64::from(at.stored_len);
+                    run.report.after_bytes += u64::from(part.segment.stored_len);
+                    moves.push(Move { old: at, parts: vec![part] });
+                }
+                Err(e) if e.is_refusal() || self.writable().is_err() => return Err(e),
+                Err(_) if self.store.has_deleted(pack) => {}
+                Err(e) => {
+                    log::warn!("{at} is not coded anew: {e}");
+                    run.report.unreadable += 1;
+                }
+            }
+        }
+        if !moves.is_empty() {
+            self.store.sync_segments().map_err(|e| self.store_failed(e))?;
+            for m in &moves {
+                self.swap_moved(m)?;
+            }
+            self.sync_log()?;
+        }
+        Ok(())
+    }
+
+    /// Codes one segment anew and appends it, where another prior than that it has promises more and it becomes smaller.
+    fn recode(&self, at: SegmentRef, saves_percent: u32) -> Result<Option<Part>, Error> {
+        let before = self.store.segment_header(at).map_err(Error::Store)?;
+        if !self.library.knows(before.coding.class) {
+            return Ok(None);
+        }
+        let (header, payload) = self.store.fetch_segment(at).map_err(Error::Store)?;
+        let class = header.coding.class;
+        let owners = self.store.owners_of(at, usize::MAX).map_err(Error::Store)?;
+        let Some((ino, first)) = owners.first().copied() else { return Ok(None) };
+        let damaged = |what: String| Error::Damaged { ino, offset: first.file_offset, what };
+        let plain = codec::decode(&header.coding, &payload, &self.library).map_err(|e| damaged(e.to_string()))?;
+        let promised = codec::prior_for(&plain, class, &self.library);
+        if promised == ModelId::NONE || promised == ModelId(header.coding.model) {
+            return Ok(None);
+        }
+        let encoded = codec::encode(&plain, class, &self.policy_of(ino)?, &self.library)
+            .map_err(|e| Error::Io { what: "coding".into(), source: std::io::Error::other(e.to_string()) })?;
+        if encoded.payload.len() as u64 * 100 > payload.len() as u64 * u64::from(100 - saves_percent.min(100)) {
+            return Ok(None);
+        }
+        let owner = |(ino, e): &(Ino, crate::format::Extent)| Owner {
+            ino: *ino,
+            file_offset: e.file_offset,
+            segment_offset: e.segment_offset,
+            len: e.len,
+        };
+        let (segment_bytes, method) = (encoded.coding.raw_len, Some(encoded.coding.method));
+        let header = SegmentHeader { coding: encoded.coding, owners: owners.iter().map(owner).collect() };
+        let segment = match self.store.append_segment(&header, &encoded.payload) {
+            Ok(segment) => segment,
+            Err(e @ (StoreError::NoSpace { .. } | StoreError::TooManyFiles { .. })) => return Err(self.store_failed(e)),
+            Err(e) => return Err(self.store_failed(e)),
+        };
+        let range = ByteRange { start: 0, end: u64::from(segment_bytes) };
+        Ok(Some(Part { range, segment, segment_offset: 0, segment_bytes, method }))
+    }
+}
+
+/// Parts samples into those that teach and those that judge: by files where there are enough, else by turns.
+fn hold_back(samples: &[Sample]) -> (Vec<Sample>, Vec<Sample>) {
+    let mut files: Vec<Ino> = samples.iter().map(|s| s.ino).collect();
+    files.dedup();
+    let by_file = files.len() >= FILES_MIN;
+    let turn = |at: usize, s: &Sample| {
+        let turn = if by_file { files.partition_point(|ino| *ino < s.ino) } else { at };
+        turn as u64 % HELD_BACK == HELD_BACK / 2
+    };
+    let (held, taught): (Vec<_>, Vec<_>) = samples.iter().enumerate().partition(|(at, s)| turn(*at, s));
+    (taught.into_iter().map(|(_, s)| *s).collect(), held.into_iter().map(|(_, s)| *s).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_judge_do_not_teach() {
+        let sample = |ino: u64, offset| Sample { ino: Ino(ino), offset, size: 100, class: Class::Text };
+        let many: Vec<Sample> = (0..40).map(|n| sample(n / 2, n)).collect();
+        let (taught, held) = hold_back(&many);
+        assert!(held.iter().all(|h| taught.iter().all(|t| t.ino != h.ino)));
+        assert!(held.len() == 8 && taught.len() == 32);
+        let one: Vec<Sample> = (0..40).map(|n| sample(7, n)).collect();
+        let (taught, held) = hold_back(&one);
+        assert!(held.len() == 8 && taught.len() == 32);
+    }
+}
