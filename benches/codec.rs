@@ -3,17 +3,16 @@
 //! `cargo bench --bench codec -- FILE...` (without files: the cuts in tests/data). For each file: its class, bytes in
 //! independent segments with 100 bytes for each header, by the method before (`cm`) and by the default one, MB/s of one
 //! core for coding (without verification) and decoding, by which priors; then `xz -9e`, `zstd -19` and `zpaq -m5` of the
-//! whole file where they are installed, with their user time; then the default method by the sizes of cm, xz and zpaq,
+//! whole file where they are installed, with their processor time; then the default method by the sizes of cm, xz and zpaq,
 //! and its speed of decoding by that of zpaq. Set `BENCH_PEERS=0` to leave the others out, `BENCH_METHOD` to a method to
 //! measure it in place of the default one.
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::process::{Command, Stdio};
 
 use tersefs::base::{Class, MethodId};
 use tersefs::codec;
 use tersefs::models;
+use tersefs::tools::Peer;
 
 /// Estimate of the record around a payload, bytes.
 const HEADER_BYTES: usize = 100;
@@ -59,36 +58,6 @@ fn ours(data: &[u8], class: Class, only: Option<MethodId>) -> Row {
         *row.methods.entry(how).or_default() += 1;
     }
     row
-}
-
-/// Bytes that a command writes to its standard output, and its user seconds.
-fn peer(command: &str, file: &str) -> Option<(usize, f64)> {
-    let script = format!("{command} < '{file}'; times 1>&2");
-    let mut child =
-        Command::new("bash").args(["-c", &script]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().ok()?;
-    let mut out = Vec::new();
-    child.stdout.take()?.read_to_end(&mut out).ok()?;
-    let mut times = String::new();
-    child.stderr.take()?.read_to_string(&mut times).ok()?;
-    child.wait().ok()?;
-    let user = times.lines().last()?.split_whitespace().next()?.to_string();
-    let (m, s) = user.trim_end_matches('s').split_once('m')?;
-    (!out.is_empty()).then_some((out.len(), m.parse::<f64>().ok()? * 60.0 + s.parse::<f64>().ok()?))
-}
-
-/// zpaq -m5 of the whole file: archive bytes, user seconds of coding and of decoding.
-fn zpaq(file: &str) -> Option<(usize, f64, f64)> {
-    let dir = std::env::temp_dir().join(format!("bench-zpaq-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).ok()?;
-    let archive = dir.join("a.zpaq");
-    let _ = std::fs::remove_file(&archive);
-    let a = archive.to_str()?;
-    let add = peer(&format!("zpaq a '{a}' '{file}' -m5 -t1 2>/dev/null; echo"), "/dev/null")?;
-    let size = std::fs::metadata(&archive).ok()?.len() as usize;
-    let out = dir.join("out");
-    let get = peer(&format!("zpaq x '{a}' -to '{}' -t1 -force 2>/dev/null; echo", out.to_str()?), "/dev/null")?;
-    let _ = std::fs::remove_dir_all(&dir);
-    Some((size, add.1, get.1))
 }
 
 fn main() {
@@ -145,9 +114,10 @@ fn main() {
         );
         let part = |whole: usize| format!("{:>6.3}", row.bytes as f64 / whole as f64);
         if peers {
-            let xz = peer("xz -9e -c", &file).map(|x| x.0);
-            let zstd = peer("zstd -19 -c 2>/dev/null", &file).map(|z| z.0);
-            let zpaq = zpaq(&file);
+            let of = |peer: Peer| peer.run(&data).ok();
+            let (xz, zstd, zpaq) = (of(Peer::Xz), of(Peer::Zstd), of(Peer::Zpaq));
+            let (xz, zstd) = [xz, zstd].map(|t| t.map(|t| t.coded_bytes as usize)).into();
+            let zpaq = zpaq.map(|t| (t.coded_bytes as usize, t.encode_s, t.decode_s));
             let size = |v: Option<usize>| v.map_or("-".to_string(), |n| n.to_string());
             print!("{:>9} {:>9} {:>9} ", size(xz), size(zstd), size(zpaq.map(|z| z.0)));
             let (enc, dec) = zpaq.map_or((f64::NAN, f64::NAN), |(_, enc, dec)| (enc, dec));

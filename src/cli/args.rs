@@ -146,6 +146,28 @@ pub(super) enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Show what a file or a directory would take under each tier, and how fast it would be read; needs no volume
+    ///
+    /// A sample is coded, as the compressor would cut and bundle it; the same tree gives the same sample. Metadata of files is
+    /// not counted, and files that are the same are not found out.
+    Estimate {
+        path: PathBuf,
+        /// Most bytes coded for each tier, MiB; a tree that is smaller is coded as a whole
+        #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+        sample_mib: u64,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure every method on this machine, beside zstd -19, xz -9e and zpaq -m5 where they are installed
+    ///
+    /// Methods of tersefs code independent segments of 64 KiB, 256 KiB and 1 MiB, the others each file as a whole. Speeds are
+    /// those of one core, by processor time. Of a file the first 16 MiB are taken.
+    Bench {
+        /// Without any: samples that the program has with it
+        files: Vec<PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
     /// Show packs and records of a store, damaged ones too; never writes
     Inspect {
         store: PathBuf,

@@ -8,6 +8,7 @@
 mod args;
 mod client;
 mod daemon;
+mod measure;
 mod offline;
 mod show;
 mod train;
@@ -87,6 +88,8 @@ pub fn run() -> i32 {
         Verb::Train { path: Some(path), dry_run, json, .. } => client::train(&path, dry_run, json),
         Verb::Train { .. } => Err(Failure("give a store, a mountpoint or a path below it".into())),
         Verb::Recode { path, saves_percent, json } => client::recode(&path, saves_percent, json),
+        Verb::Estimate { path, sample_mib, json } => measure::estimate(&path, sample_mib, json),
+        Verb::Bench { files, json } => measure::bench(&files, json),
         Verb::Inspect { store, json } => offline::inspect(&store, json),
     };
     match outcome {

@@ -26,7 +26,7 @@ fn disk(store: &Path, create: bool) -> Result<Arc<dyn Disk>, Failure> {
     Ok(disk)
 }
 
-fn bar(template: &str) -> ProgressBar {
+pub(super) fn bar(template: &str) -> ProgressBar {
     let bar = ProgressBar::new(0);
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar

@@ -87,6 +87,11 @@ pub fn model_bytes() -> u64 {
     MODELS.iter().map(|model| model.memory_bytes()).max().unwrap_or(0)
 }
 
+/// Bytes of memory that coding or decoding a segment by a method takes besides the segment itself.
+pub fn method_memory_bytes(method: MethodId) -> u64 {
+    models::model(method).memory_bytes()
+}
+
 /// True when zstd's quick level is so far behind `best` bytes that its slow one will not catch up: it gains less than a
 /// quarter on any data seen, and costs a hundred times as much.
 fn zstd_cannot_win(raw: &[u8], best: usize) -> bool {

@@ -171,6 +171,31 @@ pub fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
+/// A directory for files that are needed for a while; it goes with this value.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
+
+/// Makes a directory of a name that nobody else has, for its owner only, where this machine keeps what is temporary.
+pub fn scratch() -> io::Result<Scratch> {
+    use std::os::unix::fs::DirBuilderExt;
+    let id: String = random_id()?.iter().map(|b| format!("{b:02x}")).collect();
+    let path = std::env::temp_dir().join(format!("tersefs-{id}"));
+    fs::DirBuilder::new().mode(0o700).create(&path)?;
+    Ok(Scratch(path))
+}
+
+impl Scratch {
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// Last line of a text file that is not empty.
 pub fn last_line(path: &Path) -> Option<String> {
     fs::read_to_string(path).ok()?.lines().rev().find(|l| !l.trim().is_empty()).map(str::to_string)

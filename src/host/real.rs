@@ -147,7 +147,7 @@ impl Disk for RealDisk {
 
 /// An open file of this machine.
 #[derive(Debug)]
-struct RealFile(File);
+pub(super) struct RealFile(pub(super) File);
 
 impl DiskFile for RealFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {

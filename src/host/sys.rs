@@ -132,6 +132,69 @@ pub fn lower_priority(nice: i32, batch: bool) {
     }
 }
 
+/// Processor time that the calling thread has used, seconds.
+pub fn thread_cpu_seconds() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // JUSTIFICATION: std has no clock of processor time. SAFETY: the pointer is to a local of the right type.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+/// A program that has ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub out: Vec<u8>,
+    /// Processor time, user and system.
+    pub cpu_seconds: f64,
+    pub memory_peak_bytes: u64,
+}
+
+/// Runs a program on the bytes of `input`, and measures it.
+///
+/// # Errors
+/// `NotFound` when it is not installed; it failed.
+///
+/// # Blocking
+/// Until it has ended.
+pub fn run_measured(program: &str, args: &[&str], input: &[u8]) -> io::Result<Ran> {
+    use std::io::{Read, Write};
+    use std::process::Stdio;
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+    let mut out = Vec::new();
+    let read = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // One that ends before it has read all of it says so by its status.
+            if let Some(mut stdin) = stdin {
+                let _ = stdin.write_all(input);
+            }
+        });
+        stdout.map_or(Ok(0), |mut stdout| stdout.read_to_end(&mut out))
+    });
+    let mut status = 0;
+    // JUSTIFICATION: std tells nothing of what a child used. SAFETY: all-zero bytes are a valid rusage; both pointers are to
+    // locals; the child was not waited for, so its number is still its own.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        while libc::wait4(child.id() as libc::pid_t, &mut status, 0, &mut usage) < 0 {
+            let e = io::Error::last_os_error();
+            if e.kind() != io::ErrorKind::Interrupted {
+                return Err(e);
+            }
+        }
+        usage
+    };
+    read?;
+    if status != 0 {
+        return Err(io::Error::other(format!("{program} failed")));
+    }
+    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
+    let cpu_seconds = seconds(usage.ru_utime) + seconds(usage.ru_stime);
+    Ok(Ran { out, cpu_seconds, memory_peak_bytes: usage.ru_maxrss as u64 * 1024 })
+}
+
 /// Keeps the allocator from holding on to memory: few arenas for the many threads, as each keeps what was freed in it.
 pub fn limit_arenas(arenas: usize) {
     #[cfg(target_env = "gnu")]

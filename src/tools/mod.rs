@@ -1,13 +1,22 @@
-//! One file per verb that works on a store that is not mounted (or only looks): mkfs, fsck, scrub, inspect.
+//! One file per verb that works on a store that is not mounted (or only looks): mkfs, fsck, scrub, inspect; and those that
+//! measure: estimate, bench.
 //!
 //! Must not know: flags, printing, the kernel. Each gives back a report that can be shown as text or as JSON; progress is
 //! told through a function.
 
+mod bench;
+mod estimate;
 mod fsck;
 mod inspect;
+mod measure;
 mod mkfs;
 mod scrub;
 
+pub use bench::{
+    BENCH_FILE_BYTES_MAX, BENCH_SEGMENT_BYTES, BenchFile, BenchReport, BenchRow, Peer, Taken, bench, bench_method,
+    builtin_samples,
+};
+pub use estimate::{ClassCount, ClassEstimate, EstimateReport, TierEstimate, estimate};
 pub use fsck::{FsckOptions, FsckReport, Kind, Problem, fsck, fsck_with};
 pub use inspect::{InspectLine, inspect};
 pub use mkfs::mkfs;

@@ -69,6 +69,7 @@ pub use crate::store::{GcAction, GcPack};
 pub use gc::{GcPlan, GcReport, GcRun, KeptPack};
 pub use memory::{BUDGET_BYTES_MIN, Shares};
 pub use names::NAME_BYTES_MAX;
+pub use policy::{FILES_PER_BUNDLE_MAX, is_small};
 pub use scrub::{Damaged, ScrubOptions, ScrubReport, ScrubStatus, scrub};
 pub use seal::check_staged;
 pub use training::{PriorReport, RecodeReport, RecodeRun, TrainReport, Trained, library_of};

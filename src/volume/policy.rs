@@ -7,7 +7,7 @@ use crate::codec::Policy;
 /// Runs of one grid cell beyond this are coded as one, holes included.
 const RUNS_PER_CELL_MAX: usize = 64;
 /// Files in one bundle.
-pub(super) const FILES_PER_BUNDLE_MAX: usize = 1024;
+pub const FILES_PER_BUNDLE_MAX: usize = 1024;
 /// Space that one more segment may take in a pack, bytes; larger ones are tried when less is free, and given back.
 pub(super) const SEGMENT_STORED_BYTES_MAX: u64 = 512 << 10;
 /// Longest pause before a file that could not be coded is tried again, milliseconds.
@@ -41,7 +41,7 @@ pub(super) fn backoff_ms(attempts: u32) -> u64 {
 }
 
 /// A file goes into a bundle with others when it is this small: a segment of its own would start cold.
-pub(super) fn is_small(staged_bytes: u64, segment_bytes: u32) -> bool {
+pub fn is_small(staged_bytes: u64, segment_bytes: u32) -> bool {
     staged_bytes <= u64::from(segment_bytes) / 4
 }
 
