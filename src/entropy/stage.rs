@@ -79,26 +79,40 @@ const OUTCOME_RATE: u32 = 7;
 #[derive(Clone, Debug)]
 pub struct Outcomes([u32; 256]);
 
+/// A probability of `Outcomes`, kept from the prediction to the update.
+pub type Outcome = u32;
+
 impl Outcomes {
     /// From the histories' own guesses.
     pub fn new() -> Outcomes {
         Outcomes(std::array::from_fn(|h| u32::from(HISTORIES.guess(h as u8)) << 16))
     }
 
-    /// Stretched probability of a 1 after a history.
+    /// What came after a history.
     #[inline(always)]
-    pub fn stretched(&self, history: History) -> i16 {
-        STRETCH[(self.0[usize::from(history)] >> 20) as usize]
+    pub fn after(&self, history: History) -> Outcome {
+        self.0[usize::from(history)]
     }
 
-    /// Learns the bit that came after a history.
+    /// Stretched probability of a 1.
     #[inline(always)]
-    pub fn update(&mut self, history: History, bit: u8) {
+    pub fn stretched(outcome: Outcome) -> i16 {
+        STRETCH[(outcome >> 20) as usize]
+    }
+
+    /// What becomes of an outcome when a bit comes.
+    #[inline(always)]
+    pub fn moved(outcome: Outcome, bit: u8) -> Outcome {
         // For a 1 the distance to the top shrinks, for a 0 that to the bottom: the same step on the complement.
         let mask = 0u32.wrapping_sub(u32::from(bit & 1));
-        let p = &mut self.0[usize::from(history)];
-        let distance = *p ^ mask;
-        *p = (distance - (distance >> OUTCOME_RATE)) ^ mask;
+        let distance = outcome ^ mask;
+        (distance - (distance >> OUTCOME_RATE)) ^ mask
+    }
+
+    /// Learns it.
+    #[inline(always)]
+    pub fn set(&mut self, history: History, outcome: Outcome) {
+        self.0[usize::from(history)] = outcome;
     }
 }
 
@@ -134,9 +148,10 @@ mod tests {
     fn outcomes_approach_what_comes() {
         let mut o = Outcomes::new();
         for _ in 0..4000 {
-            o.update(9, 1);
-            o.update(10, 0);
+            o.set(9, Outcomes::moved(o.after(9), 1));
+            o.set(10, Outcomes::moved(o.after(10), 0));
         }
-        assert!(o.stretched(9) > 1500 && o.stretched(10) < -1500, "{} {}", o.stretched(9), o.stretched(10));
+        let (ones, zeros) = (Outcomes::stretched(o.after(9)), Outcomes::stretched(o.after(10)));
+        assert!(ones > 1500 && zeros < -1500, "{ones} {zeros}");
     }
 }

@@ -1,5 +1,7 @@
 //! Contexts of the next byte: what came before it, seen in several ways, by kind of data.
 
+use super::records::LEN_MAX;
+
 /// Hashed contexts: some orders, and six by kind. More did not pay: without order 5 files became smaller.
 pub(super) const HASHED: usize = 10;
 /// The first of them are of growing order: 2, 3, 4 and 6 bytes.
@@ -19,6 +21,8 @@ pub enum Kind {
     Binary = 3,
     /// The same for machine code, whose prior is read with addresses instead of distances.
     Code = 4,
+    /// Records of one length: what stands above. Without a prior; the length is told by the payload.
+    Records = 5,
 }
 
 impl Kind {
@@ -28,6 +32,8 @@ impl Kind {
     }
 }
 
+/// Bytes that are remembered of records: two of the longest, and those beside them.
+const RECENT: usize = 4 * LEN_MAX;
 /// Longest line whose columns are remembered.
 const COLUMNS_MAX: usize = 4096;
 
@@ -88,13 +94,18 @@ pub(super) struct Contexts {
     /// White space at the line's start, and the first byte after it; 0 while there is none.
     indent: u32,
     first: u32,
+    /// Length of records; the last bytes of two records and a little more, and how many bytes there were in all.
+    record: usize,
+    recent: Vec<u8>,
+    place: usize,
     /// The line before and this one.
     above: Vec<u8>,
     line: Vec<u8>,
 }
 
 impl Contexts {
-    pub fn new(kind: Kind) -> Contexts {
+    /// At the start of a text. `record` is the length of `Kind::Records`, at most `LEN_MAX`; of no use to others.
+    pub fn new(kind: Kind, record: usize) -> Contexts {
         Contexts {
             kind,
             last: 0,
@@ -105,6 +116,9 @@ impl Contexts {
             column: 0,
             indent: 0,
             first: 0,
+            record: record.clamp(1, LEN_MAX),
+            recent: if kind == Kind::Records { vec![0; RECENT] } else { Vec::new() },
+            place: 0,
             above: Vec::new(),
             line: Vec::new(),
         }
@@ -142,6 +156,7 @@ impl Contexts {
                 hash(self.shape, hash(c1, 11)),
                 hash(self.scope, hash_bytes(last & 0xffff, 12)),
             ],
+            Kind::Records => self.of_records(),
             Kind::Binary | Kind::Code => [
                 hash_bytes(last >> 8 & 0xffff, 11),
                 hash_bytes(last & 0xff00_ffff, 12),
@@ -162,8 +177,32 @@ impl Contexts {
         [o2, o3, o4, o6, k0, k1, k2, k3, k4, k5]
     }
 
+    /// Contexts within records: the byte above, what is left of it and right, the column.
+    fn of_records(&self) -> [u32; HASHED - ORDERS] {
+        let up =
+            |n: usize| self.recent.get(self.place.wrapping_sub(n) & (RECENT - 1)).map_or(0, |byte| u32::from(*byte));
+        let len = self.record;
+        let (above, twice, left, left2, right) = (up(len), up(2 * len), up(len + 1), up(len + 2), up(len - 1));
+        let (c1, c2) = ((self.last & 0xff) as u32, (self.last >> 8 & 0xff) as u32);
+        let column = (self.place % len) as u32;
+        // Of samples of two bytes: the one before, changed as those above are.
+        let slope = above.wrapping_add(c2).wrapping_sub(left2) & 0xff;
+        [
+            hash(above << 8 | twice, hash(column, 11)),
+            hash(above << 8 | c1, hash(left, 12)),
+            hash(column, hash(c1, 13)),
+            hash(above, hash(column, 14)),
+            hash(slope, hash(c2 >> 3, hash(c1, 15))),
+            hash(above << 16 | right << 8 | c2, 16),
+        ]
+    }
+
     /// Takes a whole byte.
     pub fn observe(&mut self, byte: u8) {
+        if let Some(slot) = self.recent.get_mut(self.place & (RECENT - 1)) {
+            *slot = byte;
+        }
+        self.place += 1;
         self.last = self.last << 8 | u64::from(byte);
         self.shape = self.shape << 4 | u32::from(SORTS[usize::from(byte)]);
         let lower = byte.to_ascii_lowercase();

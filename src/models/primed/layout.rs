@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! number of the prior  u8
-//! form of the bytes    u8    0 as they are, 1 machine code with addresses (code.rs)
+//! form of the bytes    u8    0 as they are, 1 machine code with addresses (code.rs), 2 records of one length
+//! length of a record   u16   little-endian, bytes, 1 to LEN_MAX; only with form 2
 //! range code           to the end
 //! ```
 
+use super::records::LEN_MAX;
 use super::{Error, code};
 
 /// What is done to the bytes of a segment before they are coded, and undone after.
@@ -13,6 +15,8 @@ use super::{Error, code};
 pub(super) enum Form {
     Plain,
     Code,
+    /// Nothing is done; the contexts are those of records.
+    Records(u16),
 }
 
 impl Form {
@@ -20,7 +24,7 @@ impl Form {
     pub fn forward(self, raw: &[u8]) -> Vec<u8> {
         let mut bytes = raw.to_vec();
         match self {
-            Form::Plain => {}
+            Form::Plain | Form::Records(_) => {}
             Form::Code => code::forward(&mut bytes),
         }
         bytes
@@ -29,31 +33,58 @@ impl Form {
     /// Undoes it.
     pub fn back(self, bytes: &mut [u8]) {
         match self {
-            Form::Plain => {}
+            Form::Plain | Form::Records(_) => {}
             Form::Code => code::back(bytes),
         }
     }
 }
 
 pub(super) fn join(prior: u8, form: Form, code: &[u8]) -> Vec<u8> {
-    let mut payload = Vec::with_capacity(code.len() + 2);
+    let mut payload = Vec::with_capacity(code.len() + 4);
     payload.push(prior);
-    payload.push(match form {
-        Form::Plain => 0,
-        Form::Code => 1,
-    });
+    match form {
+        Form::Plain => payload.push(0),
+        Form::Code => payload.push(1),
+        Form::Records(len) => {
+            payload.push(2);
+            payload.extend_from_slice(&len.to_le_bytes());
+        }
+    }
     payload.extend_from_slice(code);
     payload
 }
 
 pub(super) fn split(payload: &[u8]) -> Result<(u8, Form, &[u8]), Error> {
-    let Some(([prior, form], code)) = payload.split_first_chunk::<2>() else {
-        return Err(Error::Corrupt("primed payload is shorter than its head"));
-    };
-    let form = match form {
-        0 => Form::Plain,
-        1 => Form::Code,
-        _ => return Err(Error::Corrupt("primed payload names a form of bytes that does not exist")),
-    };
-    Ok((*prior, form, code))
+    let short = Error::Corrupt("primed payload is shorter than its head");
+    let Some(([prior, form], rest)) = payload.split_first_chunk::<2>() else { return Err(short) };
+    match form {
+        0 => Ok((*prior, Form::Plain, rest)),
+        1 => Ok((*prior, Form::Code, rest)),
+        2 => {
+            let Some((len, code)) = rest.split_first_chunk::<2>() else { return Err(short) };
+            let len = u16::from_le_bytes(*len);
+            if len == 0 || usize::from(len) > LEN_MAX {
+                return Err(Error::Corrupt("primed payload names records that are too long, or empty"));
+            }
+            Ok((*prior, Form::Records(len), code))
+        }
+        _ => Err(Error::Corrupt("primed payload names a form of bytes that does not exist")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_come_back_and_others_are_refused() {
+        for form in [Form::Plain, Form::Code, Form::Records(1), Form::Records(LEN_MAX as u16)] {
+            for code in [&[][..], &[7, 8, 9]] {
+                assert_eq!(split(&join(3, form, code)).unwrap(), (3, form, code));
+            }
+        }
+        for bad in [&[][..], &[3], &[3, 3], &[3, 2], &[3, 2, 9], &[3, 2, 0, 0], &[3, 2, 1, 16, 5], &[0, 255, 1]] {
+            assert!(split(bad).is_err(), "{bad:?}");
+        }
+    }
 }

@@ -27,7 +27,8 @@ const PLACES: usize = 1 << 18;
 const TABLE: usize = 4 * PLACES;
 /// Bits of an entry that are the place; above them is the check.
 const PLACE_BITS: u32 = 22;
-const _: () = assert!(super::TEXT_BYTES_MAX + crate::base::SEGMENT_BYTES_MAX as usize <= 1 << PLACE_BITS);
+// The text of a prior of the program and of one of the volume, and a segment.
+const _: () = assert!(2 * super::TEXT_BYTES_MAX + crate::base::SEGMENT_BYTES_MAX as usize <= 1 << PLACE_BITS);
 /// Contexts of the predicted bit: length (64 steps), mistakes, whether it is the first of its byte.
 const CONTEXTS: usize = 1024;
 

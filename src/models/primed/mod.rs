@@ -6,6 +6,9 @@
 //! have read half a megabyte or one of data of its kind (`priors`), or of the volume's own files (`library`), copied for
 //! each segment.
 //!
+//! Machine code is coded with addresses in the place of distances (`code`); records of one length, which are found by trial
+//! (`records`), have contexts of their own and no prior.
+//!
 //! Idea: M. Mahoney, lpaq1, paq8 and zpaq; bit histories, tables and priors are our own. Limits: 23 MiB of tables per
 //! thread, and as much for each prior in use; a second for the first segment of each prior; decoding is as fast as
 //! encoding.
@@ -18,6 +21,7 @@ mod matches;
 mod memory;
 mod predictor;
 mod priors;
+mod records;
 mod slots;
 
 use std::cell::RefCell;
@@ -36,6 +40,8 @@ pub use priors::{TEXT_BYTES_MAX, prior_name, train};
 const CHECK_EVERY: usize = 4096;
 /// Bytes from the middle of a segment that are coded from each candidate, to choose the prior.
 const TRIAL_BYTES: usize = 4096;
+/// The same where there may be records: some rows of them.
+const TRIAL_RECORDS_BYTES: usize = 16384;
 
 /// In place of a prior's number: the segment's header names a prior of the volume.
 const NAMED: u8 = 255;
@@ -96,6 +102,8 @@ fn decode_with(predictor: &mut Mixing, code: &[u8], raw_len: usize) -> Vec<u8> {
 enum Start {
     Own(u8),
     Named(ModelId),
+    /// Nothing, with the contexts of records of a length.
+    Records(u16),
 }
 
 impl Start {
@@ -103,19 +111,27 @@ impl Start {
         match self {
             Start::Own(number) => priors::snapshot(*number).map(|snapshot| with_predictor(snapshot, f)),
             Start::Named(id) => library.snapshot(*id).map(|snapshot| with_predictor(&snapshot, f)),
+            Start::Records(len) => priors::snapshot(0).map(|snapshot| {
+                with_predictor(snapshot, |p| {
+                    p.begin_records(Kind::Records, usize::from(*len));
+                    f(p)
+                })
+            }),
         }
     }
 }
 
 /// Bytes from the middle of a segment, by which priors are compared; `None` where it is too short for that.
-fn sample(raw: &[u8]) -> Option<&[u8]> {
-    let start = raw.len().saturating_sub(TRIAL_BYTES) / 2;
-    raw.get(start..start + TRIAL_BYTES)
+fn sample(raw: &[u8], len: usize) -> Option<&[u8]> {
+    let start = raw.len().saturating_sub(len) / 2;
+    raw.get(start..start + len)
 }
 
 /// The candidate that codes a sample of a segment best; the first where the segment is too short to tell.
 fn choose(raw: &[u8], mut candidates: Vec<Start>, library: &Library) -> Option<Start> {
-    let sample = sample(raw).filter(|_| candidates.len() > 1);
+    let has_records = candidates.iter().any(|start| matches!(start, Start::Records(_)));
+    let len = if has_records { TRIAL_RECORDS_BYTES } else { TRIAL_BYTES };
+    let sample = sample(raw, len.min(raw.len().max(TRIAL_BYTES))).filter(|_| candidates.len() > 1);
     let size = |start: &Start| match sample {
         Some(sample) => {
             start.run(library, |p| encode_with(p, sample, usize::MAX)).flatten().map_or(usize::MAX, |code| code.len())
@@ -128,25 +144,29 @@ fn choose(raw: &[u8], mut candidates: Vec<Start>, library: &Library) -> Option<S
 
 /// The number of the program's own prior that codes a sample best.
 fn choose_own(raw: &[u8], class: Class) -> u8 {
-    let candidates = priors::candidates(class).iter().copied().map(Start::Own).collect();
+    let candidates = priors::candidates(class, raw).into_iter().map(Start::Own).collect();
     match choose(raw, candidates, &Library::default()) {
         Some(Start::Own(number)) => number,
-        Some(Start::Named(_)) | None => 0,
+        Some(Start::Named(_) | Start::Records(_)) | None => 0,
     }
 }
 
-/// The best of the volume's priors and the program's own.
-fn choose_any(raw: &[u8], class: Class, library: &Library) -> Option<Start> {
+/// The best of the volume's priors and the program's own, and of records, for bytes of a form.
+fn choose_any(raw: &[u8], form: Form, class: Class, library: &Library) -> Option<Start> {
     let mut candidates: Vec<Start> = library.candidates(class).iter().map(|prior| Start::Named(prior.id)).collect();
-    candidates.extend(priors::candidates(class).iter().copied().map(Start::Own));
+    candidates.extend(priors::candidates(class, raw).into_iter().map(Start::Own));
+    if class == Class::Binary && form == Form::Plain {
+        candidates.extend(records::lengths(raw).into_iter().map(Start::Records));
+    }
     choose(raw, candidates, library)
 }
 
 /// The prior of the volume that a segment would start from.
 pub(super) fn prior_for(raw: &[u8], class: Class, library: &Library) -> ModelId {
-    match choose_any(&choose_form(raw, class).forward(raw), class, library) {
+    let form = choose_form(raw, class);
+    match choose_any(&form.forward(raw), form, class, library) {
         Some(Start::Named(id)) => id,
-        Some(Start::Own(_)) | None => ModelId::NONE,
+        Some(Start::Own(_) | Start::Records(_)) | None => ModelId::NONE,
     }
 }
 
@@ -155,14 +175,15 @@ pub(super) fn prior_for(raw: &[u8], class: Class, library: &Library) -> ModelId 
 pub(super) fn encode_named(raw: &[u8], class: Class, library: &Library) -> Result<(Vec<u8>, ModelId), Declined> {
     let form = choose_form(raw, class);
     let bytes = form.forward(raw);
-    let start = choose_any(&bytes, class, library).ok_or(Declined::Failed)?;
+    let start = choose_any(&bytes, form, class, library).ok_or(Declined::Failed)?;
     let code = start
         .run(library, |p| encode_with(p, &bytes, raw.len()))
         .ok_or(Declined::Failed)?
         .ok_or(Declined::DoesNotShrink)?;
-    let (number, model) = match start {
-        Start::Own(number) => (number, ModelId::NONE),
-        Start::Named(id) => (NAMED, id),
+    let (number, form, model) = match start {
+        Start::Own(number) => (number, form, ModelId::NONE),
+        Start::Named(id) => (NAMED, form, id),
+        Start::Records(len) => (0, Form::Records(len), ModelId::NONE),
     };
     let payload = layout::join(number, form, &code);
     if payload.len() < raw.len() { Ok((payload, model)) } else { Err(Declined::DoesNotShrink) }
@@ -176,14 +197,16 @@ pub(super) fn decode_named(
     library: &Library,
 ) -> Result<Vec<u8>, Error> {
     let (number, form, code) = layout::split(payload)?;
-    let start = match (number, model) {
-        (NAMED, ModelId::NONE) => return Err(Error::Corrupt("it needs a prior of the volume and names none")),
-        (NAMED, id) => Start::Named(id),
-        (number, ModelId::NONE) => Start::Own(number),
+    let start = match (number, model, form) {
+        (NAMED, ModelId::NONE, _) => return Err(Error::Corrupt("it needs a prior of the volume and names none")),
+        (0, ModelId::NONE, Form::Records(len)) => Start::Records(len),
+        (_, _, Form::Records(_)) => return Err(Error::Corrupt("it names a prior, and records start from none")),
+        (NAMED, id, _) => Start::Named(id),
+        (number, ModelId::NONE, _) => Start::Own(number),
         _ => return Err(Error::Corrupt("it names a prior of the volume and does not use it")),
     };
     let missing = match start {
-        Start::Own(_) => Error::Corrupt("primed payload names a prior that does not exist"),
+        Start::Own(_) | Start::Records(_) => Error::Corrupt("primed payload names a prior that does not exist"),
         Start::Named(id) => Error::MissingModel(id),
     };
     let mut bytes = start.run(library, |p| decode_with(p, code, raw_len)).ok_or(missing)?;

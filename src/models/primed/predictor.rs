@@ -3,7 +3,7 @@
 use super::contexts::{Contexts, HASHED, Kind, ORDERS, SORTS};
 use super::matches::Matches;
 use super::slots::{Place, Slots};
-use crate::entropy::{HISTORIES, History, LANES, Lanes, Layers, Outcomes, Stage, boxed, squash_within};
+use crate::entropy::{HISTORIES, History, LANES, Lanes, Layers, Outcome, Outcomes, Stage, boxed, squash_within};
 use crate::models::Predictor;
 
 /// Contexts with histories: hashed ones, order 0, order 1.
@@ -41,6 +41,7 @@ pub(super) struct Mixing {
     rows: [u32; HASHED],
     /// Histories that predicted this bit.
     seen: [History; CONTEXTS],
+    after: [Outcome; CONTEXTS],
     inputs: Lanes,
     /// Bits of this byte so far with a leading 1, bits so far, the node within the nibble.
     partial: usize,
@@ -59,7 +60,7 @@ impl Mixing {
         let mut weights = [FIRST_WEIGHT; LANES];
         weights[CONSTANT] = 0;
         let mut new = Mixing {
-            contexts: Contexts::new(kind),
+            contexts: Contexts::new(kind, 0),
             slots: Slots::default(),
             order1: boxed([0; 256]),
             order0: [0; 256],
@@ -71,6 +72,7 @@ impl Mixing {
             hashes: [0; HASHED],
             rows: [0; HASHED],
             seen: [0; CONTEXTS],
+            after: [0; CONTEXTS],
             inputs: Lanes::new(&[0; LANES]),
             partial: 1,
             bit_index: 0,
@@ -105,7 +107,12 @@ impl Mixing {
 
     /// Stands at the start of a text, keeping what was learned.
     pub fn begin(&mut self, kind: Kind) {
-        self.contexts = Contexts::new(kind);
+        self.begin_records(kind, 0);
+    }
+
+    /// The same for records of a length.
+    pub fn begin_records(&mut self, kind: Kind, record: usize) {
+        self.contexts = Contexts::new(kind, record);
         self.matches.begin();
         (self.partial, self.bit_index, self.node) = (1, 0, 1);
         self.hashes = self.contexts.hashes();
@@ -150,13 +157,15 @@ impl Predictor for Mixing {
             None => usize::from(SORTS[c1]) << 8 | partial,
         });
         let mut inputs = [0; LANES];
-        for i in 0..HASHED {
-            self.seen[i] = self.slots.get(self.rows[i], self.node);
+        let (table, node) = (self.slots.table(), self.node);
+        for (seen, row) in self.seen.iter_mut().zip(self.rows) {
+            *seen = table[Slots::at(row, node)];
         }
         self.seen[HASHED] = self.order0[partial];
         self.seen[HASHED + 1] = self.order1[c1][partial];
-        for (i, input) in inputs.iter_mut().take(CONTEXTS).enumerate() {
-            *input = self.outcomes[i].stretched(self.seen[i]);
+        for i in 0..CONTEXTS {
+            self.after[i] = self.outcomes[i].after(self.seen[i]);
+            inputs[i] = Outcomes::stretched(self.after[i]);
         }
         let known: usize = self.seen.iter().take(ORDERS).map(|h| usize::from(*h != 0)).sum();
         inputs[MATCH] = self.matches.predict(self.bit_index);
@@ -177,10 +186,11 @@ impl Predictor for Mixing {
         self.stage.update(bit);
         self.stage_match.update(bit);
         for i in 0..CONTEXTS {
-            self.outcomes[i].update(self.seen[i], bit);
+            self.outcomes[i].set(self.seen[i], Outcomes::moved(self.after[i], bit));
         }
-        for i in 0..HASHED {
-            self.slots.set(self.rows[i], self.node, HISTORIES.after(self.seen[i], bit));
+        let (table, node) = (self.slots.table(), self.node);
+        for (seen, row) in self.seen.iter().zip(self.rows) {
+            table[Slots::at(row, node)] = HISTORIES.after(*seen, bit);
         }
         let partial = self.partial & 255;
         self.order0[partial] = HISTORIES.after(self.seen[HASHED], bit);

@@ -32,7 +32,7 @@ struct Prior {
 }
 
 /// Every prior by its number, which is on disk: never reused, never renumbered. Number 0 knows nothing.
-static PRIORS: [Prior; 9] = [
+static PRIORS: [Prior; 12] = [
     Prior { name: "none", file: &[Kind::Binary as u8, 0, 0, 0, 0] },
     Prior { name: "prose", file: include_bytes!("priors/prose.prior") },
     Prior { name: "manual", file: include_bytes!("priors/manual.prior") },
@@ -42,18 +42,40 @@ static PRIORS: [Prior; 9] = [
     Prior { name: "json", file: include_bytes!("priors/json.prior") },
     Prior { name: "log", file: include_bytes!("priors/log.prior") },
     Prior { name: "exec", file: include_bytes!("priors/exec.prior") },
+    Prior { name: "c", file: include_bytes!("priors/c.prior") },
+    Prior { name: "web", file: include_bytes!("priors/web.prior") },
+    Prior { name: "table", file: include_bytes!("priors/table.prior") },
 ];
 
+/// Words of the languages whose priors there are.
+const LANGUAGES: [(u8, [&[u8]; 5]); 4] = [
+    (3, [b"def ", b"self.", b"import ", b"None", b"elif "]),
+    (4, [b"fn ", b"let ", b"impl ", b"pub ", b"::"]),
+    (9, [b"#include", b"#define", b"->", b"int ", b"struct "]),
+    (10, [b"function", b"const ", b"var ", b"=> ", b"this."]),
+];
+/// Bytes that are searched for them.
+const LANGUAGE_BYTES: usize = 16384;
+
 /// Priors that a segment of a class may start from; the first is taken for segments that are too small to try them.
-pub(super) fn candidates(class: Class) -> &'static [u8] {
+pub(super) fn candidates(class: Class, raw: &[u8]) -> Vec<u8> {
     match class {
-        Class::Unknown | Class::Text => &[1, 2],
-        Class::Source => &[3, 4, 2],
-        Class::Markup => &[5],
-        Class::Json => &[6],
-        Class::Log => &[7],
-        Class::Exec => &[8],
-        Class::Binary | Class::Incompressible => &[0, 8],
+        Class::Unknown | Class::Text => vec![1, 2],
+        Class::Source => {
+            let sample = raw.get(..LANGUAGE_BYTES).unwrap_or(raw);
+            let count = |words: &[&[u8]]| -> usize {
+                words.iter().map(|word| sample.windows(word.len()).filter(|w| w == word).count()).sum()
+            };
+            let mut languages: Vec<(usize, u8)> = LANGUAGES.iter().map(|(prior, w)| (count(w), *prior)).collect();
+            languages.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+            // The two that are likely, and what describes programs rather than being one.
+            languages.into_iter().take(2).map(|(_, prior)| prior).chain([2]).collect()
+        }
+        Class::Markup => vec![5],
+        Class::Json => vec![6],
+        Class::Log => vec![7, 11],
+        Class::Exec => vec![8],
+        Class::Binary | Class::Incompressible => vec![0, 8],
     }
 }
 
@@ -124,7 +146,7 @@ mod tests {
         assert!(bytes < 8 << 20, "{bytes}");
     }
 
-    const PINNED: [(&str, &str); 9] = [
+    const PINNED: [(&str, &str); 12] = [
         ("none", "8f207d1aed1814b8"),
         ("prose", "f64aea4c74ed24e9"),
         ("manual", "089d63a125c4ad1a"),
@@ -134,6 +156,9 @@ mod tests {
         ("json", "3a04be9ad2cdc1ae"),
         ("log", "e5c3e9a10ee01af1"),
         ("exec", "526545ac61e23aae"),
+        ("c", "063fa2a6eba2a671"),
+        ("web", "ced80222889645ad"),
+        ("table", "cdf020c3d8c47874"),
     ];
 
     #[test]

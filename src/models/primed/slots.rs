@@ -99,15 +99,15 @@ impl Slots {
         (start + 3 + NODES * i) as u32
     }
 
-    /// History at a node (1 to 15) of a row.
+    /// The table, for many looks at once: see `at`.
     #[inline(always)]
-    pub fn get(&self, row: u32, node: usize) -> History {
-        self.table.bytes()[(row as usize + node) & (TABLE - 1)]
+    pub fn table(&mut self) -> &mut [History; TABLE] {
+        self.table.bytes_mut()
     }
 
-    /// Changes a history.
+    /// Where in the table the history at a node (1 to 15) of a row is.
     #[inline(always)]
-    pub fn set(&mut self, row: u32, node: usize, history: History) {
-        self.table.bytes_mut()[(row as usize + node) & (TABLE - 1)] = history;
+    pub fn at(row: u32, node: usize) -> usize {
+        (row as usize + node) & (TABLE - 1)
     }
 }
