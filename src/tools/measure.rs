@@ -1,9 +1,10 @@
 //! One segment, coded and decoded by the clock: what `estimate` and `bench` have in common.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use crate::base::{Class, Ino};
-use crate::codec::{self, Library, Policy, Tier};
+use crate::codec::{self, Library, Policy};
 use crate::format::{HEADER_FIXED_BYTES, Owner, RECORD_ALIGN, SegmentHeader};
 use crate::host;
 
@@ -11,14 +12,12 @@ use crate::host;
 const WARM_BYTES: usize = 8 << 10;
 
 thread_local! {
-    /// Classes that were coded on this thread, a bit each.
-    static WARM: Cell<u32> = const { Cell::new(0) };
+    /// Classes that were coded on this thread, and how.
+    static WARM: RefCell<BTreeSet<(Class, Policy)>> = const { RefCell::new(BTreeSet::new()) };
 }
 
 fn warm(raw: &[u8], class: Class, policy: &Policy) {
-    let bit = 1u32 << (class as u32 % 32);
-    if policy.tier != Tier::Fast && WARM.get() & bit == 0 {
-        WARM.set(WARM.get() | bit);
+    if WARM.with_borrow_mut(|warm| warm.insert((class, *policy))) {
         // A failure shows when the whole is coded.
         let _ = codec::encode(raw.get(..WARM_BYTES).unwrap_or(raw), class, policy, &Library::default());
     }
