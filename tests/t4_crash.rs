@@ -9,7 +9,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::{code_all, fresh, open, options, read};
+use common::{code_all, fresh, gc_all, open, options, read};
 use tersefs::base::{ByteRange, Ino, MethodId};
 use tersefs::host::{Fault, SimDisk, Survival};
 use tersefs::volume::{AllocateMode, Caller, Error, OpenFor, RenameMode, SetAttr, Volume};
@@ -148,6 +148,57 @@ impl Script {
     }
 }
 
+impl Script {
+    /// Files with the same bytes: waiting together, coming later, while the first of them go, and while gc moves them.
+    fn run_twins(&mut self) -> Result<(), Error> {
+        self.put("a1", 1, 50_000, false)?;
+        self.put("a2", 1, 50_000, false)?;
+        self.put("c1", 1, 700_000, false)?;
+        self.volume.flush()?;
+        code_all(&self.volume, || ())?;
+        self.coded(&["a1", "a2", "c1"]);
+        self.put("a3", 1, 50_000, false)?;
+        self.put("c2", 1, 700_000, false)?;
+        self.fsync("a3")?;
+        code_all(&self.volume, || ())?;
+        self.coded(&["a3", "c2"]);
+        self.put("a4", 1, 50_000, false)?;
+        self.put("c3", 1, 700_000, false)?;
+        self.fsync("c3")?;
+        // One of two that share is changed; the others go while their bytes are being looked for.
+        self.put("c2", 2, 300_000, false)?;
+        for name in ["a1", "a2", "a3", "c1"] {
+            self.known(name).removing = true;
+        }
+        let mut gone = false;
+        let volume = self.volume.clone();
+        code_all(&volume, || {
+            if !std::mem::replace(&mut gone, true) {
+                for name in [b"a1", b"a2", b"a3", b"c1"] {
+                    // What fails here fails the commit too.
+                    let _ = volume.unlink(Ino::ROOT, name);
+                }
+            }
+        })?;
+        self.coded(&["a4", "c2", "c3"]);
+        self.volume.flush()?;
+        self.put("a5", 1, 50_000, false)?;
+        gc_all(&self.volume, 100_000, || ())?;
+        code_all(&self.volume, || ())?;
+        self.coded(&["a5"]);
+        self.volume.checkpoint()?;
+        self.volume.close()
+    }
+
+    /// What is coded is synced, and so is its name.
+    fn coded(&mut self, names: &[&str]) {
+        for name in names {
+            let known = self.known(name);
+            (known.synced, known.named) = (known.versions.len().checked_sub(1), true);
+        }
+    }
+}
+
 /// Holds what a disk gives back against what is known.
 fn judge(disk: &SimDisk, files: &BTreeMap<String, Known>, workers: &Arc<Workers>, case: &str, strict_names: bool) {
     let volume = open(disk, options(Some(MethodId::Zstd)), workers).unwrap_or_else(|e| panic!("{case}: no mount: {e}"));
@@ -233,6 +284,43 @@ fn power_cut_at_every_sync() {
         assert!(outcome.is_err(), "sync {n} was never reached");
         judge(&disk.survivor(Survival::Synced), &files, &workers, &format!("cut at sync {n}, synced only"), true);
         for seed in 0..6 {
+            let left = disk.survivor(Survival::Random(seed));
+            judge(&left, &files, &workers, &format!("cut at sync {n}, seed {seed}"), true);
+        }
+    }
+}
+
+/// The same for files that share their segments.
+#[test]
+fn power_cut_at_every_sync_with_twins() {
+    let workers = Arc::new(Workers::new(2));
+    let play = |prepare: &dyn Fn(&SimDisk)| {
+        let disk = fresh();
+        prepare(&disk);
+        let volume = open(&disk, options(Some(MethodId::Zstd)), &workers).expect("a new store is mounted");
+        let mut script = Script { volume, files: BTreeMap::new() };
+        let outcome = script.run_twins();
+        let found = script.volume.status().map_or(0, |s| s.found_bytes);
+        (disk, script.files, outcome, found)
+    };
+    let mounted = {
+        let disk = fresh();
+        let volume = open(&disk, options(Some(MethodId::Zstd)), &workers).expect("a new store is mounted");
+        let syncs = disk.syncs();
+        drop(volume);
+        syncs
+    };
+    let (disk, _, outcome, found) = play(&|_| ());
+    outcome.expect("the script runs");
+    assert!(found >= 3 * 50_000 + 700_000, "the script shares: {found}");
+    let syncs = disk.syncs();
+    assert!(syncs > mounted + 10, "the script syncs often enough to prove something: {syncs}");
+    for n in mounted + 1..=syncs {
+        let (disk, files, outcome, _) = play(&|d| d.cut_power_at_sync(n));
+        assert!(outcome.is_err(), "sync {n} was never reached");
+        judge(&disk.survivor(Survival::Synced), &files, &workers, &format!("cut at sync {n}, synced only"), true);
+        judge(&disk.survivor(Survival::Kernel), &files, &workers, &format!("killed at sync {n}"), true);
+        for seed in 0..4 {
             let left = disk.survivor(Survival::Random(seed));
             judge(&left, &files, &workers, &format!("cut at sync {n}, seed {seed}"), true);
         }

@@ -224,6 +224,10 @@ pub(super) struct MountArgs {
     /// Do not train priors on the volume's own files in the background; `tersefs train` does it
     #[arg(long)]
     pub no_training: bool,
+    /// Code every file by itself, though its content may be in the volume already: without this it shares the segments that
+    /// are there. Files that share segments already go on doing so
+    #[arg(long)]
+    pub no_sharing: bool,
     /// Scrub the volume in the background every so many days; 0 turns it off
     #[arg(long, default_value_t = 30)]
     pub scrub_days: u32,

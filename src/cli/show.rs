@@ -64,6 +64,13 @@ pub(super) fn status(s: &Status, work: &Work) {
     for p in &work.priors {
         println!("prior     {} for {}: {} of text in {}", p.id, p.class, bytes(p.text_bytes), bytes(p.file_bytes));
     }
+    if s.shared_plain_bytes > 0 {
+        println!(
+            "shared    {} are in the volume once and named more often: {} saved",
+            bytes(s.shared_plain_bytes),
+            bytes(s.shared_stored_bytes)
+        );
+    }
     println!(
         "packs     {} of segments, {} of them live, {} of metadata",
         bytes(s.data_pack_bytes),
@@ -220,6 +227,9 @@ pub(super) fn file(name: &str, r: &FileReport) {
     println!("tier {} ({}), {} ms to decode a segment ({}){only}", p.tier, p.tier_from, p.decode_ms, p.decode_ms_from);
     if p.stays_plain {
         println!("stays plain: user.tersefs.nocompress ({})", p.stays_plain_from);
+    }
+    if r.shared_bytes > 0 {
+        println!("{} of it lie in segments that other places name too", bytes(r.shared_bytes));
     }
     println!(
         "{:>14} {:>10} {:<15} {:<10} {:>10} {:>7} {:>9}",

@@ -3,6 +3,7 @@
 //! Must not know: files, packs, the index. Decoded bytes are returned only when their hash is right; encoded bytes only
 //! when they were decoded and compared.
 
+mod bounds;
 mod classify;
 mod policy;
 mod rate;
@@ -16,6 +17,7 @@ use crate::models::{self, MODELS};
 use crate::telemetry;
 
 pub use crate::models::{Library, TEXT_BYTES_MAX, VolumePrior, prior_for, train_from};
+pub use bounds::{Bounds, bounds, first_cut};
 pub use classify::{classify, segment_bytes};
 pub use policy::{DECODE_MS_MAX, Policy, SEGMENT_BYTES_MIN, Tier, cut, outgrows};
 pub use rate::predicted_decode_ms;

@@ -91,6 +91,17 @@ impl Policy {
         self.decode_ms.unwrap_or(self.tier.decode_ms_max())
     }
 
+    /// True when a segment that is there may take the place of one that the policy would have coded: it is of a method that
+    /// the policy has tried, of its older form, or raw, and decodes within the budget.
+    pub fn accepts(&self, method: MethodId, bytes: u32) -> bool {
+        let alike = match method {
+            MethodId::Raw => true,
+            MethodId::Cm => self.allows(MethodId::Cm) || self.allows(MethodId::Primed),
+            MethodId::Zstd | MethodId::Primed => self.allows(method),
+        };
+        alike && predicted_decode_ms(method, bytes) <= self.decode_ms_max()
+    }
+
     /// True when the policy has a method tried at all.
     pub fn allows(&self, method: MethodId) -> bool {
         self.only.map_or(self.tier.allows(method), |only| only == method)
@@ -105,7 +116,7 @@ pub fn cut(class: Class, policy: &Policy) -> u32 {
 }
 
 /// The method that a policy leads to, and the plain bytes of its segments.
-fn plan(class: Class, policy: &Policy) -> (MethodId, u32) {
+pub(super) fn plan(class: Class, policy: &Policy) -> (MethodId, u32) {
     let longest = match policy.tier {
         Tier::Deep if class != Class::Incompressible => SEGMENT_BYTES_MAX,
         Tier::Fast | Tier::Balanced | Tier::Deep => segment_bytes(class),
@@ -138,6 +149,11 @@ pub fn outgrows(raw: &[u8], class: Class, policy: &Policy) -> bool {
 
 fn outgrows_by(raw_len: usize, (method, len): (MethodId, u32), policy: &Policy) -> bool {
     raw_len > len as usize && predicted_decode_ms(method, raw_len as u32) > policy.decode_ms_max()
+}
+
+/// True when a segment of a method keeps the budget with a quarter to spare.
+pub(super) fn keeps(policy: &Policy, method: MethodId, bytes: u32) -> bool {
+    predicted_decode_ms(method, bytes).saturating_mul(5) / 4 <= policy.decode_ms_max()
 }
 
 fn plan_by(longest: u32, policy: &Policy, predicted: impl Fn(MethodId, u32) -> u32) -> (MethodId, u32) {
@@ -180,6 +196,16 @@ mod tests {
         check(Policy { only: Some(MethodId::Cm), ..budget(40) }, 32);
         // The one method that is wanted cannot: then the shortest segments, which are stored raw.
         check(Policy { only: Some(MethodId::Cm), ..budget(3) }, 16);
+    }
+
+    #[test]
+    fn a_file_that_is_to_be_fast_shares_nothing_slow() {
+        let (fast, free) = (Policy::of(Tier::Fast), Policy::default());
+        assert!(free.accepts(MethodId::Primed, 1) && free.accepts(MethodId::Cm, 1) && free.accepts(MethodId::Zstd, 1));
+        assert!(fast.accepts(MethodId::Zstd, 1) && fast.accepts(MethodId::Raw, 1 << 20));
+        assert!(!fast.accepts(MethodId::Primed, 1) && !fast.accepts(MethodId::Cm, 1));
+        let hurried = Policy { decode_ms: Some(0), ..free };
+        assert!(!hurried.accepts(MethodId::Primed, 1 << 20));
     }
 
     #[test]

@@ -78,7 +78,7 @@ mod tests {
         let pack = |n, mib, active| PackState { pack: PackId(n), bytes: mib * MIB, active };
         let packs =
             [pack(2, 100, false), pack(3, 100, false), pack(4, 100, false), pack(5, 1, false), pack(9, 100, true)];
-        let used = |n, mib: u64| (PackId(n), PackUse { segments: 7, live_bytes: mib * MIB });
+        let used = |n, mib: u64| (PackId(n), PackUse { segments: 7, live_bytes: mib * MIB, ..PackUse::default() });
         let live: BTreeMap<_, _> = [used(2, 49), used(3, 80), used(5, 1), used(9, 40)].into();
         let chosen = |short| -> Vec<(u64, GcAction)> {
             plan(&packs, &live, short, 256 * MIB).iter().map(|p| (p.pack, p.action)).collect()
@@ -88,7 +88,8 @@ mod tests {
         assert_eq!(chosen(true), [(4, Delete), (2, Rewrite), (3, Rewrite), (9, Rewrite)]);
         // An active pack with nothing in it is left alone, and one that gives too little back.
         let few = [PackState { pack: PackId(9), bytes: 64, active: true }, pack(10, 1, false)];
-        let live: BTreeMap<_, _> = [(PackId(10), PackUse { segments: 1, live_bytes: 400_000 })].into();
+        let live: BTreeMap<_, _> =
+            [(PackId(10), PackUse { segments: 1, live_bytes: 400_000, ..PackUse::default() })].into();
         assert_eq!(plan(&few, &live, true, 256 * MIB), []);
     }
 }

@@ -288,6 +288,11 @@ impl Index {
         outcome.map(Some)
     }
 
+    /// True when it is kept on disk from one open to the next.
+    pub fn is_kept(&self) -> bool {
+        self.engined
+    }
+
     /// True when the index failed and must be rebuilt.
     pub fn is_bad(&self) -> bool {
         self.bad.load(Ordering::Acquire)

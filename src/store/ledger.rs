@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::content;
 use super::error::Error;
 use super::index::Index;
 use super::keys::{self, Batch, bad, by_number, by_two};
@@ -48,6 +49,19 @@ impl SegmentUse {
         }
     }
 
+    /// Plain bytes that extents name beyond one whole segment: certainly shared. Where parts of it are not used any more
+    /// there may be others.
+    pub fn shared_bytes(&self) -> u64 {
+        self.plain_bytes.saturating_sub(u64::from(self.segment_bytes))
+    }
+
+    /// What these would take if each had a segment of its own, in proportion.
+    pub fn shared_stored_bytes(&self) -> u64 {
+        let bytes =
+            u128::from(self.shared_bytes()) * u128::from(self.stored_len) / u128::from(self.segment_bytes.max(1));
+        bytes as u64
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut out = self.stored_len.to_le_bytes().to_vec();
         out.extend_from_slice(&self.segment_bytes.to_le_bytes());
@@ -56,7 +70,7 @@ impl SegmentUse {
         out
     }
 
-    fn decode(value: &[u8]) -> Result<SegmentUse, Error> {
+    pub(crate) fn decode(value: &[u8]) -> Result<SegmentUse, Error> {
         let short = || Error::Index("use of a segment".into());
         let (stored_len, rest) = value.split_first_chunk::<4>().ok_or_else(short)?;
         let (segment_bytes, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
@@ -88,6 +102,9 @@ pub struct PackUse {
     pub segments: u64,
     /// Bytes of the pack that giving its space back would keep.
     pub live_bytes: u64,
+    /// Plain bytes that are named more than once, at least (`SegmentUse::shared_bytes`), and what they would take alone.
+    pub shared_bytes: u64,
+    pub shared_stored_bytes: u64,
 }
 
 /// Sums over the extents whose segments are coded by one method.
@@ -131,7 +148,9 @@ fn numbers(value: &[u8]) -> Vec<u64> {
 
 impl PackUse {
     fn encode(&self) -> Vec<u8> {
-        two(self.segments, self.live_bytes)
+        let mut out = two(self.segments, self.live_bytes);
+        out.extend(two(self.shared_bytes, self.shared_stored_bytes));
+        out
     }
 }
 
@@ -148,7 +167,10 @@ impl Live {
         let sums = self.ledger.packs.entry(pack).or_default();
         let used = |s: &SegmentUse| u64::from(s.extents > 0);
         sums.segments = (sums.segments + used(after)).saturating_sub(used(before));
-        sums.live_bytes = (sums.live_bytes + after.live_bytes()).saturating_sub(before.live_bytes());
+        let step = |sum: &mut u64, f: fn(&SegmentUse) -> u64| *sum = (*sum + f(after)).saturating_sub(f(before));
+        step(&mut sums.live_bytes, SegmentUse::live_bytes);
+        step(&mut sums.shared_bytes, SegmentUse::shared_bytes);
+        step(&mut sums.shared_stored_bytes, SegmentUse::shared_stored_bytes);
         if *sums == PackUse::default() {
             self.ledger.packs.remove(&pack);
         }
@@ -189,8 +211,13 @@ impl Live {
     pub fn load(index: &Index) -> Result<Live, Error> {
         let mut live = Live::default();
         each(index, vec![keys::PACK_USE], vec![keys::PACK_USE + 1], |key, value| match numbers(value).as_slice() {
-            [segments, live_bytes] => {
-                let sums = PackUse { segments: *segments, live_bytes: *live_bytes };
+            [segments, live_bytes, shared_bytes, shared_stored_bytes] => {
+                let sums = PackUse {
+                    segments: *segments,
+                    live_bytes: *live_bytes,
+                    shared_bytes: *shared_bytes,
+                    shared_stored_bytes: *shared_stored_bytes,
+                };
                 live.ledger.packs.insert(PackId(keys::last_number(key)?), sums);
                 Ok(())
             }
@@ -270,6 +297,11 @@ pub(crate) fn exchange(index: &Index, ino: Ino, gone: &[Extent], new: &[Extent])
         }
         batch.push((keys::extent_key(ino, e), comes.then(|| crate::format::encode_extent(e))));
         batch.push((owner_key(ino, e), comes.then(Vec::new)));
+    }
+    for (key, (pack, before, after)) in &uses {
+        if before.extents > 0 && after.extents == 0 {
+            content::forget_segment(index, *pack, keys::last_number(key)?)?;
+        }
     }
     let mut live = index.live();
     for (key, (pack, before, after)) in uses {

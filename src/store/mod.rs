@@ -21,6 +21,7 @@
 //! but where a pack is full and the next one begins.
 
 mod check;
+mod content;
 mod error;
 mod gc;
 mod index;
@@ -47,6 +48,7 @@ use crate::format::{
 use crate::host::{self, Disk, OpenMode};
 
 pub use check::{Named, superblocks_lost};
+pub use content::Content;
 pub use error::Error;
 pub use gc::{GcAction, GcPack, PackState, plan as plan_gc};
 pub use ledger::{Ledger, MethodUse, PackUse, SegmentUse, stored_share};
@@ -171,6 +173,8 @@ pub struct Store {
     snapshot_inodes: AtomicU64,
     /// Size of the index when it was last found to be no larger than it must be.
     index_looked_bytes: AtomicU64,
+    /// The index was made anew when the store was opened.
+    index_made_anew: bool,
     read_only: AtomicBool,
     closed: AtomicBool,
     reserve: Reserve,
@@ -302,6 +306,7 @@ impl Store {
             uuid: block.uuid,
             superblock: Mutex::new(block),
             options,
+            index_made_anew: recovery.rebuilt || !index.is_kept(),
             index,
             log: Mutex::new(Log { active: None, position, closed_bytes: meta_bytes, packs: packs.meta.clone() }),
             data: Mutex::new(Data { active: None, closed, deleted: BTreeSet::new(), appended: 0 }),
@@ -576,6 +581,7 @@ impl Store {
         let removed = pack::remove(&*self.disk, pack);
         self.reader.close(pack);
         self.terminal(removed.map_err(Error::io(format!("delete pack {pack}"))))?;
+        self.forget_pack(pack)?;
         Ok(bytes)
     }
 

@@ -84,8 +84,9 @@ pub(crate) struct Position {
     pub behind: bool,
 }
 
-/// Which keys an index has. One of another layout is made anew: 1 had no `G`, `L`, `M` and `R`, and no number here.
-const INDEX_LAYOUT: u64 = 2;
+/// Which keys an index has. One of another layout is made anew: 1 had no `G`, `L`, `M` and `R`, and no number here; 2 had
+/// no sums of what is shared in `L`.
+const INDEX_LAYOUT: u64 = 3;
 
 impl Position {
     /// Nine numbers of 8 bytes: the fields in their order, then the layout.

@@ -7,22 +7,26 @@ use std::sync::{Arc, RwLockWriteGuard};
 
 use roaring::RoaringTreemap;
 
-use super::data::{coded_in, stored_share};
+use super::data::{EXTENTS_PER_PAGE, coded_in, stored_share};
 use super::inode::{Inode, InodeState, lock_all, locked};
 use super::policy::{self, Readiness, SmallFile};
-use super::types::{CodedSegment, CodingTask, Error, Piece};
-use super::{EVERYTHING, Volume, seal, staging};
-use crate::base::{ByteRange, Class, Generation, Ino, SegmentRef};
+use super::sharing::{Claims, Gathered, SHARED_BYTES_MIN, worth_decoding};
+use super::types::{Coded, CodedSegment, CodingTask, Error, Piece};
+use super::{EVERYTHING, Volume, seal, similar, staging};
+use crate::base::{ByteRange, Class, Generation, Ino, PlainHash, SegmentRef};
 use crate::codec::{self, Policy};
-use crate::format::{Extent, InodeRecord, MetaOp, Owner, SegmentHeader};
+use crate::format::{Extent, InodeRecord, MetaOp, SegmentHeader};
 use crate::host::{DiskFile, Seek};
+use crate::store::Content;
 
 /// Bytes looked at to tell the class of a file.
 const SAMPLE_BYTES: u64 = 64 << 10;
 /// Runs of data in one grid cell that are looked up; the rest of a more fragmented cell is coded with its holes.
 const RUNS_LOOKED_UP_MAX: usize = 1024;
-/// Files looked at in one plan.
+/// Files looked at in one plan, and files that wait for others like them.
 const FILES_PER_PLAN_MAX: usize = 4096;
+/// Plain bytes of small files among which those that are alike are put together.
+const POOL_BYTES: u64 = 8 << 20;
 /// Inodes looked at under one lock of the queue.
 const INODES_PER_PAGE: usize = 1024;
 /// Inodes finished in one transaction.
@@ -34,9 +38,10 @@ struct Progress {
     generation: Generation,
     class: Class,
     policy: Policy,
-    segment_bytes: u32,
     /// Next byte to plan.
     cursor: u64,
+    /// End of the last cell that was handed out.
+    planned: u64,
     /// All cells were handed out.
     exhausted: bool,
     /// Tasks handed out and not yet committed.
@@ -50,6 +55,10 @@ struct Item {
     /// Where the item stands in `ready`, milliseconds; meaningless while in progress.
     ready_ms: u64,
     progress: Option<Progress>,
+    /// Waits for the commit of a file with the same content.
+    parked: bool,
+    /// Was looked at and waits for others like it.
+    pooled: bool,
     attempts: u32,
     reason: Option<String>,
 }
@@ -79,7 +88,19 @@ pub(crate) struct Queue {
     refused: bool,
     /// Staged files that are to stay plain: the walk passes over them. A bit or a few bytes each.
     plain: RoaringTreemap,
+    /// Content that is being coded.
+    claims: Claims,
+    /// Small files that were looked at, and wait for others like them.
+    pool: Vec<Pooled>,
+    /// Changes of attributes there had been when they were looked at.
+    pool_changes: u64,
 }
+
+/// A segment that seems to hold the content of a file, and its plain bytes.
+type Place = (SegmentRef, u32);
+
+/// A small file that was looked at, and where its content seems to lie.
+type Pooled = (SmallFile, Option<Place>);
 
 impl Queue {
     /// An empty window of `files_max` files. What is staged already is found by the first walk.
@@ -94,6 +115,9 @@ impl Queue {
             cursor: Ino(0),
             refused: false,
             plain: RoaringTreemap::new(),
+            claims: Claims::default(),
+            pool: Vec::new(),
+            pool_changes: 0,
         }
     }
 
@@ -205,6 +229,28 @@ impl Queue {
         }
     }
 
+    /// Has a file that was taken out wait for the commit of another with the same content. False when there is none: then
+    /// the caller has claimed the content, and codes it.
+    fn park(&mut self, ino: Ino, hash: &PlainHash) -> bool {
+        if self.claims.claim(*hash) || !self.claims.park(hash, ino) {
+            return false;
+        }
+        if let Some(item) = self.items.get_mut(&ino) {
+            item.parked = true;
+        }
+        true
+    }
+
+    /// Ends claims to contents: files that waited for them are looked at again.
+    fn release(&mut self, claims: &[PlainHash], now_ms: u64) {
+        for ino in claims.iter().flat_map(|hash| self.claims.release(hash)).collect::<Vec<_>>() {
+            if let Some(item) = self.items.get_mut(&ino).filter(|item| item.parked) {
+                item.parked = false;
+                self.wait(ino, now_ms);
+            }
+        }
+    }
+
     /// Notes a failure and puts the file back for a later try.
     fn fail(&mut self, ino: Ino, why: String, now_ms: u64) {
         let Some(item) = self.items.get_mut(&ino) else { return };
@@ -270,6 +316,17 @@ enum Found {
     Large(Progress),
 }
 
+/// Bytes of a large file that are coded as one segment.
+struct Cell {
+    pieces: Vec<Piece>,
+    /// Bytes of all of them.
+    len: u64,
+    /// Where to go on.
+    next: u64,
+    /// Hash of its content, where it is looked for in the volume.
+    hash: Option<PlainHash>,
+}
+
 /// What a commit does to one inode, worked out under its lock.
 #[derive(Default)]
 struct Swap {
@@ -297,8 +354,7 @@ impl Volume {
         self.refill();
         let now_ms = self.now_ms();
         let mut tasks = Vec::new();
-        let mut small: Vec<SmallFile> = Vec::new();
-        let mut small_bytes = 0;
+        let mut pool = self.take_pool();
         let mut clean = Vec::new();
         let mut later = Vec::new();
 
@@ -306,12 +362,17 @@ impl Volume {
         for ino in continuing {
             self.plan_cells(ino, limit, &mut tasks);
         }
-        let mut looked_at = 0;
-        while tasks.len() + (small_bytes / u64::from(codec::segment_bytes(Class::Text))) as usize
-            <= limit.saturating_sub(1)
+        let mut pool_bytes: u64 = pool.iter().map(|(file, _)| file.bytes).sum();
+        let (mut looked_at, mut all) = (0, false);
+        while tasks.len() < limit
+            && pool_bytes < POOL_BYTES
+            && pool.len() < FILES_PER_PLAN_MAX
             && looked_at < FILES_PER_PLAN_MAX
         {
-            let Some(ino) = self.queue_lock().pop(now_ms, drain) else { break };
+            let Some(ino) = self.queue_lock().pop(now_ms, drain) else {
+                all = true;
+                break;
+            };
             looked_at += 1;
             match self.look_at(ino, now_ms, drain) {
                 Ok(Found::Gone) => self.drop_from_queue(ino),
@@ -319,8 +380,11 @@ impl Volume {
                 Ok(Found::Clean) => clean.push(ino),
                 Ok(Found::Plain(changes)) => self.leave_plain(ino, changes),
                 Ok(Found::Small(file)) => {
-                    small_bytes += file.bytes;
-                    small.push(file);
+                    let place = file.hash.as_ref().and_then(|hash| self.look_for(hash, file.bytes));
+                    if place.is_some() || !file.hash.is_some_and(|hash| self.queue_lock().park(ino, &hash)) {
+                        pool_bytes += file.bytes;
+                        pool.push((file, place.map(|(at, used)| (at.segment, used.segment_bytes))));
+                    }
                 }
                 Ok(Found::Large(progress)) => {
                     {
@@ -344,29 +408,7 @@ impl Volume {
                 queue.wait(ino, at);
             }
         }
-        for (class, policy, pieces) in policy::bundle(small, codec::cut) {
-            let mut queue = self.queue_lock();
-            for piece in &pieces {
-                if let Some(item) = queue.items.get_mut(&piece.ino) {
-                    match &mut item.progress {
-                        Some(_) => {}
-                        none => {
-                            *none = Some(Progress {
-                                generation: piece.generation,
-                                class,
-                                policy,
-                                segment_bytes: 0,
-                                cursor: u64::MAX,
-                                exhausted: true,
-                                outstanding: 1,
-                                failed: false,
-                            });
-                        }
-                    }
-                }
-            }
-            tasks.push(CodingTask { class, policy, pieces });
-        }
+        self.plan_bundles(pool, all, limit, &mut tasks);
         if !clean.is_empty()
             && let Err(e) = self.finish_clean(&clean)
         {
@@ -378,6 +420,90 @@ impl Volume {
             }
         }
         tasks
+    }
+
+    /// Small files that were looked at by earlier plans and not handed out; without those that are gone. When attributes have
+    /// changed since, they are looked at again.
+    fn take_pool(&self) -> Vec<Pooled> {
+        let changes = self.wish_changes();
+        let mut queue = self.queue_lock();
+        let stale = std::mem::replace(&mut queue.pool_changes, changes) != changes;
+        let pool = std::mem::take(&mut queue.pool);
+        let (here, gone): (Vec<Pooled>, Vec<Pooled>) = pool.into_iter().partition(|(file, _)| {
+            queue.items.get_mut(&file.ino).is_some_and(|item| std::mem::replace(&mut item.pooled, false))
+        });
+        let claims: Vec<PlainHash> =
+            gone.into_iter().filter(|(_, place)| place.is_none()).filter_map(|(file, _)| file.hash).collect();
+        queue.release(&claims, self.now_ms());
+        if stale {
+            for (file, place) in here {
+                let claims: Vec<PlainHash> = file.hash.into_iter().filter(|_| place.is_none()).collect();
+                queue.release(&claims, self.now_ms());
+                queue.wait(file.ino, self.now_ms());
+            }
+            return Vec::new();
+        }
+        here
+    }
+
+    /// Puts small files together and hands bundles out until there are `limit` tasks. The others wait for the next plan, so
+    /// that what comes is put beside what is like it; with `all` nothing more is there to come.
+    fn plan_bundles(&self, pool: Vec<Pooled>, all: bool, limit: usize, tasks: &mut Vec<CodingTask>) {
+        let (mut known, mut small): (Vec<_>, Vec<_>) = pool.into_iter().partition(|(_, place)| place.is_some());
+        // Side by side where they lie in one segment, so that it is decoded once; few of them from a large one are coded.
+        known.sort_by_key(|(file, place)| (file.class, file.policy, *place, file.ino));
+        let mut shared: Vec<SmallFile> = Vec::new();
+        for group in known.chunk_by(|a, b| a.1 == b.1) {
+            let bytes = group.iter().map(|(file, _)| file.bytes).sum();
+            let worth = group.iter().all(|(_, place)| place.is_none_or(|(_, of)| worth_decoding(bytes, u64::from(of))));
+            if worth || !all {
+                shared.extend(group.iter().map(|(file, _)| file.clone()));
+            } else {
+                // Their content is known: nobody waits for it.
+                small.extend(group.iter().map(|(file, _)| (SmallFile { hash: None, ..file.clone() }, None)));
+            }
+        }
+        let places: HashMap<Ino, Place> =
+            known.iter().filter_map(|(file, place)| Some((file.ino, (*place)?))).collect();
+        let mut small: Vec<SmallFile> = small.into_iter().map(|(file, _)| file).collect();
+        similar::order(&mut small);
+        let mut bundles: Vec<policy::Bundle> = policy::bundle(shared, codec::cut);
+        bundles.extend(policy::bundle(small, codec::cut));
+        // Full ones first while more may come, and the oldest first.
+        bundles.sort_by_key(|b| (!all && !b.full, b.files.iter().map(|f| f.ino).min()));
+        let mut queue = self.queue_lock();
+        for policy::Bundle { class, policy, files, .. } in bundles {
+            if tasks.len() >= limit {
+                for file in files {
+                    if let Some(item) = queue.items.get_mut(&file.ino) {
+                        item.pooled = true;
+                    }
+                    let place = places.get(&file.ino).copied().filter(|_| file.hash.is_some());
+                    queue.pool.push((file, place));
+                }
+                continue;
+            }
+            let known = files.iter().all(|file| file.hash.is_some() && places.contains_key(&file.ino));
+            let claims = if known { Vec::new() } else { files.iter().filter_map(|file| file.hash).collect() };
+            let pieces: Vec<Piece> = files.into_iter().flat_map(|file| file.pieces).collect();
+            for piece in &pieces {
+                if let Some(item) = queue.items.get_mut(&piece.ino)
+                    && item.progress.is_none()
+                {
+                    item.progress = Some(Progress {
+                        generation: piece.generation,
+                        class,
+                        policy,
+                        cursor: u64::MAX,
+                        planned: 0,
+                        exhausted: true,
+                        outstanding: 1,
+                        failed: false,
+                    });
+                }
+            }
+            tasks.push(CodingTask { class, policy, pieces, claims, known });
+        }
     }
 
     /// Moves the window of the queue on, when half of it is done and staged files lie outside. The first walk goes over all
@@ -509,41 +635,77 @@ impl Volume {
             let whole = ByteRange { start: 0, end: state.rec.size };
             let runs = self.runs(&state, &*file, whole)?;
             let bytes = runs.iter().map(ByteRange::len).sum();
+            let hash = match runs.as_slice() {
+                // What is coded in part is decoded first; it is looked for then.
+                [run] if !state.rec.coded => self.hash_staged(&*file, ino, *run, first, &sample)?,
+                _ => None,
+            };
             let pieces = runs.into_iter().map(|range| Piece { ino, generation, range }).collect();
-            return Ok(Found::Small(SmallFile { ino, class, policy, pieces, bytes }));
+            let sketch = similar::sketch(&sample);
+            return Ok(Found::Small(SmallFile { ino, class, policy, pieces, bytes, hash, sketch }));
         }
         Ok(Found::Large(Progress {
             generation,
             class,
             policy,
-            segment_bytes,
             cursor: first,
+            planned: 0,
             exhausted: false,
             outstanding: 0,
             failed: false,
         }))
     }
 
+    /// The hash of staged bytes, of which the first are there in `sample` from `first` on.
+    fn hash_staged(
+        &self,
+        file: &dyn DiskFile,
+        ino: Ino,
+        run: ByteRange,
+        first: u64,
+        sample: &[u8],
+    ) -> Result<Option<PlainHash>, Error> {
+        if run.len() < SHARED_BYTES_MIN || !self.options.sharing {
+            return Ok(None);
+        }
+        if run.start == first && run.len() <= sample.len() as u64 {
+            return Ok(self.content_hash(sample.get(..run.len() as usize).unwrap_or_default()));
+        }
+        let mut bytes = vec![0u8; run.len() as usize];
+        staging::read(file, ino, &mut bytes, run.start)?;
+        Ok(self.content_hash(&bytes))
+    }
+
     /// Hands out cells of a large file in progress until there are `limit` tasks.
     fn plan_cells(&self, ino: Ino, limit: usize, tasks: &mut Vec<CodingTask>) {
         loop {
-            let (cursor, generation, class, policy, segment_bytes) = {
+            let (cursor, planned, generation, class, policy) = {
                 let queue = self.queue_lock();
                 let Some(p) = queue.items.get(&ino).and_then(|i| i.progress.as_ref()) else { return };
                 if p.exhausted || p.failed || tasks.len() >= limit {
                     return;
                 }
-                (p.cursor, p.generation, p.class, p.policy, u64::from(p.segment_bytes))
+                (p.cursor, p.planned, p.generation, p.class, p.policy)
             };
-            let cell = self.next_cell(ino, cursor, generation, segment_bytes);
+            let cell = self.next_cell(ino, cursor, planned, generation, (class, &policy));
+            let known =
+                matches!(&cell, Ok(Some(Cell { hash: Some(hash), len, .. })) if self.look_for(hash, *len).is_some());
             let mut queue = self.queue_lock();
+            if let Ok(Some(Cell { hash: Some(hash), .. })) = &cell
+                && !known
+                && !queue.claims.claim(*hash)
+            {
+                // Another codes the same: it is found at the next look, after that is committed.
+                return;
+            }
             let Some(item) = queue.items.get_mut(&ino) else { return };
             let Some(progress) = &mut item.progress else { return };
             match cell {
-                Ok(Some((next, pieces))) => {
-                    progress.cursor = next;
+                Ok(Some(Cell { next, pieces, hash, .. })) => {
+                    (progress.cursor, progress.planned) = (next, next);
                     progress.outstanding += 1;
-                    tasks.push(CodingTask { class, policy, pieces });
+                    let claims = hash.into_iter().filter(|_| !known).collect();
+                    tasks.push(CodingTask { class, policy, pieces, claims, known });
                 }
                 Ok(None) => {
                     progress.exhausted = true;
@@ -573,14 +735,17 @@ impl Volume {
         }
     }
 
-    /// The next grid cell at or after `cursor` with bytes that are not coded: its runs of data, and where to go on.
+    /// The next cell at or after `cursor` with bytes that are not coded. Where much is not, its content says where it ends;
+    /// else it is one of a grid, so that what was overwritten here and there is put together again. Nothing before `planned`
+    /// is handed out twice.
     fn next_cell(
         &self,
         ino: Ino,
         cursor: u64,
+        planned: u64,
         generation: Generation,
-        segment_bytes: u64,
-    ) -> Result<Option<(u64, Vec<Piece>)>, Error> {
+        (class, policy): (Class, &Policy),
+    ) -> Result<Option<Cell>, Error> {
         let inode = self.inode(ino)?;
         let state = inode.read();
         if state.removed || state.rec.generation != generation {
@@ -588,11 +753,55 @@ impl Volume {
         }
         let Some(file) = staging::open(&*self.disk, &state)? else { return Ok(None) };
         let Some(at) = self.next_staged(&state, &*file, cursor)? else { return Ok(None) };
-        let start = at / segment_bytes * segment_bytes;
-        let cell = ByteRange { start, end: (start + segment_bytes).min(state.rec.size) };
-        let pieces =
+        let bounds = codec::bounds(class, policy);
+        if let Some(run) = self.fresh_run(&state, &*file, at, bounds)? {
+            let len = run.len().min(u64::from(bounds.max));
+            let mut bytes = vec![0u8; len as usize];
+            staging::read(&*file, ino, &mut bytes, at)?;
+            bytes.truncate(codec::first_cut(&bytes, bounds, len == run.len()));
+            let len = bytes.len() as u64;
+            let range = ByteRange::at(at, len);
+            let hash = self.content_hash(&bytes);
+            return Ok(Some(Cell { next: range.end, pieces: vec![Piece { ino, generation, range }], len, hash }));
+        }
+        let grid = u64::from(codec::cut(class, policy));
+        let start = at / grid * grid;
+        let cell = ByteRange { start: start.max(planned.min(at)), end: (start + grid).min(state.rec.size) };
+        let pieces: Vec<Piece> =
             self.runs(&state, &*file, cell)?.into_iter().map(|range| Piece { ino, generation, range }).collect();
-        Ok(Some((cell.end, pieces)))
+        let len = pieces.iter().map(|p| p.range.len()).sum();
+        Ok(Some(Cell { next: cell.end, pieces, len, hash: None }))
+    }
+
+    /// The staged bytes from `at` on, where none of them was coded before and they are so many, or the last of the file and
+    /// not a scrap behind a short segment, that what surrounds them is left as it is.
+    fn fresh_run(
+        &self,
+        state: &InodeState,
+        file: &dyn DiskFile,
+        at: u64,
+        bounds: codec::Bounds,
+    ) -> Result<Option<ByteRange>, Error> {
+        let (ino, size) = (state.rec.ino, state.rec.size);
+        let extent = |start: u64, end: u64| -> Result<Option<Extent>, Error> {
+            let range = ByteRange { start, end };
+            if !state.rec.coded || range.is_empty() {
+                return Ok(None);
+            }
+            Ok(self.store.extents(ino, range, 1).map_err(Error::Store)?.into_iter().next())
+        };
+        let hole = file.seek(at, Seek::Hole).map_err(|e| staging::io_error("seek in", ino, e))?;
+        let next = extent(at, size)?.map_or(size, |e| e.file_offset);
+        let run = ByteRange { start: at, end: hole.unwrap_or(size).min(size).min(next) };
+        if run.is_empty() {
+            // What was coded here was overwritten.
+            return Ok(None);
+        }
+        if run.len() >= u64::from(bounds.max) {
+            return Ok(Some(run));
+        }
+        let short = extent(at.saturating_sub(1), at)?.is_some_and(|before| before.len < bounds.min);
+        Ok((run.end == size && !short).then_some(run))
     }
 
     /// First byte of a file that staging holds and no extent does. Fails where a sealed file has lost bytes, which must not
@@ -647,23 +856,17 @@ impl Volume {
 
     /// Collects the plain bytes, codes, decodes, compares. For a worker thread; never panics.
     pub fn code(&self, task: CodingTask) -> CodedSegment {
-        let CodingTask { class, policy, pieces } = task;
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.code_pieces(class, &policy, &pieces)))
+        let CodingTask { class, policy, pieces, claims, known } = task;
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.code_pieces((class, &policy), &pieces, known)))
             .unwrap_or(Err(Error::Invalid("the coder failed on this data; the bytes stay in staging")));
         if let Err(e) = &outcome {
             self.note_staged_damage(e);
         }
-        CodedSegment { pieces, outcome }
+        CodedSegment { pieces, claims, outcome }
     }
 
-    fn code_pieces(
-        &self,
-        class: Class,
-        policy: &Policy,
-        pieces: &[Piece],
-    ) -> Result<(codec::Encoded, Vec<Owner>), Error> {
-        let mut raw = Vec::new();
-        let mut owners = Vec::with_capacity(pieces.len());
+    fn code_pieces(&self, kind: (Class, &Policy), pieces: &[Piece], known: bool) -> Result<Coded, Error> {
+        let mut gathered = Vec::with_capacity(pieces.len());
         for piece in pieces {
             let (mut buf, coded) = {
                 // The place of a file that is gone or changed stays empty; commit skips it by its generation.
@@ -688,23 +891,9 @@ impl Volume {
                     return Err(Error::Damaged { ino: piece.ino, offset: c.file_offset, what });
                 }
             }
-            owners.push(Owner {
-                ino: piece.ino,
-                file_offset: piece.range.start,
-                segment_offset: raw.len() as u32,
-                len: buf.len() as u32,
-            });
-            raw.append(&mut buf);
+            gathered.push(Gathered { ino: piece.ino, file_offset: piece.range.start, bytes: buf });
         }
-        if raw.is_empty() {
-            return Err(Error::Invalid(MOVED));
-        }
-        if codec::outgrows(&raw, class, policy) {
-            return Err(Error::Invalid(MOVED));
-        }
-        let encoded = codec::encode(&raw, class, policy, &self.library)
-            .map_err(|e| Error::Io { what: "coding".into(), source: std::io::Error::other(e.to_string()) })?;
-        Ok((encoded, owners))
+        self.share_or_code(kind, gathered, known)
     }
 
     /// Appends, syncs, swaps extents of all inodes whose generation has not moved, syncs, frees staging.
@@ -714,17 +903,18 @@ impl Volume {
     pub fn commit_coded(&self, segments: Vec<CodedSegment>) -> Result<(), Error> {
         // Nothing names these segments before the swap: their pack must not be given back in between.
         let _commit = self.commits.read().unwrap_or_else(|e| e.into_inner());
-        let mut appended: Vec<(Vec<Piece>, Result<Appended, String>)> = Vec::with_capacity(segments.len());
+        let mut appended: Vec<(Vec<Piece>, Result<Placed, String>)> = Vec::with_capacity(segments.len());
+        let mut claims = Vec::new();
         let (mut failure, mut refusal) = (None, None);
-        for CodedSegment { pieces, outcome } in segments {
+        for CodedSegment { pieces, claims: held, outcome } in segments {
+            claims.extend(held);
             let outcome = match outcome {
                 Err(Error::Invalid(MOVED)) => Err(String::new()),
                 Err(e) => Err(e.to_string()),
                 Ok(_) if self.writable().is_err() => Err("the volume is read-only".to_string()),
-                Ok((encoded, owners)) => {
-                    let header = SegmentHeader { coding: encoded.coding, owners };
-                    match self.store.append_segment(&header, &encoded.payload) {
-                        Ok(at) => Ok(Appended { at, header }),
+                Ok(coded) => {
+                    match self.place(coded) {
+                        Ok(placed) => Ok(placed),
                         Err(e) => {
                             let why = e.to_string();
                             let refused = e.is_refusal();
@@ -761,17 +951,52 @@ impl Volume {
                 Err(e) => failure = Some(e),
             }
         }
+        // Only now is what they claimed to be found.
+        self.queue_lock().release(&claims, self.now_ms());
         match failure.or(refusal) {
             Some(e) => Err(e),
             None => Ok(()),
         }
     }
 
+    /// Appends the new segment of a task. What was found is named where it is: by the caller's lock its pack stays, and a
+    /// segment that was moved meanwhile, or is nobody's any more, is looked for again later.
+    fn place(&self, coded: Coded) -> Result<Placed, crate::store::Error> {
+        let mut placed = Placed::default();
+        for (ino, extent) in coded.found {
+            if self.store.is_segment_used(extent.segment)? {
+                placed.found_bytes += u64::from(extent.len);
+                placed.extents.push((ino, extent));
+            }
+        }
+        let Some((encoded, owners)) = coded.segment else { return Ok(placed) };
+        let header = SegmentHeader { coding: encoded.coding, owners };
+        let segment = self.store.append_segment(&header, &encoded.payload)?;
+        placed.appended = true;
+        placed.extents.extend(header.owners.iter().map(|o| {
+            let extent = Extent {
+                file_offset: o.file_offset,
+                len: o.len,
+                segment,
+                segment_offset: o.segment_offset,
+                segment_bytes: header.coding.raw_len,
+                method: header.coding.method,
+            };
+            (o.ino, extent)
+        }));
+        for (owner, hash) in coded.learned {
+            if let Some(o) = header.owners.get(owner) {
+                placed.learned.push((o.ino, hash, Content { segment, start: o.segment_offset, len: o.len }));
+            }
+        }
+        Ok(placed)
+    }
+
     /// Swaps the extents of one segment in, in one transaction for all its files.
     fn swap(
         &self,
         pieces: &[Piece],
-        outcome: Result<Appended, String>,
+        outcome: Result<Placed, String>,
         finished: &mut Vec<(Ino, u64)>,
         swapped: &mut Vec<Piece>,
     ) -> Result<(), Error> {
@@ -824,6 +1049,9 @@ impl Volume {
             return Ok(());
         }
         let swapped_in = self.swap_in(&mut guards, &mut plan, finished, swapped);
+        if let (Ok(()), Ok(placed)) = (&swapped_in, &outcome) {
+            self.swapped_in(placed, &plan);
+        }
         if let Err(e) = &swapped_in {
             let now_ms = self.now_ms();
             let mut queue = self.queue_lock();
@@ -851,7 +1079,7 @@ impl Volume {
                 if state.rec.coded {
                     let replaced: u64 = self
                         .store
-                        .extents(*ino, range, super::data::EXTENTS_PER_PAGE)
+                        .extents(*ino, range, EXTENTS_PER_PAGE)
                         .map_err(Error::Store)?
                         .iter()
                         .map(|old| {
@@ -906,8 +1134,19 @@ impl Volume {
                 self.mark_dirty(ino);
             }
         }
-        self.counts.segments_coded.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Counts what was swapped in, and remembers what lies in the new segment.
+    fn swapped_in(&self, placed: &Placed, plan: &BTreeMap<Ino, Swap>) {
+        self.counts.segments_coded.fetch_add(u64::from(placed.appended), Ordering::Relaxed);
+        self.counts.found_bytes.fetch_add(placed.found_bytes, Ordering::Relaxed);
+        for (_, hash, at) in placed.learned.iter().filter(|(ino, _, _)| plan.contains_key(ino)) {
+            if let Err(e) = self.store.remember_content(hash, *at) {
+                log::warn!("what lies in {} is not looked for in new files: {e}", at.segment);
+                return;
+            }
+        }
     }
 
     /// The inode has no staging any more, as the log says already.
@@ -1008,28 +1247,22 @@ fn forget_seal(rec: &InodeRecord) -> Option<MetaOp> {
 }
 
 /// The file changed after it was planned, or the speed that it was cut by.
-const MOVED: &str = "the file changed while it was coded";
+pub(super) const MOVED: &str = "the file changed while it was coded";
 
-/// A segment in a pack.
-struct Appended {
-    at: SegmentRef,
-    header: SegmentHeader,
+/// The pieces of a task in packs.
+#[derive(Default)]
+struct Placed {
+    extents: Vec<(Ino, Extent)>,
+    /// A segment was appended for them.
+    appended: bool,
+    /// Content of the new segment, by the file that has it.
+    learned: Vec<(Ino, PlainHash, Content)>,
+    /// Plain bytes that were there before.
+    found_bytes: u64,
 }
 
-impl Appended {
+impl Placed {
     fn extents_of(&self, ino: Ino) -> Vec<Extent> {
-        self.header
-            .owners
-            .iter()
-            .filter(|o| o.ino == ino)
-            .map(|o| Extent {
-                file_offset: o.file_offset,
-                len: o.len,
-                segment: self.at,
-                segment_offset: o.segment_offset,
-                segment_bytes: self.header.coding.raw_len,
-                method: self.header.coding.method,
-            })
-            .collect()
+        self.extents.iter().filter(|(owner, _)| *owner == ino).map(|(_, e)| *e).collect()
     }
 }

@@ -134,10 +134,20 @@ struct Bundle {
 }
 
 impl Move {
+    fn part(&self, range: &ByteRange) -> Option<&Part> {
+        self.parts.iter().find(|p| p.range.start <= range.start && range.end <= p.range.end)
+    }
+
+    /// Where a range of the plain bytes of the old segment lies now.
+    fn place(&self, range: &ByteRange) -> Option<(SegmentRef, u32)> {
+        let part = self.part(range)?;
+        Some((part.segment, part.segment_offset + (range.start - part.range.start) as u32))
+    }
+
     /// The extent with the new place of the same bytes.
     fn moved(&self, e: &Extent) -> Option<Extent> {
         let range = ByteRange::at(u64::from(e.segment_offset), u64::from(e.len));
-        let part = self.parts.iter().find(|p| p.range.start <= range.start && range.end <= p.range.end)?;
+        let part = self.part(&range)?;
         Some(Extent {
             segment: part.segment,
             segment_offset: part.segment_offset + (range.start - part.range.start) as u32,
@@ -255,6 +265,8 @@ impl Volume {
         if !moves.is_empty() {
             self.store.sync_segments().map_err(|e| self.store_failed(e))?;
             for m in &moves {
+                // First, or what is known of the old segment goes with its last extent.
+                self.store.move_content(m.old, |range| m.place(&range)).map_err(Error::Store)?;
                 self.swap_moved(m)?;
                 if let [Part { segment, method: None, .. }] = m.parts.as_slice() {
                     self.segments.rename(m.old, *segment);

@@ -43,6 +43,8 @@ mod policy;
 mod report;
 mod scrub;
 mod seal;
+mod sharing;
+mod similar;
 mod space;
 mod staging;
 mod training;
@@ -262,6 +264,7 @@ impl Volume {
         }
         self.tidy_page(&mut page, &mut found)?;
         self.refill();
+        self.relearn_content();
         Ok(found)
     }
 

@@ -1,7 +1,8 @@
 //! What is coded when and with what: pure functions from what is known to what to do.
 
+use super::similar::Sketch;
 use super::types::Piece;
-use crate::base::{ByteRange, Class, Ino};
+use crate::base::{ByteRange, Class, Ino, PlainHash};
 use crate::codec::Policy;
 
 /// Runs of one grid cell beyond this are coded as one, holes included.
@@ -53,30 +54,38 @@ pub(super) struct SmallFile {
     pub policy: Policy,
     pub pieces: Vec<Piece>,
     pub bytes: u64,
+    /// Hash of its content, where it is looked for in the volume.
+    pub hash: Option<PlainHash>,
+    pub sketch: Sketch,
 }
 
-/// Puts small files together: same class and policy side by side, in the order of their creation, up to a segment each.
-pub(super) fn bundle(
-    mut files: Vec<SmallFile>,
-    segment_bytes: impl Fn(Class, &Policy) -> u32,
-) -> Vec<(Class, Policy, Vec<Piece>)> {
-    files.sort_by_key(|f| (f.class, f.policy, f.ino));
-    let mut out: Vec<(Class, Policy, Vec<Piece>)> = Vec::new();
-    let (mut bytes, mut count) = (0, 0);
+/// Small files that are coded together.
+#[derive(Debug)]
+pub(super) struct Bundle {
+    pub class: Class,
+    pub policy: Policy,
+    pub files: Vec<SmallFile>,
+    /// The next file did not fit in.
+    pub full: bool,
+}
+
+/// Puts small files together that lie side by side and are of one class and policy, up to a segment each.
+pub(super) fn bundle(files: Vec<SmallFile>, segment_bytes: impl Fn(Class, &Policy) -> u32) -> Vec<Bundle> {
+    let mut out: Vec<Bundle> = Vec::new();
+    let mut bytes = 0;
     for file in files {
-        let fits = out.last().is_some_and(|(class, policy, _)| {
-            (*class, *policy) == (file.class, file.policy)
-                && bytes + file.bytes <= u64::from(segment_bytes(file.class, &file.policy))
-                && count < FILES_PER_BUNDLE_MAX
-        });
-        if !fits {
-            out.push((file.class, file.policy, Vec::new()));
-            (bytes, count) = (0, 0);
-        }
-        if let Some((_, _, pieces)) = out.last_mut() {
-            bytes += file.bytes;
-            count += 1;
-            pieces.extend(file.pieces);
+        let begun = out.last_mut().filter(|b| (b.class, b.policy) == (file.class, file.policy));
+        let limit = u64::from(segment_bytes(file.class, &file.policy));
+        match begun {
+            Some(b) if bytes + file.bytes <= limit && b.files.len() < FILES_PER_BUNDLE_MAX => {
+                bytes += file.bytes;
+                b.files.push(file);
+            }
+            begun => {
+                begun.into_iter().for_each(|b| b.full = true);
+                bytes = file.bytes;
+                out.push(Bundle { class: file.class, policy: file.policy, files: vec![file], full: false });
+            }
         }
     }
     out
@@ -108,18 +117,29 @@ mod tests {
 
     fn small(ino: u64, class: Class, bytes: u64) -> SmallFile {
         let piece = Piece { ino: Ino(ino), generation: Generation(1), range: ByteRange { start: 0, end: bytes } };
-        SmallFile { ino: Ino(ino), class, policy: Policy::default(), pieces: vec![piece], bytes }
+        SmallFile {
+            ino: Ino(ino),
+            class,
+            policy: Policy::default(),
+            pieces: vec![piece],
+            bytes,
+            hash: None,
+            sketch: Sketch::default(),
+        }
     }
 
     #[test]
     fn bundles_by_class_and_never_beyond_a_segment() {
-        let files = (0..10).map(|n| small(n, if n % 2 == 0 { Class::Text } else { Class::Json }, 30)).collect();
+        let mut files: Vec<_> =
+            (0..10).map(|n| small(n, if n % 2 == 0 { Class::Text } else { Class::Json }, 30)).collect();
+        files.sort_by_key(|f| f.class);
         let bundles = bundle(files, |_, _| 100);
         assert_eq!(bundles.len(), 4);
-        for (class, _, pieces) in &bundles {
-            assert!(pieces.iter().map(|p| p.range.len()).sum::<u64>() <= 100);
-            assert!(pieces.iter().all(|p| (p.ino.0 % 2 == 0) == (*class == Class::Text)));
+        for Bundle { class, files, .. } in &bundles {
+            assert!(files.iter().map(|f| f.bytes).sum::<u64>() <= 100);
+            assert!(files.iter().all(|f| (f.ino.0 % 2 == 0) == (*class == Class::Text)));
         }
+        assert_eq!(bundles.iter().map(|b| b.full).collect::<Vec<_>>(), [true, false, true, false]);
     }
 
     #[test]
@@ -129,12 +149,13 @@ mod tests {
             1 => Policy { decode_ms: Some(20), ..Policy::default() },
             _ => Policy::default(),
         };
-        let files = (0..30).map(|n| SmallFile { policy: policy(n), ..small(n, Class::Text, 10) }).collect();
+        let mut files: Vec<_> = (0..30).map(|n| SmallFile { policy: policy(n), ..small(n, Class::Text, 10) }).collect();
+        super::super::similar::order(&mut files);
         let bundles = bundle(files, |_, policy| if policy.decode_ms.is_some() { 20 } else { 1000 });
-        assert_eq!(bundles.iter().map(|(_, _, pieces)| pieces.len()).sum::<usize>(), 30);
+        assert_eq!(bundles.iter().map(|b| b.files.len()).sum::<usize>(), 30);
         // Each policy cuts by its own measure: ten files in one segment, or two in each of five.
         assert_eq!(bundles.len(), 1 + 1 + 5);
-        assert!(bundles.iter().all(|(_, p, pieces)| pieces.iter().all(|piece| policy(piece.ino.0) == *p)));
+        assert!(bundles.iter().all(|b| b.files.iter().all(|file| policy(file.ino.0) == b.policy)));
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(crate) struct Counts {
     pub decodes: AtomicU64,
     pub decode_failures: AtomicU64,
     pub segments_coded: AtomicU64,
+    /// Plain bytes that were found in the volume instead of being coded.
+    pub found_bytes: AtomicU64,
 }
 
 /// Name of a method number.
@@ -86,6 +88,9 @@ impl Volume {
         (status.gc_packs_deleted, status.gc_bytes_deleted, status.gc_kept) = self.gc_counts();
         let ledger = self.store.ledger();
         status.data_live_bytes = ledger.packs.values().map(|p| p.live_bytes).sum();
+        status.shared_plain_bytes = ledger.packs.values().map(|p| p.shared_bytes).sum();
+        status.shared_stored_bytes = ledger.packs.values().map(|p| p.shared_stored_bytes).sum();
+        status.found_bytes = self.counts.found_bytes.load(Ordering::Relaxed);
         for (method, sums) in ledger.methods {
             status.coded_plain_bytes += sums.plain_bytes;
             status.coded_stored_bytes += sums.stored_bytes;
@@ -149,11 +154,13 @@ impl Volume {
                 segment_bytes: u64::from(e.segment_bytes),
                 bits_per_byte: f64::from(e.segment.stored_len) * 8.0 / f64::from(e.segment_bytes.max(1)),
                 predicted_decode_ms: predicted,
+                shared_bytes: self.shared_in(ino, e)?,
             });
         }
         segments.extend(plain(at, size));
         let saved = if coded == 0 { 0.0 } else { 1.0 - stored as f64 / coded as f64 };
+        let shared_bytes = segments.iter().map(|s| s.shared_bytes).sum();
         let policy = self.policy_report(ino, parent)?;
-        Ok(FileReport { ino: ino.0, size, staged_bytes, stored_bytes, saved, policy, segments })
+        Ok(FileReport { ino: ino.0, size, staged_bytes, stored_bytes, saved, shared_bytes, policy, segments })
     }
 }

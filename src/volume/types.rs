@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
-use crate::base::{ByteRange, Class, Generation, Ino, PACK_BYTES_MAX};
+use crate::base::{ByteRange, Class, Generation, Ino, PACK_BYTES_MAX, PlainHash};
 use crate::codec::{Encoded, Policy};
-use crate::format::{FileKind, Owner, Time};
+use crate::format::{Extent, FileKind, Owner, Time};
 use crate::store::{self, IndexEngine};
 
 /// How a volume behaves.
@@ -26,6 +26,8 @@ pub struct VolumeOptions {
     pub seal_ms: u64,
     /// Policy of files for which attributes ask for nothing else.
     pub policy: Policy,
+    /// What is in the volume already is not coded again: files share segments.
+    pub sharing: bool,
     /// A pack is closed when it grows beyond this, bytes.
     pub pack_bytes_max: u64,
     /// Leave what need not be done before the first request to a call of `tidy_staging`.
@@ -48,6 +50,7 @@ impl Default for VolumeOptions {
             quiet_ms: 3_000,
             seal_ms: 10_000,
             policy: Policy::default(),
+            sharing: true,
             pack_bytes_max: PACK_BYTES_MAX,
             tidy_later: false,
             parity: None,
@@ -297,19 +300,36 @@ pub struct Piece {
     pub range: ByteRange,
 }
 
-/// One segment to be coded: a grid cell of one file, or a bundle of whole small files.
+/// One segment to be coded: a cell of one file, or a bundle of whole small files. Or pieces that may be found in segments of
+/// the volume, and are coded only where they are not.
 #[derive(Debug)]
 pub struct CodingTask {
     pub(crate) class: Class,
     pub(crate) policy: Policy,
     pub(crate) pieces: Vec<Piece>,
+    /// Content that nobody else codes until this is committed.
+    pub(crate) claims: Vec<PlainHash>,
+    /// All of it seems to be in the volume already, in segments that are worth decoding for it.
+    pub(crate) known: bool,
+}
+
+/// What became of the pieces of a task.
+#[derive(Debug, Default)]
+pub(crate) struct Coded {
+    /// A new segment, with what lies in it.
+    pub segment: Option<(Encoded, Vec<Owner>)>,
+    /// Content of the new segment worth remembering, by the number of its owner.
+    pub learned: Vec<(usize, PlainHash)>,
+    /// Pieces that were found in segments of the volume, and compared.
+    pub found: Vec<(Ino, Extent)>,
 }
 
 /// Outcome of a task.
 #[derive(Debug)]
 pub struct CodedSegment {
     pub(crate) pieces: Vec<Piece>,
-    pub(crate) outcome: Result<(Encoded, Vec<Owner>), Error>,
+    pub(crate) claims: Vec<PlainHash>,
+    pub(crate) outcome: Result<Coded, Error>,
 }
 
 /// Files that wait for coding.
@@ -362,6 +382,15 @@ pub struct Status {
     pub data_pack_bytes: u64,
     /// What of them giving space back would keep.
     pub data_live_bytes: u64,
+    /// Plain bytes that files share, counted once less than they are named, and what they would take if they did not. At
+    /// least: what is shared of segments that are not used whole is not counted.
+    #[serde(default)]
+    pub shared_plain_bytes: u64,
+    #[serde(default)]
+    pub shared_stored_bytes: u64,
+    /// Plain bytes that were found in the volume instead of being coded, since it was opened.
+    #[serde(default)]
+    pub found_bytes: u64,
     pub meta_pack_bytes: u64,
     /// Packs given back since the volume was opened, and their bytes.
     pub gc_packs_deleted: u64,
@@ -399,6 +428,9 @@ pub struct SegmentReport {
     pub segment_bytes: u64,
     pub bits_per_byte: f64,
     pub predicted_decode_ms: u32,
+    /// Bytes of it that other files, or other places of this one, name too.
+    #[serde(default)]
+    pub shared_bytes: u64,
 }
 
 /// What a file is coded by from now on, and who says so: "own" (an attribute of the file), "inherited from" a directory,
@@ -426,6 +458,9 @@ pub struct FileReport {
     pub stored_bytes: u64,
     /// 1 - stored / plain of the coded part.
     pub saved: f64,
+    /// Plain bytes that lie in ranges of segments which other places name too.
+    #[serde(default)]
+    pub shared_bytes: u64,
     pub policy: PolicyReport,
     pub segments: Vec<SegmentReport>,
 }
