@@ -1107,7 +1107,8 @@ impl Volume {
                 rec.size = state.rec.size;
             }
             if !swap.finish && rec.staging.is_some_and(|s| s.sealed) {
-                ops.extend(seal::seals_after_swap(&self.store, &rec, &swap.extents)?);
+                let file = staging::open(&*self.disk, state)?;
+                ops.extend(seal::seals_after_swap(&self.store, &rec, file.as_deref(), &swap.extents)?);
             }
             if first || swap.finish {
                 ops.push(MetaOp::PutInode(rec.clone()));

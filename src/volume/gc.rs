@@ -265,8 +265,6 @@ impl Volume {
         if !moves.is_empty() {
             self.store.sync_segments().map_err(|e| self.store_failed(e))?;
             for m in &moves {
-                // First, or what is known of the old segment goes with its last extent.
-                self.store.move_content(m.old, |range| m.place(&range)).map_err(Error::Store)?;
                 self.swap_moved(m)?;
                 if let [Part { segment, method: None, .. }] = m.parts.as_slice() {
                     self.segments.rename(m.old, *segment);
@@ -397,6 +395,8 @@ impl Volume {
     /// Points the extents that name a segment at its copy, under the locks of their inodes. What is named anew meanwhile
     /// is left for the next round.
     pub(super) fn swap_moved(&self, m: &Move) -> Result<(), Error> {
+        // First, or what is known of the old segment goes with its last extent.
+        self.store.move_content(m.old, |range| m.place(&range)).map_err(Error::Store)?;
         for _ in 0..ROUNDS_MAX {
             let owners = self.store.owners_of(m.old, OWNERS_PER_SWAP).map_err(Error::Store)?;
             if owners.is_empty() {

@@ -150,7 +150,7 @@ mod tests {
             _ => Policy::default(),
         };
         let mut files: Vec<_> = (0..30).map(|n| SmallFile { policy: policy(n), ..small(n, Class::Text, 10) }).collect();
-        super::super::similar::order(&mut files);
+        files.sort_by_key(|f| (f.policy, f.ino));
         let bundles = bundle(files, |_, policy| if policy.decode_ms.is_some() { 20 } else { 1000 });
         assert_eq!(bundles.iter().map(|b| b.files.len()).sum::<usize>(), 30);
         // Each policy cuts by its own measure: ten files in one segment, or two in each of five.

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use super::inode::{Inode, InodeState};
 use super::types::Error;
 use super::{EVERYTHING, Volume, staging};
-use crate::base::{ByteRange, Ino, crc32c};
+use crate::base::{ByteRange, Ino, RangeSet, crc32c};
 use crate::format::{Extent, INCOMPAT_SEALS, InodeRecord, MetaOp, SEAL_GRAIN_BYTES, SEAL_GRAINS, Staging};
 use crate::host::{DiskFile, Seek};
 use crate::store::Store;
@@ -93,9 +93,18 @@ fn sum_of_zeros(len: u64) -> u32 {
     crc32c(ZEROS.get(..len as usize).unwrap_or(&ZEROS))
 }
 
-/// What the transaction that swaps extents into a sealed file says of its checksums: nothing is left in staging of the
-/// grains that the extents lie in, since a cell is coded with all of its data.
-pub(super) fn seals_after_swap(store: &Store, rec: &InodeRecord, extents: &[Extent]) -> Result<Vec<MetaOp>, Error> {
+/// What the transaction that swaps extents into a sealed file says of its checksums. Nothing is left in staging of the grains
+/// that the extents fill; what is left of one that they fill in part is checked before it gets a new checksum. Where that
+/// fails the old one stays, so that the rest goes on being damaged.
+pub(super) fn seals_after_swap(
+    store: &Store,
+    rec: &InodeRecord,
+    file: Option<&dyn DiskFile>,
+    extents: &[Extent],
+) -> Result<Vec<MetaOp>, Error> {
+    let mut coded = RangeSet::default();
+    extents.iter().for_each(|e| coded.insert(ByteRange::at(e.file_offset, u64::from(e.len))));
+    let mut grain_buf = Vec::new();
     let mut groups: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
     for e in extents {
         let end = e.file_offset + u64::from(e.len);
@@ -105,9 +114,25 @@ pub(super) fn seals_after_swap(store: &Store, rec: &InodeRecord, extents: &[Exte
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => new.insert(store.seal(rec.ino, group).map_err(Error::Store)?.unwrap_or_default()),
             };
-            if let Some(sum) = sums.get_mut((n % SEAL_GRAINS) as usize) {
-                *sum = sum_of_zeros(SEAL_GRAIN_BYTES.min(rec.size.saturating_sub(n * SEAL_GRAIN_BYTES)));
+            let Some(sum) = sums.get_mut((n % SEAL_GRAINS) as usize) else { continue };
+            let grain = ByteRange::at(n * SEAL_GRAIN_BYTES, SEAL_GRAIN_BYTES);
+            let grain = grain.intersect(&ByteRange { start: 0, end: rec.size });
+            let parts = coded.within(grain);
+            if parts.iter().map(|r| r.len()).sum::<u64>() == grain.len() {
+                *sum = sum_of_zeros(grain.len());
+                continue;
             }
+            grain_buf.resize(grain.len() as usize, 0);
+            match read_checked(store, rec, file, grain, &mut grain_buf) {
+                Ok(()) => {}
+                Err(Error::Damaged { .. }) => continue,
+                Err(e) => return Err(e),
+            }
+            for part in parts.iter() {
+                let (from, to) = ((part.start - grain.start) as usize, (part.end - grain.start) as usize);
+                grain_buf.get_mut(from..to).unwrap_or_default().fill(0);
+            }
+            *sum = crc32c(&grain_buf);
         }
     }
     let known = groups.into_iter().filter(|(_, sums)| !sums.is_empty());
