@@ -130,10 +130,14 @@ fn a_volume_learns_and_what_it_had_is_coded_anew() {
     shut(volume);
     let scrub = |disk: &SimDisk| tools::scrub(Arc::new(disk.clone()), ScrubOptions::default(), &mut |_, _| ()).unwrap();
     assert_eq!(scrub(&disk).damaged_count, 0);
+    let fsck = tools::fsck(Arc::new(disk.clone()), false, &mut |_, _| ()).unwrap();
+    assert!(fsck.problems.is_empty() && fsck.notes.is_empty(), "{fsck:?}");
     let good = disk.survivor(Survival::Kernel);
     flip(&disk, &path);
     flip(&disk, &format!("{path}.copy"));
     assert!(scrub(&disk).damaged.iter().any(|d| d.what.contains(&prior.id)));
+    let fsck = tools::fsck(Arc::new(disk.clone()), false, &mut |_, _| ()).unwrap();
+    assert!(fsck.problems.iter().any(|p| p.kind == tools::Kind::DamagedModel && p.what.contains(&prior.id)));
     let volume = open(&disk, patient(None), &workers).unwrap();
     let ino = volume.lookup(Ino::ROOT, b"f0").unwrap().ino;
     assert!(read(&volume, ino, 0, 100).is_err(), "never wrong bytes");

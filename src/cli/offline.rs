@@ -82,7 +82,7 @@ pub(super) fn scrubbed(report: &ScrubReport, json: bool) -> Outcome {
         for d in &report.damaged {
             let files = if d.files.is_empty() { "no file needs these bytes".to_string() } else { d.files.join(", ") };
             match d.pack {
-                0 => println!("staging: {}: {files}", d.what),
+                0 => println!("{}: {files}", d.what),
                 pack => println!("pack {pack} offset {}: {}: {files}", d.offset, d.what),
             }
         }

@@ -54,7 +54,7 @@ pub struct ScrubOptions {
 /// Bytes that are damaged.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Damaged {
-    /// Pack, or 0 for a staging file.
+    /// Pack, or 0 for a file of staging or a model.
     pub pack: u64,
     pub offset: u64,
     pub what: String,

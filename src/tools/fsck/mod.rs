@@ -69,6 +69,8 @@ pub enum Kind {
     WrongSegmentLength,
     /// A segment that a file needs is missing or damaged.
     DamagedSegment,
+    /// A model that segments may name is lost; where one of its two files is good, a repair writes the other anew.
+    DamagedModel,
     /// Extents, segments or staged bytes of a file whose inode is lost.
     LostFile,
     /// Segments that a file may have named before metadata was lost.
@@ -357,6 +359,11 @@ impl Check<'_> {
         let nodes = self.names(&mut found)?;
         self.files(&nodes, &mut found, report, progress)?;
         self.lost(&nodes, &mut found)?;
+        for id in self.store.models()? {
+            if let Err(e) = self.store.model(id) {
+                found.add(Kind::DamagedModel, format!("models/{id}"), e.to_string(), None);
+            }
+        }
         self.stray(&nodes, &mut found)?;
         Ok(found)
     }

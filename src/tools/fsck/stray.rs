@@ -4,14 +4,24 @@ use std::sync::Arc;
 
 use super::names::Nodes;
 use super::{Check, Findings, Fix, Kind};
-use crate::base::Ino;
+use crate::base::{Ino, ModelId};
 use crate::host::{Disk, OpenMode};
 use crate::store::{Error, Store};
 
 /// Names in the store's directory that are ours, whole or by how they begin.
-const OURS: [&str; 9] =
-    ["FORMAT", "FORMAT.copy", "LOCK", "packs", "staging", "index", "control.sock", "daemon.log", "lost+found"];
-const OURS_BY_START: [&str; 5] = ["index.bad-", "reserve", "scrub.json", "index.", "metadata-lost"];
+const OURS: [&str; 10] = [
+    "FORMAT",
+    "FORMAT.copy",
+    "LOCK",
+    "packs",
+    "staging",
+    "index",
+    "models",
+    "control.sock",
+    "daemon.log",
+    "lost+found",
+];
+const OURS_BY_START: [&str; 6] = ["index.bad-", "reserve", "scrub.json", "index.", "metadata-lost", "trained"];
 /// How the names of files end that are renamed when they are whole.
 const DRAFT: &str = ".new";
 
@@ -33,7 +43,7 @@ pub(super) fn staging(disk: &Arc<dyn Disk>) -> Result<Vec<(Ino, u64, String)>, E
 }
 
 impl Check<'_> {
-    /// Staging, packs and the directory itself.
+    /// Staging, packs, models and the directory itself.
     pub(super) fn stray(&mut self, nodes: &Nodes, found: &mut Findings) -> Result<(), Error> {
         let known = staging(self.disk)?;
         for name in list(self.disk, "staging")? {
@@ -71,6 +81,11 @@ impl Check<'_> {
                 if Store::pack_of(&sub, &name).is_none() {
                     stray_file(found, format!("packs/{sub}/{name}"));
                 }
+            }
+        }
+        for name in list(self.disk, "models")? {
+            if ModelId::parse(name.strip_suffix(".copy").unwrap_or(&name)).is_none() {
+                stray_file(found, format!("models/{name}"));
             }
         }
         for name in list(self.disk, "")? {
