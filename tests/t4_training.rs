@@ -25,7 +25,7 @@ fn words(seed: u64) -> Vec<u8> {
     while out.len() < FILE_BYTES {
         let word = dice.roll(3000);
         out.extend_from_slice(
-            format!("qx{:x}{} ", word * 7919 + 99_991, if word % 7 == 0 { "\n" } else { "" }).as_bytes(),
+            format!("qx{:x}{} ", word * 7919 + 99_991, if word.is_multiple_of(7) { "\n" } else { "" }).as_bytes(),
         );
     }
     out

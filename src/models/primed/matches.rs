@@ -161,17 +161,16 @@ impl Matches {
             self.len = (self.len + 1).min(LEN_MAX);
         }
         let mut found = [0; 2];
-        for i in 0..2 {
-            let hash = self.hashes[i];
+        for ((found, table), hash) in found.iter_mut().zip(&mut self.tables).zip(self.hashes) {
             let at = entry(hash, byte);
-            let Some(place) = self.tables[i].bytes_mut().get_mut(at..).and_then(|t| t.first_chunk_mut::<4>()) else {
+            let Some(place) = table.bytes_mut().get_mut(at..).and_then(|t| t.first_chunk_mut::<4>()) else {
                 continue;
             };
             let old = u32::from_le_bytes(*place);
             let check = hash << PLACE_BITS;
             *place = (now as u32 | check).to_le_bytes();
             if (old ^ check) >> PLACE_BITS == 0 {
-                found[i] = (old & ((1 << PLACE_BITS) - 1)) as usize;
+                *found = (old & ((1 << PLACE_BITS) - 1)) as usize;
             }
         }
         // After a mistake the place is kept for a while: most texts that differ in a word go on alike.
@@ -208,7 +207,7 @@ impl Matches {
 /// Where the entry of a hash begins: its line by the hash, its place there by half a byte.
 #[inline(always)]
 fn entry(hash: u32, byte: u8) -> usize {
-    ((hash >> 12) as usize * 64 | usize::from(byte & 15) * 4) & (TABLE - 1)
+    (((hash >> 12) as usize * 64) | (usize::from(byte & 15) * 4)) & (TABLE - 1)
 }
 
 /// Bytes before positions `a` and `b` that agree, at most `LEN_MAX`.

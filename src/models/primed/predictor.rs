@@ -163,9 +163,9 @@ impl Predictor for Mixing {
         }
         self.seen[HASHED] = self.order0[partial];
         self.seen[HASHED + 1] = self.order1[c1][partial];
-        for i in 0..CONTEXTS {
+        for (i, input) in inputs.iter_mut().take(CONTEXTS).enumerate() {
             self.after[i] = self.outcomes[i].after(self.seen[i]);
-            inputs[i] = Outcomes::stretched(self.after[i]);
+            *input = Outcomes::stretched(self.after[i]);
         }
         let known: usize = self.seen.iter().take(ORDERS).map(|h| usize::from(*h != 0)).sum();
         inputs[MATCH] = self.matches.predict(self.bit_index);

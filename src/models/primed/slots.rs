@@ -69,17 +69,17 @@ impl Slots {
     /// Starts fetching a line.
     #[inline(always)]
     pub fn fetch(&self, line: u32) {
-        prefetch_index(self.table.bytes(), line as usize * LINE & (TABLE - 1));
+        prefetch_index(self.table.bytes(), (line as usize * LINE) & (TABLE - 1));
     }
 
     /// Finds or makes the row of a place; returns a number for `get` and `set`.
     #[inline(always)]
     pub fn find(&mut self, place: Place) -> u32 {
-        let start = place.line as usize * LINE & (TABLE - 1);
+        let start = (place.line as usize * LINE) & (TABLE - 1);
         let Some(line) = self.table.bytes_mut().get_mut(start..start + LINE) else { return 0 };
         let Some((checks, histories)) = line.split_first_chunk_mut::<4>() else { return 0 };
         // A byte of zeros where a check is the same; those above the lowest may be wrong, and are not looked at.
-        let differ = u32::from_le_bytes(*checks) ^ u32::from(place.check) * 0x0101_0101;
+        let differ = u32::from_le_bytes(*checks) ^ (u32::from(place.check) * 0x0101_0101);
         let same = differ.wrapping_sub(0x0101_0101) & !differ & 0x8080_8080;
         let mut i = same.trailing_zeros() as usize / 8;
         if i == 4 {
