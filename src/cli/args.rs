@@ -190,7 +190,7 @@ pub(super) struct MountArgs {
     /// Forget the index and make it anew from the packs
     #[arg(long)]
     pub rebuild_index: bool,
-    /// Memory the daemon may use beyond the tables of models (24 MiB for each worker thread, 21 for each prior in use),
+    /// Memory the daemon may use beyond the tables of models (25 MiB for each worker thread, 24 for each prior in use),
     /// MiB; at least 64
     #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
     pub memory: u64,
