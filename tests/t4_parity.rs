@@ -22,7 +22,13 @@ const READ: u64 = 1 << 20;
 const FULL: ScrubOptions = ScrubOptions { quick: false, bytes_per_s: 0, max_age_s: None };
 
 fn with_parity(of: (usize, ParityShape)) -> VolumeOptions {
-    VolumeOptions { pack_bytes_max: of.0 as u64 - 30_000, parity: Some(of.1), ..options(Some(MethodId::Raw)) }
+    VolumeOptions {
+        pack_bytes_max: of.0 as u64 - 30_000,
+        parity: Some(of.1),
+        // The second file of the same content is to fill the next pack.
+        sharing: false,
+        ..options(Some(MethodId::Raw))
+    }
 }
 
 /// Closes a volume and waits until nobody holds it, so that it can be opened again.
