@@ -44,7 +44,7 @@ fn base(workers: &Arc<Workers>) -> SimDisk {
     let volume = open(&disk, small_packs(), workers).unwrap();
     let mut dice = Dice::new(3);
     for name in ["a", "b", "c", "b"] {
-        put(&volume, name, &dice.text(300_000));
+        put(&volume, name, &dice.text(700_000));
         code_all(&volume, || ()).unwrap();
     }
     volume.close().unwrap();
