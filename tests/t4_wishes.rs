@@ -130,9 +130,10 @@ fn a_budget_cuts_segments_shorter() {
     f.set(dir, TIER, "deep");
     let inside = f.file(dir, "f", 700_000);
     f.code();
-    let longest = |ino| f.report(ino).segments.iter().map(|s| s.segment_bytes).max().unwrap();
-    assert!(longest(inside) < 256 << 10, "{} in {} ms", longest(inside), usual / 2);
-    assert_eq!(longest(outside), 256 << 10);
+    let longest = |f: &Fixture, ino| f.report(ino).segments.iter().map(|s| s.segment_bytes).max().unwrap();
+    assert!(longest(&f, inside) < 256 << 10, "{} in {} ms", longest(&f, inside), usual / 2);
+    // The content says where, around 256 KiB.
+    assert!((128 << 10..=512 << 10).contains(&longest(&f, outside)), "{}", longest(&f, outside));
     f.is_coded_by(inside, "primed");
     let text = read(&f.volume, inside, 0, 700_000).unwrap();
     assert_eq!(text.len(), 700_000);
@@ -142,7 +143,7 @@ fn a_budget_cuts_segments_shorter() {
     f.set(dir, DECODE_MS, "3600000");
     let deep = f.file(dir, "f", 1_100_000);
     f.code();
-    assert_eq!(f.report(deep).segments.iter().map(|s| s.segment_bytes).max(), Some(1 << 20));
+    assert!(f.report(deep).segments.len() <= 3 && longest(&f, deep) > 360 << 10, "{}", longest(&f, deep));
 }
 
 #[test]
