@@ -366,9 +366,9 @@ fn touching_one_byte_of_a_coded_file_decodes_nothing() {
     drop(file);
     data[1_500_000] = b'!';
     v.wait();
-    // One cell was coded again.
+    // One cell of 256 KiB was coded again: segments end where the content says, so it may lie in three of them.
     let decodes = v.status()["decodes"].as_u64().unwrap();
-    assert!(decodes <= 2, "{decodes} decodes");
+    assert!(decodes <= 3, "{decodes} decodes");
     assert!(fs::read(v.path("f")).unwrap() == data);
 }
 

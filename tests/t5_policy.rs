@@ -53,7 +53,8 @@ fn directories_say_how_their_files_are_coded() {
     for name in ["quick/inner/large", "large"] {
         let stat = v.stat(name);
         assert_eq!(methods(&stat), BTreeSet::from(["primed"]), "{name}");
-        assert_eq!(stat["segments"][0]["segment_bytes"], 256 << 10, "{name}");
+        let bytes = stat["segments"][0]["segment_bytes"].as_u64().unwrap();
+        assert!((128 << 10..=512 << 10).contains(&bytes), "{name}: {bytes}");
     }
     let quick = v.stat("quick/large");
     for s in quick["segments"].as_array().unwrap() {
