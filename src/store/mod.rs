@@ -22,6 +22,7 @@
 
 mod check;
 mod content;
+mod draft;
 mod error;
 mod gc;
 mod index;
@@ -49,6 +50,7 @@ use crate::host::{self, Disk, OpenMode};
 
 pub use check::{Named, superblocks_lost};
 pub use content::Content;
+pub use draft::write_whole;
 pub use error::Error;
 pub use gc::{GcAction, GcPack, PackState, plan as plan_gc};
 pub use ledger::{Ledger, MethodUse, PackUse, SegmentUse, stored_share};

@@ -8,6 +8,7 @@
 //! damaged is written anew from the other when it is read. A model is on disk before any segment names it, and is never
 //! removed: segments that name it may be in packs that nobody has looked at yet.
 
+use super::draft::write_whole;
 use super::{Error, Store};
 use crate::base::{ModelId, plain_hash};
 use crate::format::INCOMPAT_MODELS;
@@ -23,16 +24,8 @@ fn path(id: ModelId, copy: &str) -> String {
     format!("{MODELS_DIR}/{id}{copy}")
 }
 
-/// Writes one of the two files, whole or not at all.
 fn write(disk: &dyn Disk, path: &str, bytes: &[u8]) -> Result<(), Error> {
-    let draft = format!("{path}.new");
-    let no_room = || Error::write(format!("write {path}"));
-    let file = disk.open(&draft, OpenMode::Create).map_err(no_room())?;
-    file.set_len(0).map_err(no_room())?;
-    file.write_at(bytes, 0).map_err(no_room())?;
-    file.sync_data().map_err(Error::io(format!("sync {path}")))?;
-    disk.rename(&draft, path).map_err(Error::io(format!("name {path}")))?;
-    disk.sync_dir(MODELS_DIR).map_err(Error::io(format!("name {path}")))
+    write_whole(disk, MODELS_DIR, path, path, bytes)
 }
 
 /// The bytes of one of the two files; `None` when it is missing, too long, or not what its name says.
@@ -48,16 +41,12 @@ fn read(disk: &dyn Disk, id: ModelId, copy: &str) -> Result<Option<Vec<u8>>, Err
         return Ok(None);
     }
     let mut bytes = vec![0; len as usize];
-    let mut done = 0;
-    while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, done as u64) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            // A sector that cannot be read is what the copy is for.
-            Err(e) => {
-                log::warn!("{path} cannot be read: {e}");
-                return Ok(None);
-            }
+    match file.read_at(&mut bytes, 0) {
+        Ok(got) => bytes.truncate(got),
+        // A sector that cannot be read is what the copy is for.
+        Err(e) => {
+            log::warn!("{path} cannot be read: {e}");
+            return Ok(None);
         }
     }
     Ok((ModelId(plain_hash(&bytes)) == id).then_some(bytes))

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use super::draft::write_whole;
 use super::error::Error;
 use super::pack;
 use crate::base::Uuid;
@@ -92,15 +93,7 @@ pub(crate) fn find(disk: &dyn Disk) -> Result<Found, Error> {
 pub(crate) fn write(disk: &dyn Disk, block: &Superblock) -> Result<(), Error> {
     let bytes = block.encode();
     for path in [FORMAT_FILE, COPY_FILE] {
-        let fail = |step: &str| Error::io(format!("{step} the superblock {path}"));
-        let draft = format!("{path}.new");
-        let no_room = |step: &str| Error::write(format!("{step} the superblock {path}"));
-        let file = disk.open(&draft, OpenMode::Create).map_err(no_room("create"))?;
-        file.set_len(0).map_err(no_room("create"))?;
-        file.write_at(&bytes, 0).map_err(no_room("write"))?;
-        file.sync_data().map_err(fail("sync"))?;
-        disk.rename(&draft, path).map_err(fail("name"))?;
-        disk.sync_dir("").map_err(fail("name"))?;
+        write_whole(disk, "", path, &format!("the superblock {path}"), &bytes)?;
     }
     Ok(())
 }

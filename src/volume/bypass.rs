@@ -107,8 +107,7 @@ impl Volume {
         // The clock of the filesystem below goes in ticks and may be behind ours by one: nothing was written before the file was
         // made, and a time of access of that moment is no later than the first write.
         let written = Time { secs: modified.0, nanos: modified.1 };
-        let born = state.rec.btime;
-        state.touch_data(if written < born { born } else { written }, self.now_ms());
+        state.touch_data(written.max(state.rec.btime), self.now_ms());
         self.mark_dirty(ino);
         if len > 0 {
             self.enqueue(state);

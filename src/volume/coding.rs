@@ -867,6 +867,7 @@ impl Volume {
 
     fn code_pieces(&self, kind: (Class, &Policy), pieces: &[Piece], known: bool) -> Result<Coded, Error> {
         let mut gathered = Vec::with_capacity(pieces.len());
+        let mut last = None;
         for piece in pieces {
             let (mut buf, coded) = {
                 // The place of a file that is gone or changed stays empty; commit skips it by its generation.
@@ -880,20 +881,16 @@ impl Volume {
                 }
                 self.gather(&state, piece.range)?
             };
-            for c in coded {
-                let plain = match self.plain(piece.ino, c.file_offset, c.segment) {
-                    // Its pack was given back since; the file is looked at again.
-                    Err(_) if self.store.has_deleted(c.segment.pack) => return Err(Error::Invalid(MOVED)),
-                    other => other?,
-                };
-                if !c.copy(&plain, &mut buf) {
-                    let what = "extent reaches beyond its segment".to_string();
-                    return Err(Error::Damaged { ino: piece.ino, offset: c.file_offset, what });
-                }
-            }
+            self.fill(piece.ino, &mut buf, &coded, &mut last)?;
             gathered.push(Gathered { ino: piece.ino, file_offset: piece.range.start, bytes: buf });
         }
         self.share_or_code(kind, gathered, known)
+    }
+
+    /// Codes the bytes of a segment, with what the volume has learned.
+    pub(super) fn encode(&self, raw: &[u8], class: Class, policy: &Policy) -> Result<codec::Encoded, Error> {
+        codec::encode(raw, class, policy, &self.library)
+            .map_err(|e| Error::Io { what: "coding".into(), source: std::io::Error::other(e.to_string()) })
     }
 
     /// Appends, syncs, swaps extents of all inodes whose generation has not moved, syncs, frees staging.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::cache::{Joined, Plain};
+use super::coding::MOVED;
 use super::inode::{Inode, InodeState};
 use super::types::{AllocateMode, Error, HandleId, OpenFor, Opened, SeekFor};
 use super::{EVERYTHING, FILE_BYTES_MAX, FileKind, ReadDone, StoreError, Volume, seal, staging};
@@ -363,6 +364,35 @@ impl Volume {
             Some(plain) => Ok(plain),
             None => self.decode(ino, offset, segment).map_err(|what| Error::Damaged { ino, offset, what }),
         }
+    }
+
+    /// Copies coded pieces that `gather` listed into its buffer, for background work on this thread. `last` is the segment that
+    /// was decoded last: pieces of one follow each other.
+    ///
+    /// # Errors
+    /// `Invalid(MOVED)` when a segment's pack was given back since: the file is to be looked at again.
+    pub(super) fn fill(
+        &self,
+        ino: Ino,
+        buf: &mut [u8],
+        coded: &[CodedPiece],
+        last: &mut Option<(SegmentRef, Plain)>,
+    ) -> Result<(), Error> {
+        for piece in coded {
+            let plain = match last {
+                Some((segment, plain)) if *segment == piece.segment => plain.clone(),
+                _ => match self.plain(ino, piece.file_offset, piece.segment) {
+                    Err(_) if self.store.has_deleted(piece.segment.pack) => return Err(Error::Invalid(MOVED)),
+                    other => other?,
+                },
+            };
+            *last = Some((piece.segment, plain.clone()));
+            if !piece.copy(&plain, buf) {
+                let what = "extent reaches beyond its segment".to_string();
+                return Err(Error::Damaged { ino, offset: piece.file_offset, what });
+            }
+        }
+        Ok(())
     }
 
     /// Segments that follow `offset` in a file, for decode-ahead.

@@ -22,7 +22,7 @@ use super::types::Error;
 use super::{StoreError, Volume};
 use crate::base::{ByteRange, Class, Ino, PackId, RangeSet, SegmentRef};
 use crate::codec::{self, Policy};
-use crate::format::{Extent, MetaOp, Owner, SegmentHeader};
+use crate::format::{Coding, Extent, MetaOp, Owner, SegmentHeader};
 use crate::store::{self, GcAction, GcPack, stored_share};
 
 /// Segments looked at in one step.
@@ -122,6 +122,22 @@ pub(super) struct Part {
 pub(super) struct Move {
     pub old: SegmentRef,
     pub parts: Vec<Part>,
+}
+
+/// A segment that was decoded to be coded anew.
+pub(super) struct Unpacked {
+    pub coding: Coding,
+    pub payload_bytes: u64,
+    pub plain: Vec<u8>,
+    /// The extents that name it, one at least, and the policy of the first one's file.
+    pub owners: Vec<(Ino, Extent)>,
+    pub policy: Policy,
+}
+
+/// Damage of a segment, told by the first place that needs it.
+fn damaged(owners: &[(Ino, Extent)], what: String) -> Error {
+    let (ino, offset) = owners.first().map_or((Ino(0), 0), |(ino, e)| (*ino, e.file_offset));
+    Error::Damaged { ino, offset, what }
 }
 
 /// Pieces of sparse segments that are coded together.
@@ -262,16 +278,7 @@ impl Volume {
                 trouble.get_or_insert((SegmentRef { pack, offset: from, stored_len: 0 }, e));
             }
         }
-        if !moves.is_empty() {
-            self.store.sync_segments().map_err(|e| self.store_failed(e))?;
-            for m in &moves {
-                self.swap_moved(m)?;
-                if let [Part { segment, method: None, .. }] = m.parts.as_slice() {
-                    self.segments.rename(m.old, *segment);
-                }
-            }
-            self.sync_log()?;
-        }
+        self.apply_moves(&moves)?;
         run.at = Some(next);
         if let Some((at, e)) = trouble {
             if self.writable().is_err() {
@@ -322,6 +329,33 @@ impl Volume {
         Ok(())
     }
 
+    /// Fetches and decodes a segment that is to be coded anew. `None` when nothing names it any more.
+    pub(super) fn unpack(&self, at: SegmentRef) -> Result<Option<Unpacked>, Error> {
+        let (header, payload) = self.store.fetch_segment(at).map_err(Error::Store)?;
+        let owners = self.store.owners_of(at, usize::MAX).map_err(Error::Store)?;
+        let Some((ino, _)) = owners.first() else { return Ok(None) };
+        let plain =
+            codec::decode(&header.coding, &payload, &self.library).map_err(|e| damaged(&owners, e.to_string()))?;
+        // A segment's files had one policy when it was coded, and mostly still have.
+        let policy = self.policy_of(*ino)?;
+        Ok(Some(Unpacked { coding: header.coding, payload_bytes: payload.len() as u64, plain, owners, policy }))
+    }
+
+    /// Makes copies durable, points extents at them, and makes that durable.
+    pub(super) fn apply_moves(&self, moves: &[Move]) -> Result<(), Error> {
+        if moves.is_empty() {
+            return Ok(());
+        }
+        self.store.sync_segments().map_err(|e| self.store_failed(e))?;
+        for m in moves {
+            self.swap_moved(m)?;
+            if let [Part { segment, method: None, .. }] = m.parts.as_slice() {
+                self.segments.rename(m.old, *segment);
+            }
+        }
+        self.sync_log()
+    }
+
     /// Decodes a segment of which little is used and adds what is used to the bundle of its class.
     fn collect_sparse(
         &self,
@@ -330,19 +364,13 @@ impl Volume {
         moves: &mut Vec<Move>,
         run: &mut GcRun,
     ) -> Result<(), Error> {
-        let (header, payload) = self.store.fetch_segment(at).map_err(Error::Store)?;
-        let owners = self.store.owners_of(at, usize::MAX).map_err(Error::Store)?;
-        let Some((ino, first)) = owners.first().copied() else { return Ok(()) };
-        let damaged = |what: String| Error::Damaged { ino, offset: first.file_offset, what };
-        let plain = codec::decode(&header.coding, &payload, &self.library).map_err(|e| damaged(e.to_string()))?;
+        let Some(Unpacked { coding, plain, owners, policy, .. }) = self.unpack(at)? else { return Ok(()) };
         let mut used = RangeSet::default();
         for (_, e) in &owners {
             used.insert(ByteRange::at(u64::from(e.segment_offset), u64::from(e.len)));
         }
-        let class = header.coding.class;
         let bytes: u64 = used.iter().map(|r| r.len()).sum();
-        // A segment's files had one policy when it was coded, and mostly still have.
-        let kind = (class, self.policy_of(ino)?);
+        let kind = (coding.class, policy);
         let full = |b: &Bundle| b.raw.len() as u64 + bytes > u64::from(codec::cut(kind.0, &kind.1));
         if bundles.get(&kind).is_some_and(full)
             && let Some(bundle) = bundles.remove(&kind)
@@ -351,7 +379,7 @@ impl Volume {
         }
         let bundle = bundles.entry(kind).or_default();
         for range in used.iter() {
-            let beyond = || damaged("extent reaches beyond its segment".to_string());
+            let beyond = || damaged(&owners, "extent reaches beyond its segment".to_string());
             let piece = plain.get(range.start as usize..range.end as usize).ok_or_else(beyond)?;
             let to = bundle.raw.len() as u32;
             bundle.raw.extend_from_slice(piece);
@@ -377,8 +405,7 @@ impl Volume {
         if bundle.raw.is_empty() {
             return Ok(());
         }
-        let encoded = codec::encode(&bundle.raw, class, &policy, &self.library)
-            .map_err(|e| Error::Io { what: "coding".into(), source: std::io::Error::other(e.to_string()) })?;
+        let encoded = self.encode(&bundle.raw, class, &policy)?;
         let (segment_bytes, method) = (encoded.coding.raw_len, Some(encoded.coding.method));
         let header = SegmentHeader { coding: encoded.coding, owners: bundle.owners };
         let segment = self.store.append_segment(&header, &encoded.payload).map_err(Error::Store)?;
@@ -394,7 +421,7 @@ impl Volume {
 
     /// Points the extents that name a segment at its copy, under the locks of their inodes. What is named anew meanwhile
     /// is left for the next round.
-    pub(super) fn swap_moved(&self, m: &Move) -> Result<(), Error> {
+    fn swap_moved(&self, m: &Move) -> Result<(), Error> {
         // First, or what is known of the old segment goes with its last extent.
         self.store.move_content(m.old, |range| m.place(&range)).map_err(Error::Store)?;
         for _ in 0..ROUNDS_MAX {

@@ -23,7 +23,6 @@ use crate::store::{self, RecordSummary, Store, Survey};
 
 /// What was verified when.
 const MEMORY_FILE: &str = "scrub.json";
-const MEMORY_DRAFT: &str = "scrub.json.new";
 /// Longest `scrub.json` that is read, bytes: some hundred thousand packs.
 const MEMORY_BYTES_MAX: u64 = 64 << 20;
 const MEMORY_VERSION: u32 = 1;
@@ -146,14 +145,10 @@ impl Memory {
         }
     }
 
-    fn save(&self, disk: &dyn Disk) -> io::Result<()> {
-        let bytes = serde_json::to_vec(self)?;
-        let file = disk.open(MEMORY_DRAFT, OpenMode::Create)?;
-        file.set_len(0)?;
-        file.write_at(&bytes, 0)?;
-        file.sync_data()?;
-        disk.rename(MEMORY_DRAFT, MEMORY_FILE)?;
-        disk.sync_dir("")
+    fn save(&self, disk: &dyn Disk) -> Result<(), store::Error> {
+        let bytes = serde_json::to_vec(self)
+            .map_err(|e| store::Error::Io { what: format!("write {MEMORY_FILE}"), source: e.into() })?;
+        store::write_whole(disk, "", MEMORY_FILE, MEMORY_FILE, &bytes)
     }
 }
 

@@ -151,8 +151,7 @@ impl Volume {
             if codec::outgrows(&raw, class, policy) {
                 return Err(Error::Invalid(MOVED));
             }
-            let encoded = codec::encode(&raw, class, policy, &self.library)
-                .map_err(|e| Error::Io { what: "coding".into(), source: std::io::Error::other(e.to_string()) })?;
+            let encoded = self.encode(&raw, class, policy)?;
             coded.segment = Some((encoded, owners));
         }
         if coded.segment.is_none() && coded.found.is_empty() {

@@ -14,15 +14,15 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
+use super::Volume;
 use super::cache::Plain;
-use super::gc::{Move, Part};
+use super::gc::{Move, Part, Unpacked};
 use super::types::Error;
-use super::{StoreError, Volume};
 use crate::base::{ByteRange, Class, Ino, MethodId, ModelId, PackId, SegmentRef};
 use crate::codec::{self, Library};
-use crate::format::{FileKind, Owner, SegmentHeader};
+use crate::format::{Extent, FileKind, Owner, SegmentHeader};
 use crate::host::{Disk, OpenMode};
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// Samples of a volume.
 const SAMPLES: u64 = 320;
@@ -54,7 +54,6 @@ const SEGMENTS_PER_STEP: usize = 8;
 const GROWN_BYTES_MIN: u64 = 48 << 20;
 /// Coded bytes of the volume when it was last trained by itself, in decimal.
 const TRAINED_FILE: &str = "trained";
-const TRAINED_DRAFT: &str = "trained.new";
 
 /// What training did for one class of data.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
@@ -159,15 +158,6 @@ fn trained_bytes(disk: &dyn Disk) -> u64 {
     std::str::from_utf8(digits).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
-fn remember_trained(disk: &dyn Disk, bytes: u64) -> std::io::Result<()> {
-    let file = disk.open(TRAINED_DRAFT, OpenMode::Create)?;
-    file.set_len(0)?;
-    file.write_at(format!("{bytes}\n").as_bytes(), 0)?;
-    file.sync_data()?;
-    disk.rename(TRAINED_DRAFT, TRAINED_FILE)?;
-    disk.sync_dir("")
-}
-
 impl Volume {
     /// Trains a prior for each class of data that has enough bytes and gains by one. With `dry_run` none is kept.
     ///
@@ -220,7 +210,8 @@ impl Volume {
         }
         self.train(false)?;
         // A hint: without it the next mount trains once more than it must.
-        if let Err(e) = remember_trained(&*self.disk, coded) {
+        if let Err(e) = store::write_whole(&*self.disk, "", TRAINED_FILE, TRAINED_FILE, format!("{coded}\n").as_bytes())
+        {
             log::warn!("{TRAINED_FILE} cannot be written: {e}");
         }
         Ok(())
@@ -284,10 +275,7 @@ impl Volume {
             }
             let text: Vec<u8> = cuts.iter().step_by(part).flatten().take(codec::TEXT_BYTES_MAX).copied().collect();
             let Ok(file) = codec::train_from(class, serial, &text) else { continue };
-            let library = Library::default();
-            for prior in known.iter().filter_map(|p| self.store.model(p.id).ok()).chain([file.clone()]) {
-                let _ = library.add(&prior);
-            }
+            let Ok(library) = self.library.with(&file) else { continue };
             let after: u64 = judged.iter().map(|raw| codec::stored_bytes(raw, class, &library)).sum();
             // It is stored twice.
             let whole = class_stored(after) + 2 * file.len() as u64;
@@ -380,17 +368,7 @@ impl Volume {
             state.alive()?;
             self.gather(&state, range)?
         };
-        for piece in coded {
-            let plain = match last {
-                Some((segment, plain)) if *segment == piece.segment => plain.clone(),
-                _ => self.plain(sample.ino, piece.file_offset, piece.segment)?,
-            };
-            *last = Some((piece.segment, plain.clone()));
-            if !piece.copy(&plain, &mut bytes) {
-                let what = "extent reaches beyond its segment".to_string();
-                return Err(Error::Damaged { ino: sample.ino, offset: piece.file_offset, what });
-            }
-        }
+        self.fill(sample.ino, &mut bytes, &coded, last)?;
         Ok(bytes)
     }
 
@@ -455,14 +433,7 @@ impl Volume {
                 }
             }
         }
-        if !moves.is_empty() {
-            self.store.sync_segments().map_err(|e| self.store_failed(e))?;
-            for m in &moves {
-                self.swap_moved(m)?;
-            }
-            self.sync_log()?;
-        }
-        Ok(())
+        self.apply_moves(&moves)
     }
 
     /// Codes one segment anew and appends it, where another prior than that it has promises more and it becomes smaller.
@@ -471,22 +442,18 @@ impl Volume {
         if !self.library.knows(before.coding.class) {
             return Ok(None);
         }
-        let (header, payload) = self.store.fetch_segment(at).map_err(Error::Store)?;
-        let class = header.coding.class;
-        let owners = self.store.owners_of(at, usize::MAX).map_err(Error::Store)?;
-        let Some((ino, first)) = owners.first().copied() else { return Ok(None) };
-        let damaged = |what: String| Error::Damaged { ino, offset: first.file_offset, what };
-        let plain = codec::decode(&header.coding, &payload, &self.library).map_err(|e| damaged(e.to_string()))?;
-        let promised = codec::prior_for(&plain, class, &self.library);
-        if promised == ModelId::NONE || promised == ModelId(header.coding.model) {
+        let Some(Unpacked { coding, payload_bytes, plain, owners, policy }) = self.unpack(at)? else {
+            return Ok(None);
+        };
+        let promised = codec::prior_for(&plain, coding.class, &self.library);
+        if promised == ModelId::NONE || promised == ModelId(coding.model) {
             return Ok(None);
         }
-        let encoded = codec::encode(&plain, class, &self.policy_of(ino)?, &self.library)
-            .map_err(|e| Error::Io { what: "coding".into(), source: std::io::Error::other(e.to_string()) })?;
-        if encoded.payload.len() as u64 * 100 > payload.len() as u64 * u64::from(100 - saves_percent.min(100)) {
+        let encoded = self.encode(&plain, coding.class, &policy)?;
+        if encoded.payload.len() as u64 * 100 > payload_bytes * u64::from(100 - saves_percent.min(100)) {
             return Ok(None);
         }
-        let owner = |(ino, e): &(Ino, crate::format::Extent)| Owner {
+        let owner = |(ino, e): &(Ino, Extent)| Owner {
             ino: *ino,
             file_offset: e.file_offset,
             segment_offset: e.segment_offset,
@@ -494,11 +461,7 @@ impl Volume {
         };
         let (segment_bytes, method) = (encoded.coding.raw_len, Some(encoded.coding.method));
         let header = SegmentHeader { coding: encoded.coding, owners: owners.iter().map(owner).collect() };
-        let segment = match self.store.append_segment(&header, &encoded.payload) {
-            Ok(segment) => segment,
-            Err(e @ (StoreError::NoSpace { .. } | StoreError::TooManyFiles { .. })) => return Err(self.store_failed(e)),
-            Err(e) => return Err(self.store_failed(e)),
-        };
+        let segment = self.store.append_segment(&header, &encoded.payload).map_err(|e| self.store_failed(e))?;
         let range = ByteRange { start: 0, end: u64::from(segment_bytes) };
         Ok(Some(Part { range, segment, segment_offset: 0, segment_bytes, method }))
     }

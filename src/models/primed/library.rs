@@ -132,8 +132,8 @@ pub fn train_from(class: Class, serial: u32, text: &[u8]) -> Result<Vec<u8>, Str
 pub struct Library {
     /// Ascending by serial.
     priors: RwLock<Vec<Arc<VolumePrior>>>,
-    /// Those with tables, the one used last at the end.
-    used: Mutex<Vec<ModelId>>,
+    /// Those with tables, the one used last at the end. One bound for all that share tables.
+    used: Arc<Mutex<Vec<ModelId>>>,
 }
 
 impl Library {
@@ -150,6 +150,16 @@ impl Library {
             priors.insert(at, Arc::new(prior));
         }
         Ok(id)
+    }
+
+    /// The same priors, their tables shared, and one more.
+    ///
+    /// # Errors
+    /// As `add`.
+    pub fn with(&self, file: &[u8]) -> Result<Library, Error> {
+        let library = Library { priors: RwLock::new(self.priors()), used: self.used.clone() };
+        library.add(file)?;
+        Ok(library)
     }
 
     /// Every prior, ascending by serial.
