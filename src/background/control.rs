@@ -184,6 +184,11 @@ async fn blocking<T: Send + 'static>(step: impl FnOnce() -> Result<T, String> + 
         .unwrap_or_else(|_| Err("the daemon failed at this; see its log".to_string()))
 }
 
+/// The outcome of a step as an answer.
+fn respond<T>(outcome: Result<T, String>, good: impl FnOnce(T) -> Response) -> Response {
+    outcome.map_or_else(|message| Response::Error { message }, good)
+}
+
 async fn answer(
     request: Request,
     volume: &Arc<Volume>,
@@ -216,34 +221,24 @@ async fn answer(
             };
         }
         Request::Stat { ino } => {
-            return match blocking(move || v.report(Ino(ino)).map_err(|e| e.to_string())).await {
-                Ok(report) => Response::Stat { report },
-                Err(message) => Response::Error { message },
-            };
+            let done = blocking(move || v.report(Ino(ino)).map_err(|e| e.to_string())).await;
+            return respond(done, |report| Response::Stat { report });
         }
         Request::GcPlan => {
-            return match collector.plan().await {
-                Ok(plan) => Response::GcPlan { plan },
-                Err(message) => Response::Error { message },
-            };
+            let done = collector.plan().await;
+            return respond(done, |plan| Response::GcPlan { plan });
         }
         Request::Gc => {
-            return match collector.collect().await {
-                Ok(report) => Response::Gc { report },
-                Err(message) => Response::Error { message },
-            };
+            let done = collector.collect().await;
+            return respond(done, |report| Response::Gc { report });
         }
         Request::Train { dry_run } => {
-            return match blocking(move || v.train(dry_run).map_err(|e| e.to_string())).await {
-                Ok(report) => Response::Trained { report },
-                Err(message) => Response::Error { message },
-            };
+            let done = blocking(move || v.train(dry_run).map_err(|e| e.to_string())).await;
+            return respond(done, |report| Response::Trained { report });
         }
         Request::Recode { saves_percent } => {
-            return match collector.recode(saves_percent).await {
-                Ok(report) => Response::Recoded { report },
-                Err(message) => Response::Error { message },
-            };
+            let done = collector.recode(saves_percent).await;
+            return respond(done, |report| Response::Recoded { report });
         }
         Request::Pause => {
             compressor.pause(true);

@@ -188,13 +188,16 @@ fn tell_left(left: &Backlog) {
     }
 }
 
+/// The daemon that serves a store; `None` where none does.
+fn daemon_of(store: &Path) -> Option<Client> {
+    let stream = UnixStream::connect(store.join(SOCKET)).ok()?;
+    Some(Client { store: store.to_path_buf(), stream: BufReader::new(stream) })
+}
+
 /// Gives space back: by the daemon where one serves the store, else on the store itself.
 pub(super) fn gc(path: &Path, dry_run: bool, json: bool) -> Outcome {
     let store = store_of(path)?;
-    if UnixStream::connect(store.join(SOCKET)).is_err() {
-        return super::offline::gc(&store, dry_run, json);
-    }
-    let mut client = Client::connect(Some(&store))?;
+    let Some(mut client) = daemon_of(&store) else { return offline::gc(&store, dry_run, json) };
     let Response::GcPlan { plan } = client.ask(&Request::GcPlan)? else {
         return Err(Failure("the daemon answered something else".into()));
     };
@@ -215,13 +218,12 @@ pub(super) fn gc(path: &Path, dry_run: bool, json: bool) -> Outcome {
 pub(super) fn train(path: &Path, dry_run: bool, json: bool) -> Outcome {
     let store = store_of(path)?;
     let spinner = spinner("training on samples of the volume");
-    let report = if UnixStream::connect(store.join(SOCKET)).is_err() {
-        offline::train(&store, dry_run)?
-    } else {
-        match Client::connect(Some(&store))?.ask(&Request::Train { dry_run })? {
+    let report = match daemon_of(&store) {
+        None => offline::train(&store, dry_run)?,
+        Some(mut client) => match client.ask(&Request::Train { dry_run })? {
             Response::Trained { report } => report,
             _ => return Err(Failure("the daemon answered something else".into())),
-        }
+        },
     };
     spinner.finish_and_clear();
     show::train_report(&report, json)?;
@@ -232,13 +234,12 @@ pub(super) fn train(path: &Path, dry_run: bool, json: bool) -> Outcome {
 pub(super) fn recode(path: &Path, saves_percent: u32, json: bool) -> Outcome {
     let store = store_of(path)?;
     let spinner = spinner("coding anew");
-    let report = if UnixStream::connect(store.join(SOCKET)).is_err() {
-        offline::recode(&store, saves_percent)?
-    } else {
-        match Client::connect(Some(&store))?.ask(&Request::Recode { saves_percent })? {
+    let report = match daemon_of(&store) {
+        None => offline::recode(&store, saves_percent)?,
+        Some(mut client) => match client.ask(&Request::Recode { saves_percent })? {
             Response::Recoded { report } => report,
             _ => return Err(Failure("the daemon answered something else".into())),
-        }
+        },
     };
     spinner.finish_and_clear();
     show::recode_report(&report, json)?;

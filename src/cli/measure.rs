@@ -15,11 +15,7 @@ const UNREADABLE_SHOWN: usize = 10;
 
 pub(super) fn estimate(path: &Path, sample_mib: u64, json: bool) -> Outcome {
     let bar = offline::bar("coding a sample [{bar:30}] {pos}/{len} segments, {elapsed}");
-    let report = tools::estimate(path, sample_mib << 20, &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    });
-    bar.finish_and_clear();
+    let report = offline::with_bar(bar, |progress| tools::estimate(path, sample_mib << 20, progress));
     let report = report.map_err(|e| Failure(format!("cannot estimate {}: {e}", path.display())))?;
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -32,12 +28,7 @@ pub(super) fn estimate(path: &Path, sample_mib: u64, json: bool) -> Outcome {
 pub(super) fn bench(files: &[PathBuf], json: bool) -> Outcome {
     let bar = offline::bar("measuring [{bar:30}] {pos}/{len}, {elapsed}");
     let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
-    let report = tools::bench(&paths, &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    });
-    bar.finish_and_clear();
-    let report = report.map_err(Failure)?;
+    let report = offline::with_bar(bar, |progress| tools::bench(&paths, progress)).map_err(Failure)?;
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

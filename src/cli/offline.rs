@@ -38,13 +38,21 @@ pub(super) fn mkfs(store: &Path) -> Outcome {
     Ok(0)
 }
 
-pub(super) fn fsck(store: &Path, options: tools::FsckOptions, json: bool) -> Outcome {
-    let bar = bar("checking [{bar:30}] {pos}/{len} inodes, {elapsed}");
-    let report = tools::fsck_with(disk(store, false)?, options, &mut |done, total| {
+/// Runs something long under a bar that it tells how far it is.
+pub(super) fn with_bar<T>(bar: ProgressBar, work: impl FnOnce(tools::Progress<'_>) -> T) -> T {
+    let done = work(&mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });
     bar.finish_and_clear();
+    done
+}
+
+pub(super) fn fsck(store: &Path, options: tools::FsckOptions, json: bool) -> Outcome {
+    let disk = disk(store, false)?;
+    let report = with_bar(bar("checking [{bar:30}] {pos}/{len} inodes, {elapsed}"), |progress| {
+        tools::fsck_with(disk, options, progress)
+    });
     let report = report.map_err(|e| Failure(format!("{}: {e}", store.display())))?;
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -65,13 +73,9 @@ pub(super) fn scrub_bar() -> ProgressBar {
 
 /// Scrubs a store that no daemon serves.
 pub(super) fn scrub(store: &Path, options: ScrubOptions) -> Result<ScrubReport, Failure> {
-    let bar = scrub_bar();
-    let report = tools::scrub(disk(store, false)?, options, &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    });
-    bar.finish_and_clear();
-    report.map_err(|e| Failure(format!("{}: {e}", store.display())))
+    let disk = disk(store, false)?;
+    with_bar(scrub_bar(), |progress| tools::scrub(disk, options, progress))
+        .map_err(|e| Failure(format!("{}: {e}", store.display())))
 }
 
 /// Shows what a scrub found; the exit code.
@@ -105,53 +109,51 @@ pub(super) fn scrubbed(report: &ScrubReport, json: bool) -> Outcome {
 const GC_STEP_BYTES: u64 = 16 << 20;
 
 pub(super) fn gc(store: &Path, dry_run: bool, json: bool) -> Outcome {
-    let failed = |e: crate::volume::Error| Failure(format!("{}: {e}", store.display()));
-    let workers = Arc::new(Workers::new(1));
-    let options = VolumeOptions { read_only: dry_run, ..VolumeOptions::default() };
-    let (volume, _) = Volume::open(disk(store, false)?, options, workers).map_err(failed)?;
-    let plan = volume.plan_gc().map_err(failed)?;
-    if dry_run || !json {
-        show::gc_plan(&plan, json)?;
-    }
-    let mut run = GcRun::new(&plan);
-    if !dry_run {
-        let bar = bar("giving back [{bar:30}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left");
-        bar.set_length(plan.packs.iter().map(|p| p.live_bytes).sum());
-        while !run.is_done() {
-            bar.inc(volume.gc_step(&mut run, GC_STEP_BYTES).map_err(failed)?);
+    let report = with_volume(store, dry_run, |volume| {
+        let plan = volume.plan_gc().map_err(failed(store))?;
+        if dry_run || !json {
+            show::gc_plan(&plan, json)?;
         }
-        bar.finish_and_clear();
-    }
-    volume.close().map_err(failed)?;
+        let mut run = GcRun::new(&plan);
+        if !dry_run {
+            let bar = bar("giving back [{bar:30}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left");
+            bar.set_length(plan.packs.iter().map(|p| p.live_bytes).sum());
+            while !run.is_done() {
+                bar.inc(volume.gc_step(&mut run, GC_STEP_BYTES).map_err(failed(store))?);
+            }
+            bar.finish_and_clear();
+        }
+        Ok(run.report)
+    })?;
     if !dry_run {
-        show::gc_report(&run.report, json)?;
+        show::gc_report(&report, json)?;
     }
     Ok(0)
 }
 
+/// What went wrong with a store's volume, and which store it is.
+fn failed(store: &Path) -> impl Fn(VolumeError) -> Failure + '_ {
+    move |e| Failure(format!("{}: {e}", store.display()))
+}
+
 /// Opens a store that no daemon serves, to be changed by `f`.
-fn with_volume<T>(
-    store: &Path,
-    read_only: bool,
-    f: impl FnOnce(&Volume) -> Result<T, VolumeError>,
-) -> Result<T, Failure> {
-    let failed = |e: VolumeError| Failure(format!("{}: {e}", store.display()));
+fn with_volume<T>(store: &Path, read_only: bool, f: impl FnOnce(&Volume) -> Result<T, Failure>) -> Result<T, Failure> {
     let options = VolumeOptions { read_only, ..VolumeOptions::default() };
-    let (volume, _) = Volume::open(disk(store, false)?, options, Arc::new(Workers::new(1))).map_err(failed)?;
+    let (volume, _) = Volume::open(disk(store, false)?, options, Arc::new(Workers::new(1))).map_err(failed(store))?;
     let done = f(&volume);
-    volume.close().map_err(failed)?;
-    done.map_err(failed)
+    volume.close().map_err(failed(store))?;
+    done
 }
 
 pub(super) fn train(store: &Path, dry_run: bool) -> Result<TrainReport, Failure> {
-    with_volume(store, dry_run, |volume| volume.train(dry_run))
+    with_volume(store, dry_run, |volume| volume.train(dry_run).map_err(failed(store)))
 }
 
 pub(super) fn recode(store: &Path, saves_percent: u32) -> Result<RecodeReport, Failure> {
     with_volume(store, false, |volume| {
         let mut run = volume.plan_recode(saves_percent);
         while !run.is_done() {
-            volume.recode_step(&mut run)?;
+            volume.recode_step(&mut run).map_err(failed(store))?;
         }
         Ok(run.report)
     })
