@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use common::{Dice, code_all, fresh, gc_all, open, options, read, setting};
+use common::{Dice, code_all, fresh, gc_all, open, options, put, read, remove, setting};
 use tersefs::base::{ByteRange, Ino, MethodId};
 use tersefs::host::{Disk, SimDisk, Survival};
 use tersefs::volume::{AllocateMode, Caller, Error, GcAction, GcRun, OpenFor, Volume, VolumeOptions};
@@ -19,26 +19,6 @@ type Files = BTreeMap<String, Vec<u8>>;
 
 fn noise(dice: &mut Dice, len: usize) -> Vec<u8> {
     (0..len).map(|_| dice.next() as u8).collect()
-}
-
-fn put(volume: &Arc<Volume>, name: &str, data: &[u8]) -> Result<(), Error> {
-    let open = OpenFor { read: true, write: true, append: false, truncate: true };
-    let (ino, handle) = match volume.lookup(Ino::ROOT, name.as_bytes()) {
-        Ok(attr) => (attr.ino, volume.open_file(attr.ino, open)?.handle),
-        Err(_) => {
-            let (attr, opened) = volume.create(Ino::ROOT, name.as_bytes(), 0o644, &CALLER, open)?;
-            (attr.ino, opened.handle)
-        }
-    };
-    volume.write(ino, handle, 0, data)?;
-    volume.release(ino, handle)
-}
-
-fn remove(volume: &Arc<Volume>, name: &str) -> Result<(), Error> {
-    let ino = volume.lookup(Ino::ROOT, name.as_bytes())?.ino;
-    volume.unlink(Ino::ROOT, name.as_bytes())?;
-    volume.forget(ino);
-    Ok(())
 }
 
 /// Large files of noise and small ones of text, coded.

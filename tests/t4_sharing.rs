@@ -5,36 +5,14 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::{Dice, code_all, fresh, gc_all, open, options, read};
+use common::{Dice, code_all, fresh, gc_all, open, options, put, read, remove};
 use tersefs::base::{Ino, MethodId};
 use tersefs::host::{SimDisk, Survival};
 use tersefs::store::IndexEngine;
-use tersefs::volume::{Caller, Error, OpenFor, Volume, VolumeOptions};
+use tersefs::volume::{OpenFor, Volume, VolumeOptions};
 use tersefs::workers::Workers;
 
-const CALLER: Caller = Caller { uid: 0, gid: 0 };
-
 type Files = BTreeMap<String, Vec<u8>>;
-
-fn put(volume: &Arc<Volume>, name: &str, data: &[u8]) -> Result<(), Error> {
-    let open = OpenFor { read: true, write: true, append: false, truncate: true };
-    let (ino, handle) = match volume.lookup(Ino::ROOT, name.as_bytes()) {
-        Ok(attr) => (attr.ino, volume.open_file(attr.ino, open)?.handle),
-        Err(_) => {
-            let (attr, opened) = volume.create(Ino::ROOT, name.as_bytes(), 0o644, &CALLER, open)?;
-            (attr.ino, opened.handle)
-        }
-    };
-    volume.write(ino, handle, 0, data)?;
-    volume.release(ino, handle)
-}
-
-fn remove(volume: &Arc<Volume>, name: &str) -> Result<(), Error> {
-    let ino = volume.lookup(Ino::ROOT, name.as_bytes())?.ino;
-    volume.unlink(Ino::ROOT, name.as_bytes())?;
-    volume.forget(ino);
-    Ok(())
-}
 
 /// A tree of small files, and a few of several segments.
 fn tree(seed: u64) -> Files {

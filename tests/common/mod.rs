@@ -8,7 +8,7 @@ use tersefs::base::{ByteRange, Ino, MethodId};
 use tersefs::codec::Policy;
 use tersefs::host::{Disk, SimDisk};
 use tersefs::store::{IndexEngine, Store};
-use tersefs::volume::{Error, GcReport, GcRun, Volume, VolumeOptions};
+use tersefs::volume::{Caller, Error, GcReport, GcRun, OpenFor, Volume, VolumeOptions};
 use tersefs::workers::Workers;
 
 /// Pseudo-random numbers from a seed (the constants of Knuth's MMIX generator).
@@ -132,4 +132,26 @@ pub fn gc_all(volume: &Arc<Volume>, bytes: u64, mut between: impl FnMut()) -> Re
 pub fn setting(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
     Some(value.parse().unwrap_or_else(|_| panic!("{name} is not a number: {value}")))
+}
+
+/// Writes a file in the root anew, closed.
+pub fn put(volume: &Arc<Volume>, name: &str, data: &[u8]) -> Result<(), Error> {
+    let open = OpenFor { read: true, write: true, append: false, truncate: true };
+    let (ino, handle) = match volume.lookup(Ino::ROOT, name.as_bytes()) {
+        Ok(attr) => (attr.ino, volume.open_file(attr.ino, open)?.handle),
+        Err(_) => {
+            let (attr, opened) = volume.create(Ino::ROOT, name.as_bytes(), 0o644, &Caller { uid: 0, gid: 0 }, open)?;
+            (attr.ino, opened.handle)
+        }
+    };
+    volume.write(ino, handle, 0, data)?;
+    volume.release(ino, handle)
+}
+
+/// Removes a file of the root.
+pub fn remove(volume: &Arc<Volume>, name: &str) -> Result<(), Error> {
+    let ino = volume.lookup(Ino::ROOT, name.as_bytes())?.ino;
+    volume.unlink(Ino::ROOT, name.as_bytes())?;
+    volume.forget(ino);
+    Ok(())
 }
