@@ -220,9 +220,8 @@ fn an_index_that_is_opened_anew_serves_on() {
     fill(dir.path());
     let (store, _) = open(dir.path(), IndexEngine::Sled);
     let known = dump(&store);
-    let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|s| {
-        s.spawn(|| {
+        let work = s.spawn(|| {
             for n in 0..400u64 {
                 let rec = inode(1_000_000 + n, n);
                 store.commit(&[MetaOp::PutInode(rec.clone())]).unwrap();
@@ -232,10 +231,10 @@ fn an_index_that_is_opened_anew_serves_on() {
                 }
                 store.commit(&[MetaOp::RemoveInode(Ino(1_000_000 + n))]).unwrap();
             }
-            done.store(true, std::sync::atomic::Ordering::Release);
         });
         let mut times = 0;
-        while !done.load(std::sync::atomic::Ordering::Acquire) || times == 0 {
+        // It has ended, too, where it failed.
+        while !work.is_finished() || times == 0 {
             store.reopen_index();
             times += 1;
         }

@@ -481,10 +481,8 @@ fn a_file_that_is_found_while_it_is_created_keeps_its_handle() {
         for n in 0..FILES {
             let (attr, opened) = volume.create(Ino::ROOT, format!("{n}").as_bytes(), 0o644, &CALLER, open).unwrap();
             let written = volume.write(attr.ino, opened.handle, 0, b"x");
-            next.store(attr.ino.0 + 1, Ordering::Release);
-            if written.is_err() {
-                next.store(0, Ordering::Release);
-            }
+            // A scope waits for its threads, also where it fails.
+            next.store(if written.is_ok() { attr.ino.0 + 1 } else { 0 }, Ordering::Release);
             assert_eq!(written.unwrap(), 1, "file {n}");
             volume.release(attr.ino, opened.handle).unwrap();
         }

@@ -1,6 +1,8 @@
 //! Giving space of packs back: it comes back, and no byte is lost by it whatever happens meanwhile.
 
 mod common;
+#[path = "common/until.rs"]
+mod until;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use tersefs::base::{ByteRange, Ino, MethodId};
 use tersefs::host::{Disk, SimDisk, Survival};
 use tersefs::volume::{AllocateMode, Caller, Error, GcAction, GcRun, OpenFor, Volume, VolumeOptions};
 use tersefs::workers::Workers;
+use until::Until;
 
 const CALLER: Caller = Caller { uid: 0, gid: 0 };
 
@@ -134,6 +137,7 @@ fn readers_meet_no_pack_that_is_gone() {
                 }
             });
         }
+        let _until = Until(&stop);
         for name in gone.keys() {
             remove(&volume, name).unwrap();
         }
@@ -150,7 +154,6 @@ fn readers_meet_no_pack_that_is_gone() {
                 remove(&volume, &format!("passing {n}")).unwrap();
             }
         }
-        stop.store(true, Ordering::Release);
         assert!(deleted > 8, "{deleted} packs deleted prove nothing");
     });
     assert!(reads.load(Ordering::Relaxed) > 50, "readers got through");

@@ -3,6 +3,8 @@
 //! Needs root and /dev/fuse.
 
 mod mounted;
+#[path = "common/until.rs"]
+mod until;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mounted::{Dice, Mount, arg, ok, tersefs};
+use until::Until;
 
 /// Bytes that a directory takes on disk.
 fn du(path: &Path) -> u64 {
@@ -61,6 +64,7 @@ fn what_is_deleted_comes_back_by_itself_while_a_reader_reads() {
                 reads.fetch_add(1, Ordering::Relaxed);
             }
         });
+        let _until = Until(&stop);
         for name in &gone {
             fs::remove_file(mount.path(name)).unwrap();
         }
@@ -68,13 +72,11 @@ fn what_is_deleted_comes_back_by_itself_while_a_reader_reads() {
         // Nobody asks for it.
         while du(&packs) > before * 15 / 100 + 2_000_000 {
             if started.elapsed() > Duration::from_secs(120) {
-                stop.store(true, Ordering::Release);
                 panic!("{} of {before} bytes are left after two minutes: {}", du(&packs), mount.status());
             }
             std::thread::sleep(Duration::from_millis(300));
         }
         std::thread::sleep(Duration::from_secs(1));
-        stop.store(true, Ordering::Release);
         started.elapsed()
     });
     let after = du(&packs);

@@ -3,6 +3,8 @@
 //! Needs root (or fusermount3) and /dev/fuse, and fails with that word where they are missing.
 
 mod mounted;
+#[path = "common/until.rs"]
+mod until;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -12,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mounted::{BINARY, Dice, Mount, arg, ok, tersefs};
+use until::Until;
 
 /// Files are quiet soon enough for tests that wait, and not in the middle of one that writes.
 const QUIET: &str = "--quiet-seconds=0.3";
@@ -166,6 +169,7 @@ fn random_reads_of_cold_files_while_another_writes() {
                 n += 1;
             }
         });
+        let _until = Until(&stop);
         let file = File::open(v.path("cold")).unwrap();
         let mut buf = [0; 4096];
         for _ in 0..60 {
@@ -173,7 +177,6 @@ fn random_reads_of_cold_files_while_another_writes() {
             file.read_exact_at(&mut buf, at).unwrap();
             assert!(buf[..] == data[at as usize..at as usize + 4096], "4 KiB at {at}");
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 
@@ -419,6 +422,7 @@ fn stat_is_fast_while_readers_decode() {
                 }
             });
         }
+        let _until = Until(&stop);
         std::thread::sleep(Duration::from_millis(300));
         for n in 0..300 {
             let started = Instant::now();
@@ -427,7 +431,6 @@ fn stat_is_fast_while_readers_decode() {
             times.push(started.elapsed());
             std::thread::sleep(Duration::from_millis(5));
         }
-        stop.store(true, Ordering::Relaxed);
     });
     times.sort();
     println!("stat beside 8 cold readers: p50 {:?}, p99 {:?}, max {:?}", times[150], times[296], times[299]);

@@ -34,6 +34,8 @@ const OLD_DIR: &str = "index.old";
 const VACUUM_SHARE: u64 = 4;
 /// sled is given this long to open; then it is set aside.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(120);
+/// The file in it that sled locks.
+const SLED_FILE: &str = "db";
 /// Keys per batch: larger ones are not recovered reliably.
 const KEYS_PER_BATCH: usize = 64;
 /// sled's page cache, bytes; it uses several times as much.
@@ -630,6 +632,13 @@ fn engine_failed(what: &str, e: sled::Error) -> Error {
 fn open_within(dir: PathBuf, limit: Duration) -> Result<sled::Db, Error> {
     let (tx, rx) = mpsc::channel();
     let open = move || {
+        // sled closes its file, and lets go of its lock, on threads of its own some time after it was dropped, and does not wait
+        // for the lock as it opens.
+        if let Ok(file) = std::fs::File::open(dir.join(SLED_FILE))
+            && let Err(e) = file.lock()
+        {
+            log::warn!("wait for the lock of the index: {e}");
+        }
         let opened = catch_unwind(|| {
             sled::Config::new()
                 .path(&dir)
