@@ -9,9 +9,9 @@
 
 use std::collections::BTreeMap;
 
-use tersefs::base::{Class, MethodId};
+use tersefs::base::{Class, MethodId, ModelId};
 use tersefs::codec;
-use tersefs::models;
+use tersefs::models::{self, Basis};
 use tersefs::tools::Peer;
 
 /// Estimate of the record around a payload, bytes.
@@ -37,17 +37,18 @@ fn ours(data: &[u8], class: Class, only: Option<MethodId>) -> Row {
         let mut best: Option<(MethodId, Vec<u8>)> = None;
         let tried = only.map_or(vec![MethodId::Primed, MethodId::Zstd], |id| vec![id]);
         for id in tried {
-            if let Ok(p) = models::model(id).encode(raw, class)
-                && best.as_ref().is_none_or(|(_, b)| p.len() < b.len())
+            if let Ok(p) = models::model(id).encode(raw, class, Basis::default())
+                && best.as_ref().is_none_or(|(_, b)| p.payload.len() < b.len())
             {
-                best = Some((id, p));
+                best = Some((id, p.payload));
             }
         }
         row.encode_s += cpu_seconds() - started;
         let (id, payload) = best.unwrap_or((MethodId::Raw, raw.to_vec()));
         let model = models::model(id);
         let started = cpu_seconds();
-        let plain = model.decode(&payload, raw.len(), model.revision()).expect("decodes");
+        let plain =
+            model.decode(&payload, raw.len(), model.revision(), ModelId::NONE, Basis::default()).expect("decodes");
         row.decode_s += cpu_seconds() - started;
         assert!(plain == raw, "exact");
         row.bytes += payload.len() + HEADER_BYTES;

@@ -5,8 +5,8 @@ mod common;
 use std::path::Path;
 
 use common::Dice;
-use tersefs::base::{Class, MethodId, SEGMENT_BYTES_MAX, crc32c};
-use tersefs::models::{MODELS, Model};
+use tersefs::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX, crc32c};
+use tersefs::models::{Basis, Error, MODELS, Model};
 
 /// Real data: cuts named in tests/data/README.md.
 fn cuts() -> Vec<(String, Vec<u8>)> {
@@ -27,10 +27,19 @@ fn noise(len: usize) -> Vec<u8> {
     (0..len).map(|_| dice.next() as u8).collect()
 }
 
+/// Codes with nothing known.
+fn encode(model: &dyn Model, raw: &[u8], class: Class) -> Option<Vec<u8>> {
+    model.encode(raw, class, Basis::default()).ok().map(|coded| coded.payload)
+}
+
+fn decode(model: &dyn Model, payload: &[u8], raw_len: usize) -> Result<Vec<u8>, Error> {
+    model.decode(payload, raw_len, model.revision(), ModelId::NONE, Basis::default())
+}
+
 /// Encodes and decodes; a model that declines loses nothing.
 fn check(model: &dyn Model, class: Class, raw: &[u8]) {
-    if let Ok(payload) = model.encode(raw, class) {
-        let plain = model.decode(&payload, raw.len(), model.revision()).expect("its own payload decodes");
+    if let Some(payload) = encode(model, raw, class) {
+        let plain = decode(model, &payload, raw.len()).expect("its own payload decodes");
         assert!(plain == raw, "{} on {} bytes of {}", model.id().name(), raw.len(), class.name());
         assert!(payload.len() < raw.len() || model.id() == MethodId::Raw);
     }
@@ -73,7 +82,7 @@ fn damaged_payloads_give_errors_or_bounded_bytes() {
     let mut dice = Dice::new(3);
     let raw = dice.text(20_000);
     for model in MODELS {
-        let payload = model.encode(&raw, Class::Text).unwrap();
+        let payload = encode(model, &raw, Class::Text).unwrap();
         for _ in 0..60 {
             let mut bad = payload.clone();
             match dice.roll(3) {
@@ -84,11 +93,14 @@ fn damaged_payloads_give_errors_or_bounded_bytes() {
                 }
                 _ => bad = noise(dice.roll(5000) as usize),
             }
-            if let Ok(plain) = model.decode(&bad, raw.len(), model.revision()) {
+            if let Ok(plain) = decode(model, &bad, raw.len()) {
                 assert_eq!(plain.len(), raw.len());
             }
         }
-        assert!(model.decode(&payload, raw.len(), 999).is_err(), "an unknown revision");
+        assert!(
+            model.decode(&payload, raw.len(), 999, ModelId::NONE, Basis::default()).is_err(),
+            "an unknown revision"
+        );
     }
 }
 
@@ -96,14 +108,14 @@ fn damaged_payloads_give_errors_or_bounded_bytes() {
 fn threads_and_what_came_before_do_not_matter() {
     let data = cuts();
     for model in MODELS {
-        let alone: Vec<_> = data.iter().map(|(_, d)| model.encode(d, Class::Text)).collect();
+        let alone: Vec<_> = data.iter().map(|(_, d)| encode(model, d, Class::Text)).collect();
         std::thread::scope(|s| {
             for start in 0..3 {
                 let (data, alone) = (&data, &alone);
                 s.spawn(move || {
                     for n in 0..data.len() {
                         let at = (start + n) % data.len();
-                        assert!(model.encode(&data[at].1, Class::Text) == alone[at], "{}", model.id().name());
+                        assert!(encode(model, &data[at].1, Class::Text) == alone[at], "{}", model.id().name());
                     }
                 });
             }
@@ -120,7 +132,7 @@ fn golden_bytes_of_the_context_model() {
     for (class, expected) in
         [(Class::Text, GOLDEN[0]), (Class::Json, GOLDEN[1]), (Class::Log, GOLDEN[2]), (Class::Exec, GOLDEN[3])]
     {
-        let payload = model.encode(&raw, class).unwrap();
+        let payload = encode(model, &raw, class).unwrap();
         assert_eq!((payload.len(), crc32c(&payload)), expected, "{}: the coded bytes have changed", class.name());
     }
 }
@@ -137,7 +149,7 @@ fn golden_bytes_of_the_primed_model() {
     let found: Vec<(&str, u8, usize, u32)> = Class::ALL
         .into_iter()
         .map(|class| {
-            let payload = model.encode(&raw, class).unwrap();
+            let payload = encode(model, &raw, class).unwrap();
             (class.name(), payload[0], payload.len(), crc32c(&payload))
         })
         .collect();
@@ -161,7 +173,7 @@ fn a_payload_names_the_prior_that_suits_it() {
     let model = tersefs::models::model(MethodId::Primed);
     for (name, data) in cuts() {
         let class = tersefs::codec::classify(&data);
-        let payload = model.encode(&data, class).unwrap();
+        let payload = encode(model, &data, class).unwrap();
         let prior = tersefs::models::prior_name(payload[0]).unwrap();
         let expected: &[&str] = match name.as_str() {
             "eng" => &["prose"],
@@ -178,13 +190,13 @@ fn a_payload_names_the_prior_that_suits_it() {
         for number in 0..=12 {
             let mut other = payload.clone();
             other[0] = number;
-            match model.decode(&other, 2000, model.revision()) {
+            match decode(model, &other, 2000) {
                 Ok(plain) => assert!(plain.len() == 2000 && (number == payload[0]) == (plain == data[..2000])),
                 Err(e) => assert!(tersefs::models::prior_name(number).is_none(), "{e}"),
             }
         }
     }
-    assert!(model.decode(&[], 10, model.revision()).is_err());
+    assert!(decode(model, &[], 10).is_err());
 }
 
 /// A prior is worth most at the start: a small file of a known kind codes to much less than it does from nothing.
@@ -193,7 +205,7 @@ fn priors_make_small_files_smaller() {
     let (primed, cm) = (tersefs::models::model(MethodId::Primed), tersefs::models::model(MethodId::Cm));
     for (name, data) in cuts().into_iter().filter(|(name, _)| matches!(name.as_str(), "eng" | "py" | "rs" | "html")) {
         let class = tersefs::codec::classify(&data);
-        let size = |m: &dyn Model| m.encode(&data[..16_000], class).unwrap().len();
+        let size = |m: &dyn Model| encode(m, &data[..16_000], class).unwrap().len();
         let (ours, before) = (size(primed), size(cm));
         assert!(ours * 100 < before * 90, "{name}: {ours} bytes, {before} without a prior");
     }
@@ -205,7 +217,7 @@ fn bits_per_byte() {
     let [primed, cm, zstd] = [MethodId::Primed, MethodId::Cm, MethodId::Zstd].map(tersefs::models::model);
     for (name, data) in cuts() {
         let class = tersefs::codec::classify(&data);
-        let size = |m: &dyn Model| m.encode(&data, class).map_or(data.len(), |p| p.len());
+        let size = |m: &dyn Model| encode(m, &data, class).map_or(data.len(), |p| p.len());
         let (ours, before, theirs) = (size(primed), size(cm), size(zstd));
         let bpb = |n: usize| n as f64 * 8.0 / data.len() as f64;
         println!(
@@ -245,24 +257,95 @@ fn forms_of_bytes_come_back_and_are_named_in_the_payload() {
     }
     let model = tersefs::models::model(MethodId::Primed);
     for (raw, class, form) in [(&code, Class::Exec, &[1][..]), (&records, Class::Binary, &[2, 44, 1])] {
-        let payload = model.encode(raw, class).unwrap();
+        let payload = encode(model, raw, class).unwrap();
         assert_eq!(&payload[1..1 + form.len()], form, "{}", class.name());
-        assert!(model.decode(&payload, raw.len(), model.revision()).unwrap() == *raw);
+        assert!(decode(model, &payload, raw.len()).unwrap() == *raw);
         for byte in [0, 1, 2, 3, 255] {
             for at in 1..4 {
                 let mut wrong = payload.clone();
                 wrong[at] = byte;
-                if let Ok(plain) = model.decode(&wrong, 3000, model.revision()) {
+                if let Ok(plain) = decode(model, &wrong, 3000) {
                     assert_eq!(plain.len(), 3000);
                 }
             }
         }
         for len in 0..6 {
-            model.decode(&payload[..len], 100, model.revision()).ok();
+            decode(model, &payload[..len], 100).ok();
         }
     }
     // The same calls without their addresses: what the form saves.
-    let plain = model.encode(&code, Class::Text).unwrap();
+    let plain = encode(model, &code, Class::Text).unwrap();
     assert_eq!(plain[1], 0);
-    assert!(model.encode(&code, Class::Exec).unwrap().len() * 10 < plain.len() * 8, "{}", plain.len());
+    assert!(encode(model, &code, Class::Exec).unwrap().len() * 10 < plain.len() * 8, "{}", plain.len());
+}
+
+/// What a reference has costs next to nothing; a method that has no use for it codes as it does without.
+#[test]
+fn what_a_reference_has_is_not_coded_again() {
+    for (name, data) in cuts().into_iter().filter(|(_, data)| data.len() > 10_000) {
+        let class = tersefs::codec::classify(&data);
+        // Versions: the same but for a line here and there, and in another order.
+        let (half, third) = (data.len() / 2, data.len() / 3);
+        let other =
+            [&data[half..], b"\na line that is new\n", &data[..third], b"and another\n", &data[third..half]].concat();
+        for model in MODELS {
+            let basis = Basis { reference: Some(&data), ..Basis::default() };
+            let alone = model.encode(&other, class, Basis::default()).unwrap();
+            let coded = model.encode(&other, class, basis).unwrap();
+            assert!(!alone.refers && coded.refers == (model.id() == MethodId::Primed), "{}", model.id().name());
+            if !coded.refers {
+                assert_eq!(coded, alone);
+                continue;
+            }
+            let decode = |payload: &[u8], reference: Option<&[u8]>| {
+                let basis = Basis { reference, ..Basis::default() };
+                model.decode(payload, other.len(), model.revision(), coded.model, basis)
+            };
+            println!("{name}: {} bytes of {}, {} alone", coded.payload.len(), other.len(), alone.payload.len());
+            assert!(coded.payload.len() * 12 < alone.payload.len(), "{name}: {} bytes", coded.payload.len());
+            assert!(decode(&coded.payload, Some(&data)).unwrap() == other);
+            // With another reference, or none, there is an error or there are other bytes.
+            assert!(decode(&coded.payload, Some(&other)).unwrap() != other);
+            assert!(decode(&coded.payload, Some(&[])).unwrap() != other);
+            assert!(matches!(decode(&coded.payload, None), Err(Error::Corrupt(_))));
+            assert!(matches!(decode(&alone.payload, Some(&data)), Err(Error::Corrupt(_))));
+        }
+    }
+}
+
+#[test]
+fn methods_without_use_for_a_reference_refuse_one() {
+    let raw = b"some text that is coded, some text that is coded".repeat(3);
+    for model in MODELS.into_iter().filter(|model| model.id() != MethodId::Primed) {
+        let payload = encode(model, &raw, Class::Text).unwrap();
+        let refers = Basis { reference: Some(&raw), ..Basis::default() };
+        let with = |id, basis| model.decode(&payload, raw.len(), model.revision(), id, basis);
+        assert!(with(ModelId::NONE, refers).is_err() && with(ModelId([7; 16]), Basis::default()).is_err());
+        assert!(with(ModelId::NONE, Basis::default()).unwrap() == raw);
+    }
+}
+
+/// The largest reference before the largest segment, and any reference before any payload.
+#[test]
+fn references_of_any_length() {
+    let mut dice = Dice::new(31);
+    let model = tersefs::models::model(MethodId::Primed);
+    let reference = dice.text(SEGMENT_BYTES_MAX as usize + 10);
+    for (from, len) in [(0, SEGMENT_BYTES_MAX as usize), (10, 3000), (500_000, 1)] {
+        let raw = &reference[from..from + len];
+        let basis = Basis { reference: Some(&reference), ..Basis::default() };
+        let Ok(coded) = model.encode(raw, Class::Text, basis) else { continue };
+        assert!(coded.payload.len() < 600, "{} bytes", coded.payload.len());
+        let plain = model.decode(&coded.payload, len, model.revision(), coded.model, basis).unwrap();
+        assert!(plain == raw, "{from} {len}");
+    }
+    for _ in 0..200 {
+        let reference = noise(dice.roll(300) as usize);
+        let basis = Basis { reference: Some(&reference), ..Basis::default() };
+        let mut payload = noise(dice.roll(40) as usize);
+        payload.iter_mut().take(2).for_each(|b| *b &= 0x83);
+        if let Ok(plain) = model.decode(&payload, 500, model.revision(), ModelId::NONE, basis) {
+            assert_eq!(plain.len(), 500);
+        }
+    }
 }

@@ -13,10 +13,10 @@ use std::time::Instant;
 
 use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX, plain_hash};
 use crate::format::Coding;
-use crate::models::{self, MODELS};
+use crate::models::{self, Coded, MODELS};
 use crate::telemetry;
 
-pub use crate::models::{Library, TEXT_BYTES_MAX, VolumePrior, prior_for, train_from};
+pub use crate::models::{Basis, Library, TEXT_BYTES_MAX, VolumePrior, prior_for, train_from};
 pub use bounds::{Bounds, bounds, first_cut};
 pub use classify::{classify, segment_bytes};
 pub use policy::{DECODE_MS_MAX, Policy, SEGMENT_BYTES_MIN, Tier, cut, outgrows};
@@ -108,7 +108,8 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, library: &Library) -> R
         return Err(Error::BadLength { len: raw.len() as u64 });
     }
     let started = Instant::now();
-    let mut best: Option<(MethodId, Vec<u8>, ModelId)> = None;
+    let basis = Basis::of(library);
+    let mut best: Option<(MethodId, Coded)> = None;
     if class == Class::Incompressible || looks_incompressible(raw) {
         telemetry::EARLY_ABORTS.add(1);
     } else {
@@ -119,27 +120,27 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, library: &Library) -> R
             if id == MethodId::Raw || !policy.allows(id) || slow() {
                 continue;
             }
-            if id == MethodId::Zstd && best.as_ref().is_some_and(|(_, b, _)| zstd_cannot_win(raw, b.len())) {
+            if id == MethodId::Zstd && best.as_ref().is_some_and(|(_, b)| zstd_cannot_win(raw, b.payload.len())) {
                 continue;
             }
-            if let Ok((payload, named)) = models::encode(id, raw, class, library)
-                && best.as_ref().is_none_or(|(_, b, _)| payload.len() < b.len())
+            if let Ok(coded) = model.encode(raw, class, basis)
+                && best.as_ref().is_none_or(|(_, b)| coded.payload.len() < b.payload.len())
             {
-                best = Some((id, payload, named));
+                best = Some((id, coded));
             }
         }
     }
     // Decode what was chosen, and what it falls back to, until one proves itself.
-    let chosen = best.filter(|(id, payload, named)| {
+    let chosen = best.filter(|(id, coded)| {
         let revision = models::model(*id).revision();
-        let plain = decode_timed(*id, payload, raw.len(), revision, *named, library);
+        let plain = decode_timed(*id, &coded.payload, raw.len(), revision, coded.model, basis);
         let proven = plain.is_ok_and(|plain| plain == raw);
         if !proven {
             log::error!("method {} did not give back the bytes of a segment; it is stored raw", id.name());
         }
         proven
     });
-    let (id, payload, named) = chosen.unwrap_or_else(|| (MethodId::Raw, raw.to_vec(), ModelId::NONE));
+    let (id, Coded { payload, model, .. }) = chosen.unwrap_or_else(|| (MethodId::Raw, Coded::alone(raw.to_vec())));
     telemetry::ENCODED_BYTES.add(raw.len() as u64);
     telemetry::ENCODE_US.add(started.elapsed().as_micros() as u64);
     let coding = Coding {
@@ -148,7 +149,7 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, library: &Library) -> R
         profile: 0,
         class,
         raw_len: raw.len() as u32,
-        model: named.0,
+        model: model.0,
         plain_hash: plain_hash(raw),
     };
     Ok(Encoded { coding, payload })
@@ -157,7 +158,8 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, library: &Library) -> R
 /// Bytes that a segment would take, by the method that starts from priors; without proof, so at less than half the cost of
 /// `encode`.
 pub fn stored_bytes(raw: &[u8], class: Class, library: &Library) -> u64 {
-    models::encode(MethodId::Primed, raw, class, library).map_or(raw.len(), |(payload, _)| payload.len()) as u64
+    let coded = models::model(MethodId::Primed).encode(raw, class, Basis::of(library));
+    coded.map_or(raw.len(), |coded| coded.payload.len()) as u64
 }
 
 fn decode_timed(
@@ -166,11 +168,12 @@ fn decode_timed(
     raw_len: usize,
     revision: u16,
     named: ModelId,
-    library: &Library,
+    basis: Basis<'_>,
 ) -> Result<Vec<u8>, models::Error> {
-    models::prepare(id, payload, named, library);
+    let model = models::model(id);
+    model.prepare(payload, named, basis);
     let started = Instant::now();
-    let plain = models::decode(id, payload, raw_len, revision, named, library)?;
+    let plain = model.decode(payload, raw_len, revision, named, basis)?;
     let elapsed = started.elapsed();
     rate::learn(id, plain.len() as u64, elapsed);
     telemetry::DECODED_BYTES.add(plain.len() as u64);
@@ -189,8 +192,8 @@ pub fn decode(coding: &Coding, payload: &[u8], library: &Library) -> Result<Vec<
         return Err(Error::Corrupt { what: "it names a numeric profile that this build does not have" });
     }
     let named = ModelId(coding.model);
-    let plain =
-        decode_timed(id, payload, coding.raw_len as usize, coding.revision, named, library).map_err(|e| match e {
+    let plain = decode_timed(id, payload, coding.raw_len as usize, coding.revision, named, Basis::of(library))
+        .map_err(|e| match e {
             models::Error::Corrupt(what) => Error::Corrupt { what },
             models::Error::UnknownRevision(_) => unknown,
             models::Error::MissingModel(id) => Error::MissingModel { id },

@@ -15,11 +15,12 @@ mod raw;
 mod zstd;
 
 use std::fmt;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::{Class, MethodId, ModelId};
 
-pub use primed::{Kind, Library, TEXT_BYTES_MAX, VolumePrior, prior_name, train, train_from};
+pub use primed::{Kind, Library, TEXT_BYTES_MAX, VolumePrior, prior_for, prior_name, train, train_from};
 
 /// Bytes that are kept beside the tables of the default method.
 static KEPT_BYTES: AtomicU64 = AtomicU64::new(0);
@@ -78,6 +79,56 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// What is known before the first byte of a segment. Decoding needs what coding had.
+#[derive(Clone, Copy)]
+pub struct Basis<'a> {
+    /// Priors that the volume's own files taught.
+    pub library: &'a Library,
+    /// Plain bytes of another segment that this one is likely to repeat, at most `SEGMENT_BYTES_MAX`.
+    pub reference: Option<&'a [u8]>,
+}
+
+impl<'a> Basis<'a> {
+    /// What a volume has learned, and no reference.
+    pub fn of(library: &'a Library) -> Basis<'a> {
+        Basis { library, reference: None }
+    }
+}
+
+impl Default for Basis<'_> {
+    /// Nothing but the program's own priors.
+    fn default() -> Self {
+        static EMPTY: LazyLock<Library> = LazyLock::new(Library::default);
+        Basis::of(&EMPTY)
+    }
+}
+
+/// A segment coded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Coded {
+    pub payload: Vec<u8>,
+    /// The library's prior that decoding needs.
+    pub model: ModelId,
+    /// Decoding needs the reference.
+    pub refers: bool,
+}
+
+impl Coded {
+    /// One that stands alone.
+    pub fn alone(payload: Vec<u8>) -> Coded {
+        Coded { payload, model: ModelId::NONE, refers: false }
+    }
+}
+
+/// What a method that uses neither prior nor reference makes of a segment that names them.
+fn stands_alone(model: ModelId, basis: Basis<'_>) -> Result<(), Error> {
+    match (model, basis.reference) {
+        (ModelId::NONE, None) => Ok(()),
+        (ModelId::NONE, Some(_)) => Err(Error::Corrupt("it names a reference, and its method uses none")),
+        _ => Err(Error::Corrupt("it names a prior, and its method uses none")),
+    }
+}
+
 /// A way to code whole segments. Called once per segment.
 pub trait Model: Sync {
     /// Its number on disk.
@@ -94,16 +145,28 @@ pub trait Model: Sync {
 
     /// Builds what decoding a payload needs and what is then kept for the next, so that the time of it is not taken for
     /// that of a segment. Any bytes may be given.
-    fn prepare(&self, _payload: &[u8]) {}
+    fn prepare(&self, _payload: &[u8], _model: ModelId, _basis: Basis<'_>) {}
 
-    /// Codes a segment of at least one byte.
+    /// Codes a segment of at least one byte. A method that has no use for what is known passes over it.
     ///
     /// # Errors
     /// `Declined` when the payload would not be smaller than `raw`; nothing is lost but time.
-    fn encode(&self, raw: &[u8], class: Class) -> Result<Vec<u8>, Declined>;
+    fn encode(&self, raw: &[u8], class: Class, basis: Basis<'_>) -> Result<Coded, Declined>;
 
-    /// Gives back the `raw_len` plain bytes of a payload.
-    fn decode(&self, payload: &[u8], raw_len: usize, revision: u16) -> Result<Vec<u8>, Error>;
+    /// Gives back the `raw_len` plain bytes of a payload, of which the segment's header says that it needs `model`, and the
+    /// reference that is given or none.
+    ///
+    /// # Errors
+    /// `MissingModel` when the library lacks what is named. A reference with other bytes than it was coded from gives an
+    /// error or other bytes.
+    fn decode(
+        &self,
+        payload: &[u8],
+        raw_len: usize,
+        revision: u16,
+        model: ModelId,
+        basis: Basis<'_>,
+    ) -> Result<Vec<u8>, Error>;
 }
 
 /// Predicts one bit after the other. Called once per symbol, so never through dyn.
@@ -125,52 +188,5 @@ pub fn model(id: MethodId) -> &'static dyn Model {
         MethodId::Zstd => &zstd::Zstd,
         MethodId::Cm => &cm::Cm,
         MethodId::Primed => &primed::Primed,
-    }
-}
-
-/// Codes a segment by a method, with what the volume taught. Also returns which of the library's priors decoding needs.
-///
-/// # Errors
-/// As `Model::encode`.
-pub fn encode(id: MethodId, raw: &[u8], class: Class, library: &Library) -> Result<(Vec<u8>, ModelId), Declined> {
-    match id {
-        MethodId::Primed => primed::encode_named(raw, class, library),
-        MethodId::Raw | MethodId::Zstd | MethodId::Cm => {
-            model(id).encode(raw, class).map(|payload| (payload, ModelId::NONE))
-        }
-    }
-}
-
-/// The library's prior that a segment would start from; `NONE` where the program's own promise more.
-pub fn prior_for(raw: &[u8], class: Class, library: &Library) -> ModelId {
-    primed::prior_for(raw, class, library)
-}
-
-/// Builds what decoding needs beforehand: `Model::prepare`.
-pub fn prepare(id: MethodId, payload: &[u8], named: ModelId, library: &Library) {
-    match id {
-        MethodId::Primed => primed::prepare_named(payload, named, library),
-        MethodId::Raw | MethodId::Zstd | MethodId::Cm => model(id).prepare(payload),
-    }
-}
-
-/// Gives back the plain bytes of a payload, whose segment names `named`.
-///
-/// # Errors
-/// As `Model::decode`; `MissingModel` when the library lacks what is named.
-pub fn decode(
-    id: MethodId,
-    payload: &[u8],
-    raw_len: usize,
-    revision: u16,
-    named: ModelId,
-    library: &Library,
-) -> Result<Vec<u8>, Error> {
-    match id {
-        MethodId::Primed if revision == model(id).revision() => primed::decode_named(payload, raw_len, named, library),
-        _ if named != ModelId::NONE => Err(Error::Corrupt("it names a prior, and its method uses none")),
-        MethodId::Raw | MethodId::Zstd | MethodId::Cm | MethodId::Primed => {
-            model(id).decode(payload, raw_len, revision)
-        }
     }
 }

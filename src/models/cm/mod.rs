@@ -14,8 +14,8 @@ mod slots;
 
 use std::cell::RefCell;
 
-use super::{Declined, Error, Model, Predictor};
-use crate::base::{Class, MethodId};
+use super::{Basis, Coded, Declined, Error, Model, Predictor, stands_alone};
+use crate::base::{Class, MethodId, ModelId};
 use crate::entropy::{Decoder, Encoder};
 use layout::Kind;
 use predictor::ContextMixing;
@@ -63,7 +63,7 @@ impl Model for Cm {
         1_000
     }
 
-    fn encode(&self, raw: &[u8], class: Class) -> Result<Vec<u8>, Declined> {
+    fn encode(&self, raw: &[u8], class: Class, _basis: Basis<'_>) -> Result<Coded, Declined> {
         let kind = Kind::of(class);
         with_predictor(kind, raw.len(), |predictor| {
             let mut coder = Encoder::new(raw.len());
@@ -78,11 +78,19 @@ impl Model for Cm {
                 }
             }
             let payload = layout::join(kind, &coder.finish());
-            if payload.len() < raw.len() { Ok(payload) } else { Err(Declined::DoesNotShrink) }
+            if payload.len() < raw.len() { Ok(Coded::alone(payload)) } else { Err(Declined::DoesNotShrink) }
         })
     }
 
-    fn decode(&self, payload: &[u8], raw_len: usize, revision: u16) -> Result<Vec<u8>, Error> {
+    fn decode(
+        &self,
+        payload: &[u8],
+        raw_len: usize,
+        revision: u16,
+        model: ModelId,
+        basis: Basis<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        stands_alone(model, basis)?;
         if revision != 1 {
             return Err(Error::UnknownRevision(revision));
         }

@@ -211,9 +211,9 @@ fn kin(class: Class) -> Class {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{NAMED, Primed, decode_named, encode_named, layout, layout::Form, with_predictor};
+    use super::super::{NAMED, Primed, layout, layout::Form, with_predictor};
     use super::*;
-    use crate::models::Model;
+    use crate::models::{Basis, Coded, Model};
 
     fn words(seed: u64, len: usize) -> Vec<u8> {
         let mut x = seed;
@@ -227,22 +227,26 @@ mod tests {
         out
     }
 
+    fn decode(payload: &[u8], raw: &[u8], id: ModelId, library: &Library) -> Result<Vec<u8>, Error> {
+        Primed.decode(payload, raw.len(), Primed.revision(), id, Basis::of(library))
+    }
+
     #[test]
     fn a_segment_starts_from_what_the_volume_taught() {
         let library = Library::default();
         let (text, raw) = (words(1, 60_000), words(2, 30_000));
-        let before = Primed.encode(&raw, Class::Text).unwrap();
+        let before = Primed.encode(&raw, Class::Text, Basis::default()).unwrap().payload;
         let id = library.add(&train_from(Class::Text, 1, &text).unwrap()).unwrap();
-        let (payload, model) = encode_named(&raw, Class::Unknown, &library).unwrap();
+        let Coded { payload, model, .. } = Primed.encode(&raw, Class::Unknown, Basis::of(&library)).unwrap();
         assert_eq!(model, id);
         assert!(payload.len() * 10 < before.len() * 9, "{} of {}", payload.len(), before.len());
-        assert_eq!(decode_named(&payload, raw.len(), id, &library).unwrap(), raw);
+        assert_eq!(decode(&payload, &raw, id, &library).unwrap(), raw);
         let other = Library::default();
-        assert!(decode_named(&payload, raw.len(), id, &other).is_err(), "the prior is not there");
-        assert!(decode_named(&payload, raw.len(), ModelId::NONE, &library).is_err(), "no prior is named");
+        assert!(decode(&payload, &raw, id, &other).is_err(), "the prior is not there");
+        assert!(decode(&payload, &raw, ModelId::NONE, &library).is_err(), "no prior is named");
         // What the program knows better does not start from it.
-        let (_, model) = encode_named(include_bytes!("library.rs"), Class::Source, &library).unwrap();
-        assert_eq!(model, ModelId::NONE);
+        let other = Primed.encode(include_bytes!("library.rs"), Class::Source, Basis::of(&library)).unwrap();
+        assert_eq!(other.model, ModelId::NONE);
     }
 
     #[test]
@@ -256,8 +260,8 @@ mod tests {
             for id in &ids {
                 let snapshot = library.snapshot(*id).unwrap();
                 let code = with_predictor(&snapshot, |p| encode_with(p, &raw, usize::MAX)).unwrap();
-                let payload = layout::join(NAMED, Form::Plain, &code);
-                assert_eq!(decode_named(&payload, raw.len(), *id, &library).unwrap(), raw);
+                let payload = layout::join(NAMED, Form::Plain, false, &code);
+                assert_eq!(decode(&payload, &raw, *id, &library).unwrap(), raw);
                 let held = library.priors().iter().filter(|p| p.tables_lock().is_some()).count();
                 assert!((1..=TABLES_MAX).contains(&held), "{held}");
             }

@@ -15,6 +15,12 @@ use crate::entropy::{StateMap, stretch};
 const MIN_LEN: u32 = 5;
 /// The same for a place that was found by the hash of eight bytes.
 const LONG_LEN: u32 = 8;
+/// The same for a place in a reference, where what is repeated runs on for long: short ones lie at many places.
+const FAR_LEN: u32 = 21;
+/// Each step moves what a byte adds three bits up: after `FAR_LEN` steps it is gone.
+const FAR_STEP: u64 = 0x9E37_79B9_7F4A_7C15 << 3;
+/// Most places of the table of a reference.
+const FAR_PLACES_MAX: usize = 1 << 19;
 /// A match this long is not given up for another.
 const SURE_LEN: u32 = 16;
 /// Lengths beyond this are alike.
@@ -27,18 +33,21 @@ const PLACES: usize = 1 << 18;
 const TABLE: usize = 4 * PLACES;
 /// Bits of an entry that are the place; above them is the check.
 const PLACE_BITS: u32 = 22;
-// The text of a prior of the program and of one of the volume, and a segment.
-const _: () = assert!(2 * super::TEXT_BYTES_MAX + crate::base::SEGMENT_BYTES_MAX as usize <= 1 << PLACE_BITS);
+// The text of a prior of the program and of one of the volume, a reference, and a segment.
+const _: () = assert!(2 * super::TEXT_BYTES_MAX + 2 * crate::base::SEGMENT_BYTES_MAX as usize <= 1 << PLACE_BITS);
 /// Contexts of the predicted bit: length (64 steps), mistakes, whether it is the first of its byte.
 const CONTEXTS: usize = 1024;
 
 /// Follows one place in the history.
 pub(super) struct Matches {
-    /// Text of the prior and plain bytes so far.
+    /// Text of the prior, reference, and plain bytes so far.
     history: Vec<u8>,
     /// Hash of the last bytes -> position after them. Both tables, and the hashes of all but half a byte.
     tables: [Memory<TABLE>; 2],
     hashes: [u32; 2],
+    /// Hash of the last `FAR_LEN` bytes -> position after them in the reference; empty without one. And that hash now.
+    far: Vec<u32>,
+    far_hash: u64,
     map: StateMap<CONTEXTS>,
     /// Next byte of the place that is followed; 0 when there is none.
     at: usize,
@@ -57,6 +66,8 @@ impl Default for Matches {
             history: Vec::new(),
             tables: [Memory::zeroed(), Memory::zeroed()],
             hashes: [0; 2],
+            far: Vec::new(),
+            far_hash: 0,
             // A match is believed by its length from the start.
             map: StateMap::new(|c| {
                 let doubt = if c >= 64 { 12_000 } else { 6_000 } / ((c & 63) as u32 + 2);
@@ -72,8 +83,10 @@ impl Default for Matches {
 }
 
 impl Matches {
-    /// Bytes of the tables, without the history.
+    /// Bytes of the tables, without the history and the table of a reference.
     pub const BYTES: u64 = 2 * TABLE as u64;
+    /// Most bytes that a reference takes, its text and its table.
+    pub const REFERENCE_BYTES: u64 = (crate::base::SEGMENT_BYTES_MAX as usize + 4 * FAR_PLACES_MAX) as u64;
 
     /// Bytes of history so far.
     pub fn history_bytes(&self) -> u64 {
@@ -87,12 +100,14 @@ impl Matches {
             table.bytes_mut().copy_from_slice(other.bytes());
         }
         self.map.clone_from(&other.map);
+        self.far.clear();
         self.begin();
     }
 
     /// Follows nothing: at the start of a segment.
     pub fn begin(&mut self) {
         (self.at, self.len, self.misses, self.expected, self.context) = (0, 0, 0, 0, 0);
+        self.far_hash = 0;
     }
 
     /// Length class of the match that predicts now, 0 to 7: 0 when none does.
@@ -160,6 +175,60 @@ impl Matches {
             self.at += 1;
             self.len = (self.len + 1).min(LEN_MAX);
         }
+        let found = self.index(now, byte);
+        self.far_step(byte);
+        // After a mistake the place is kept for a while: most texts that differ in a word go on alike.
+        if self.at == 0 || self.len < SURE_LEN || self.misses > MISSES_MAX {
+            let [short, long] = found;
+            self.look(now, [(self.far_place(), FAR_LEN), (long, LONG_LEN), (short, MIN_LEN)]);
+        }
+        self.expected = match self.history.get(self.at) {
+            Some(next) if self.at > 0 && self.at < now => u32::from(*next) | 0x100,
+            _ => 0,
+        };
+    }
+
+    /// Takes text in that may be repeated, before the first byte of a segment: it predicts where it is repeated, and teaches
+    /// nothing else.
+    pub fn read(&mut self, text: &[u8]) {
+        self.history.reserve(text.len());
+        self.far.resize((2 * text.len()).next_power_of_two().min(FAR_PLACES_MAX), 0);
+        let mut last = 0;
+        for byte in text {
+            self.half_byte(last, u32::from(byte >> 4) | 16);
+            self.history.push(*byte);
+            self.index(self.history.len(), *byte);
+            self.far_step(*byte);
+            let at = self.far_entry();
+            if let Some(place) = self.far.get_mut(at) {
+                *place = self.history.len() as u32;
+            }
+            last = last << 8 | u64::from(*byte);
+        }
+        self.begin();
+    }
+
+    #[inline(always)]
+    fn far_step(&mut self, byte: u8) {
+        self.far_hash = self.far_hash.wrapping_add(u64::from(byte) + 1).wrapping_mul(FAR_STEP);
+    }
+
+    /// Where the entry of the last bytes is in `far`, which has a power of two of them.
+    #[inline(always)]
+    fn far_entry(&self) -> usize {
+        (self.far_hash >> 32) as usize & self.far.len().wrapping_sub(1)
+    }
+
+    /// A place in the reference that seems to follow the same bytes; 0 for none.
+    #[inline(always)]
+    fn far_place(&self) -> usize {
+        self.far.get(self.far_entry()).map_or(0, |place| *place as usize)
+    }
+
+    /// Remembers that the history up to `now`, of which this is the last byte, has the hashes that it has; where it had them
+    /// before.
+    #[inline(always)]
+    fn index(&mut self, now: usize, byte: u8) -> [usize; 2] {
         let mut found = [0; 2];
         for ((found, table), hash) in found.iter_mut().zip(&mut self.tables).zip(self.hashes) {
             let at = entry(hash, byte);
@@ -173,22 +242,15 @@ impl Matches {
                 *found = (old & ((1 << PLACE_BITS) - 1)) as usize;
             }
         }
-        // After a mistake the place is kept for a while: most texts that differ in a word go on alike.
-        if self.at == 0 || self.len < SURE_LEN || self.misses > MISSES_MAX {
-            self.look(now, found);
-        }
-        self.expected = match self.history.get(self.at) {
-            Some(next) if self.at > 0 && self.at < now => u32::from(*next) | 0x100,
-            _ => 0,
-        };
+        found
     }
 
-    /// Takes the longer of two candidates, if it is longer than what is followed.
+    /// Takes the longest of the candidates, each with the bytes that must agree, if it is longer than what is followed.
     #[inline(always)]
-    fn look(&mut self, now: usize, [short, long]: [usize; 2]) {
+    fn look(&mut self, now: usize, candidates: [(usize, u32); 3]) {
         let lost = self.at == 0 || self.misses > MISSES_MAX;
         let (mut best_len, mut best) = (if lost { 0 } else { self.len }, 0);
-        for (candidate, least) in [(long, LONG_LEN), (short, MIN_LEN)] {
+        for (candidate, least) in candidates {
             if candidate > 0 && candidate != self.at {
                 let len = common(&self.history, candidate, now);
                 if len >= least && len > best_len {

@@ -4,7 +4,8 @@
 //! segment and in the text of the prior; a mixer of two layers and an adaptive stage make one probability of them, which
 //! a binary range coder codes. A segment stands alone, but it does not start knowing nothing: it starts from tables that
 //! have read half a megabyte or one of data of its kind (`priors`), or of the volume's own files (`library`), copied for
-//! each segment.
+//! each segment. It may have a reference too: bytes of another segment that it is likely to repeat. They are followed where
+//! they are repeated, which takes milliseconds to prepare, and teach nothing else.
 //!
 //! Machine code is coded with addresses in the place of distances (`code`); records of one length, which are found by trial
 //! (`records`), have contexts of their own and no prior.
@@ -26,7 +27,7 @@ mod slots;
 
 use std::cell::RefCell;
 
-use super::{Declined, Error, Model, Predictor};
+use super::{Basis, Coded, Declined, Error, Model, Predictor};
 use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX};
 use crate::entropy::{Decoder, Encoder};
 use layout::Form;
@@ -42,6 +43,9 @@ const CHECK_EVERY: usize = 4096;
 const TRIAL_BYTES: usize = 4096;
 /// The same where there may be records: some rows of them.
 const TRIAL_RECORDS_BYTES: usize = 16384;
+
+/// Bytes of a reference that are used; what comes behind them is passed over.
+const REFERENCE_BYTES_MAX: usize = SEGMENT_BYTES_MAX as usize;
 
 /// In place of a prior's number: the segment's header names a prior of the volume.
 const NAMED: u8 = 255;
@@ -107,7 +111,14 @@ enum Start {
 }
 
 impl Start {
-    fn run<T>(&self, library: &Library, f: impl FnOnce(&mut Mixing) -> T) -> Option<T> {
+    /// Runs `f` with a predictor that stands at the start of a segment, with a reference in the form of its bytes before it.
+    fn run<T>(&self, library: &Library, reference: Option<&[u8]>, f: impl FnOnce(&mut Mixing) -> T) -> Option<T> {
+        let f = |p: &mut Mixing| {
+            if let Some(text) = reference {
+                p.read(text.get(..REFERENCE_BYTES_MAX).unwrap_or(text));
+            }
+            f(p)
+        };
         match self {
             Start::Own(number) => priors::snapshot(*number).map(|snapshot| with_predictor(snapshot, f)),
             Start::Named(id) => library.snapshot(*id).map(|snapshot| with_predictor(&snapshot, f)),
@@ -133,9 +144,10 @@ fn choose(raw: &[u8], mut candidates: Vec<Start>, library: &Library) -> Option<S
     let len = if has_records { TRIAL_RECORDS_BYTES } else { TRIAL_BYTES };
     let sample = sample(raw, len.min(raw.len().max(TRIAL_BYTES))).filter(|_| candidates.len() > 1);
     let size = |start: &Start| match sample {
-        Some(sample) => {
-            start.run(library, |p| encode_with(p, sample, usize::MAX)).flatten().map_or(usize::MAX, |code| code.len())
-        }
+        Some(sample) => start
+            .run(library, None, |p| encode_with(p, sample, usize::MAX))
+            .flatten()
+            .map_or(usize::MAX, |code| code.len()),
         None => 0,
     };
     let best = candidates.iter().enumerate().min_by_key(|(_, start)| size(start)).map(|(at, _)| at)?;
@@ -162,68 +174,11 @@ fn choose_any(raw: &[u8], form: Form, class: Class, library: &Library) -> Option
 }
 
 /// The prior of the volume that a segment would start from.
-pub(super) fn prior_for(raw: &[u8], class: Class, library: &Library) -> ModelId {
+pub fn prior_for(raw: &[u8], class: Class, library: &Library) -> ModelId {
     let form = choose_form(raw, class);
     match choose_any(&form.forward(raw), form, class, library) {
         Some(Start::Named(id)) => id,
         Some(Start::Own(_) | Start::Records(_)) | None => ModelId::NONE,
-    }
-}
-
-/// Codes a segment from the best of the volume's priors and the program's own: the payload, and the prior that the
-/// segment's header must name.
-pub(super) fn encode_named(raw: &[u8], class: Class, library: &Library) -> Result<(Vec<u8>, ModelId), Declined> {
-    let form = choose_form(raw, class);
-    let bytes = form.forward(raw);
-    let start = choose_any(&bytes, form, class, library).ok_or(Declined::Failed)?;
-    let code = start
-        .run(library, |p| encode_with(p, &bytes, raw.len()))
-        .ok_or(Declined::Failed)?
-        .ok_or(Declined::DoesNotShrink)?;
-    let (number, form, model) = match start {
-        Start::Own(number) => (number, form, ModelId::NONE),
-        Start::Named(id) => (NAMED, form, id),
-        Start::Records(len) => (0, Form::Records(len), ModelId::NONE),
-    };
-    let payload = layout::join(number, form, &code);
-    if payload.len() < raw.len() { Ok((payload, model)) } else { Err(Declined::DoesNotShrink) }
-}
-
-/// Gives back the plain bytes of a payload whose header names `model`.
-pub(super) fn decode_named(
-    payload: &[u8],
-    raw_len: usize,
-    model: ModelId,
-    library: &Library,
-) -> Result<Vec<u8>, Error> {
-    let (number, form, code) = layout::split(payload)?;
-    let start = match (number, model, form) {
-        (NAMED, ModelId::NONE, _) => return Err(Error::Corrupt("it needs a prior of the volume and names none")),
-        (0, ModelId::NONE, Form::Records(len)) => Start::Records(len),
-        (_, _, Form::Records(_)) => return Err(Error::Corrupt("it names a prior, and records start from none")),
-        (NAMED, id, _) => Start::Named(id),
-        (number, ModelId::NONE, _) => Start::Own(number),
-        _ => return Err(Error::Corrupt("it names a prior of the volume and does not use it")),
-    };
-    let missing = match start {
-        Start::Own(_) | Start::Records(_) => Error::Corrupt("primed payload names a prior that does not exist"),
-        Start::Named(id) => Error::MissingModel(id),
-    };
-    let mut bytes = start.run(library, |p| decode_with(p, code, raw_len)).ok_or(missing)?;
-    form.back(&mut bytes);
-    Ok(bytes)
-}
-
-/// Builds the tables that a payload needs.
-pub(super) fn prepare_named(payload: &[u8], model: ModelId, library: &Library) {
-    match payload.first() {
-        Some(&NAMED) => {
-            library.snapshot(model);
-        }
-        Some(number) => {
-            priors::snapshot(*number);
-        }
-        None => {}
     }
 }
 
@@ -245,25 +200,77 @@ impl Model for Primed {
     }
 
     fn memory_bytes(&self) -> u64 {
-        Mixing::BYTES + TEXT_BYTES_MAX as u64 + u64::from(SEGMENT_BYTES_MAX)
+        Mixing::BYTES + Mixing::REFERENCE_BYTES + TEXT_BYTES_MAX as u64 + u64::from(SEGMENT_BYTES_MAX)
     }
 
     fn decode_rate_guess(&self) -> u64 {
         900
     }
 
-    fn prepare(&self, payload: &[u8]) {
-        prepare_named(payload, ModelId::NONE, &Library::default());
+    fn prepare(&self, payload: &[u8], model: ModelId, basis: Basis<'_>) {
+        match payload.first() {
+            Some(&NAMED) => {
+                basis.library.snapshot(model);
+            }
+            Some(number) => {
+                priors::snapshot(*number);
+            }
+            None => {}
+        }
     }
 
-    fn encode(&self, raw: &[u8], class: Class) -> Result<Vec<u8>, Declined> {
-        encode_named(raw, class, &Library::default()).map(|(payload, _)| payload)
+    fn encode(&self, raw: &[u8], class: Class, basis: Basis<'_>) -> Result<Coded, Declined> {
+        let form = choose_form(raw, class);
+        let bytes = form.forward(raw);
+        let start = choose_any(&bytes, form, class, basis.library).ok_or(Declined::Failed)?;
+        let reference = basis.reference.map(|reference| form.forward(reference));
+        let code = start
+            .run(basis.library, reference.as_deref(), |p| encode_with(p, &bytes, raw.len()))
+            .ok_or(Declined::Failed)?
+            .ok_or(Declined::DoesNotShrink)?;
+        let (number, form, model) = match start {
+            Start::Own(number) => (number, form, ModelId::NONE),
+            Start::Named(id) => (NAMED, form, id),
+            Start::Records(len) => (0, Form::Records(len), ModelId::NONE),
+        };
+        let refers = reference.is_some();
+        let payload = layout::join(number, form, refers, &code);
+        if payload.len() < raw.len() { Ok(Coded { payload, model, refers }) } else { Err(Declined::DoesNotShrink) }
     }
 
-    fn decode(&self, payload: &[u8], raw_len: usize, revision: u16) -> Result<Vec<u8>, Error> {
+    fn decode(
+        &self,
+        payload: &[u8],
+        raw_len: usize,
+        revision: u16,
+        model: ModelId,
+        basis: Basis<'_>,
+    ) -> Result<Vec<u8>, Error> {
         if revision != self.revision() {
             return Err(Error::UnknownRevision(revision));
         }
-        decode_named(payload, raw_len, ModelId::NONE, &Library::default())
+        let (number, form, refers, code) = layout::split(payload)?;
+        let start = match (number, model, form) {
+            (NAMED, ModelId::NONE, _) => return Err(Error::Corrupt("it needs a prior of the volume and names none")),
+            (0, ModelId::NONE, Form::Records(len)) => Start::Records(len),
+            (_, _, Form::Records(_)) => return Err(Error::Corrupt("it names a prior, and records start from none")),
+            (NAMED, id, _) => Start::Named(id),
+            (number, ModelId::NONE, _) => Start::Own(number),
+            _ => return Err(Error::Corrupt("it names a prior of the volume and does not use it")),
+        };
+        let reference = match (refers, basis.reference) {
+            (true, Some(reference)) => Some(form.forward(reference)),
+            (false, None) => None,
+            (true, None) => return Err(Error::Corrupt("it needs a reference and names none")),
+            (false, Some(_)) => return Err(Error::Corrupt("it names a reference and does not use it")),
+        };
+        let missing = match start {
+            Start::Own(_) | Start::Records(_) => Error::Corrupt("primed payload names a prior that does not exist"),
+            Start::Named(id) => Error::MissingModel(id),
+        };
+        let decoded = start.run(basis.library, reference.as_deref(), |p| decode_with(p, code, raw_len));
+        let mut bytes = decoded.ok_or(missing)?;
+        form.back(&mut bytes);
+        Ok(bytes)
     }
 }

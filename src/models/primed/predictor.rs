@@ -55,6 +55,9 @@ impl Mixing {
         + Matches::BYTES
         + (ROWS * 32 + (256 * 12) + (65536 + 32768) * 32 + 65536 + CONTEXTS * 1024) as u64;
 
+    /// Most bytes that a reference takes beside them.
+    pub const REFERENCE_BYTES: u64 = Matches::REFERENCE_BYTES;
+
     /// A predictor that knows nothing.
     pub fn new(kind: Kind) -> Mixing {
         let mut weights = [FIRST_WEIGHT; LANES];
@@ -117,6 +120,11 @@ impl Mixing {
         (self.partial, self.bit_index, self.node) = (1, 0, 1);
         self.hashes = self.contexts.hashes();
         self.find_rows();
+    }
+
+    /// Takes text in that a segment is likely to repeat, before its first byte.
+    pub fn read(&mut self, text: &[u8]) {
+        self.matches.read(text);
     }
 
     /// Finds the rows of all contexts, for the first or the second nibble.

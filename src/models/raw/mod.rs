@@ -1,7 +1,7 @@
 //! `raw`: the plain bytes. What everything falls back to.
 
-use super::{Declined, Error, Model};
-use crate::base::{Class, MethodId};
+use super::{Basis, Coded, Declined, Error, Model, stands_alone};
+use crate::base::{Class, MethodId, ModelId};
 
 /// The identity.
 pub(crate) struct Raw;
@@ -23,11 +23,19 @@ impl Model for Raw {
         1_000_000
     }
 
-    fn encode(&self, raw: &[u8], _class: Class) -> Result<Vec<u8>, Declined> {
-        Ok(raw.to_vec())
+    fn encode(&self, raw: &[u8], _class: Class, _basis: Basis<'_>) -> Result<Coded, Declined> {
+        Ok(Coded::alone(raw.to_vec()))
     }
 
-    fn decode(&self, payload: &[u8], raw_len: usize, revision: u16) -> Result<Vec<u8>, Error> {
+    fn decode(
+        &self,
+        payload: &[u8],
+        raw_len: usize,
+        revision: u16,
+        model: ModelId,
+        basis: Basis<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        stands_alone(model, basis)?;
         if revision != 1 {
             return Err(Error::UnknownRevision(revision));
         }

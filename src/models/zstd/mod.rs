@@ -2,8 +2,8 @@
 //!
 //! Payload: the frame. Level 19, since a segment is coded once and read often.
 
-use super::{Declined, Error, Model};
-use crate::base::{Class, MethodId};
+use super::{Basis, Coded, Declined, Error, Model, stands_alone};
+use crate::base::{Class, MethodId, ModelId};
 
 const LEVEL: i32 = 19;
 
@@ -28,15 +28,23 @@ impl Model for Zstd {
         500_000
     }
 
-    fn encode(&self, raw: &[u8], _class: Class) -> Result<Vec<u8>, Declined> {
+    fn encode(&self, raw: &[u8], _class: Class, _basis: Basis<'_>) -> Result<Coded, Declined> {
         let mut compressor = ::zstd::bulk::Compressor::new(LEVEL).map_err(|_| Declined::Failed)?;
         compressor.include_checksum(false).map_err(|_| Declined::Failed)?;
         compressor.include_contentsize(false).map_err(|_| Declined::Failed)?;
         let payload = compressor.compress(raw).map_err(|_| Declined::Failed)?;
-        if payload.len() < raw.len() { Ok(payload) } else { Err(Declined::DoesNotShrink) }
+        if payload.len() < raw.len() { Ok(Coded::alone(payload)) } else { Err(Declined::DoesNotShrink) }
     }
 
-    fn decode(&self, payload: &[u8], raw_len: usize, revision: u16) -> Result<Vec<u8>, Error> {
+    fn decode(
+        &self,
+        payload: &[u8],
+        raw_len: usize,
+        revision: u16,
+        model: ModelId,
+        basis: Basis<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        stands_alone(model, basis)?;
         if revision != 1 {
             return Err(Error::UnknownRevision(revision));
         }
