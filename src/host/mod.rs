@@ -16,7 +16,7 @@ pub use machine::{
     mount_of, mounts, now, open_log, random_id, remove_socket, restrict_to_owner, scratch, set_readahead,
     sync_filesystem,
 };
-pub use real::RealDisk;
+pub use real::{RealDisk, wait_for_lock};
 pub use sim::{Fault, SimDisk, Survival};
 pub use sys::{
     Ran, effective_gid, effective_uid, end_on_closed_pipe, give_memory_back, in_new_session, limit_arenas,

@@ -20,6 +20,18 @@ pub struct RealDisk {
     dir: File,
 }
 
+/// Waits until nobody holds the lock of a file. Nobody does where there is none.
+///
+/// # Blocking
+/// As long as it is held.
+pub fn wait_for_lock(path: &Path) -> io::Result<()> {
+    match File::open(path) {
+        Ok(file) => file.lock(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
 impl RealDisk {
     /// Uses a directory. With `create` it is made, with its parents, when it does not exist.
     ///
@@ -233,6 +245,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disk = RealDisk::open(dir.path(), true).unwrap();
         (dir, disk)
+    }
+
+    #[test]
+    fn a_lock_is_waited_for() {
+        let (dir, _disk) = disk();
+        let path = dir.path().join("locked");
+        wait_for_lock(&path).unwrap();
+        let held = File::create(&path).unwrap();
+        held.lock().unwrap();
+        let (tx, rx) = std::sync::mpsc::channel();
+        std::thread::scope(|s| {
+            s.spawn(|| tx.send(wait_for_lock(&path)));
+            assert!(rx.recv_timeout(std::time::Duration::from_millis(50)).is_err(), "it is held");
+            drop(held);
+            rx.recv_timeout(std::time::Duration::from_secs(60)).unwrap().unwrap();
+        });
     }
 
     #[test]

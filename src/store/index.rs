@@ -634,9 +634,7 @@ fn open_within(dir: PathBuf, limit: Duration) -> Result<sled::Db, Error> {
     let open = move || {
         // sled closes its file, and lets go of its lock, on threads of its own some time after it was dropped, and does not wait
         // for the lock as it opens.
-        if let Ok(file) = std::fs::File::open(dir.join(SLED_FILE))
-            && let Err(e) = file.lock()
-        {
+        if let Err(e) = host::wait_for_lock(&dir.join(SLED_FILE)) {
             log::warn!("wait for the lock of the index: {e}");
         }
         let opened = catch_unwind(|| {
