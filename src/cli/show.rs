@@ -167,7 +167,8 @@ pub(super) fn train_report(report: &TrainReport, json: bool) -> Result<(), serde
         return Ok(());
     }
     for c in &report.classes {
-        print!("{:<14} {:>10}", c.class, bytes(c.class_bytes));
+        let part = if c.parts > 1 { format!(" ({} of {})", c.part, c.parts) } else { String::new() };
+        print!("{:<14} {:>10}", format!("{}{part}", c.class), bytes(c.class_bytes));
         if c.prior_bytes > 0 {
             print!(
                 ", held-back samples: {:.1} % without, {:.1} % with a prior of {} ({} of text)",

@@ -16,7 +16,7 @@ use crate::format::Coding;
 use crate::models::{self, Coded, MODELS};
 use crate::telemetry;
 
-pub use crate::models::{Basis, Library, TEXT_BYTES_MAX, VolumePrior, prior_for, train_from};
+pub use crate::models::{Basis, Library, Likeness, TEXT_BYTES_MAX, VolumePrior, prior_for, train_from};
 pub use bounds::{Bounds, bounds, first_cut};
 pub use classify::{classify, segment_bytes};
 pub use policy::{DECODE_MS_MAX, Policy, SEGMENT_BYTES_MIN, Tier, cut, outgrows};

@@ -2,24 +2,25 @@
 //! them.
 //!
 //! Samples are taken at even distances over all bytes of all files, so a class of data has as many of them as it has
-//! bytes. Most samples of a class become the text of a prior; the rest, of other files where there are enough of them,
-//! tell what it would save. It is kept when that is more than it takes on disk.
+//! bytes. Those of a class that are alike (`clusters`) make one part of it, and each part has a prior of its own. Most of a
+//! part's samples become the text of the prior; the rest, of other files where there are enough of them, tell what it would
+//! save. It is kept when that is more than it takes on disk.
 //!
 //! # Limits
 //! A training holds one text and the samples of one class in memory, some tens of megabytes, and decodes a segment for
-//! each sample of a coded file.
+//! each sample of a coded file, at most `SAMPLES_READ_MAX` of a class.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::Volume;
 use super::cache::Plain;
 use super::gc::{Move, Part, Unpacked};
 use super::types::Error;
+use super::{Volume, clusters};
 use crate::base::{ByteRange, Class, Ino, MethodId, ModelId, PackId, SegmentRef};
-use crate::codec::{self, Library};
+use crate::codec::{self, Library, Likeness};
 use crate::format::{Extent, FileKind, Owner, SegmentHeader};
 use crate::host::{Disk, OpenMode};
 use crate::store::{self, Store};
@@ -39,8 +40,13 @@ const JUDGED_MAX: usize = 10;
 /// Part of a class's bytes that become the text of a prior, and the least that is worth it, bytes.
 const TEXT_PART: u64 = 32;
 const TEXT_BYTES_MIN: usize = 32 << 10;
-/// Bytes of a text that come from one sample.
+/// Bytes of a text that come from one sample, at least and at most.
 const CUT_BYTES: usize = 8 << 10;
+const CUT_BYTES_MAX: usize = 64 << 10;
+/// Samples of a class that are read.
+const SAMPLES_READ_MAX: usize = 160;
+/// Samples that a part of a class has at least: fewer say too little of what a prior gains.
+const PART_SAMPLES_MIN: u64 = 12;
 /// A shorter text is tried too: a quarter of it often does nearly as well.
 const TEXTS: [usize; 2] = [1, 4];
 /// A prior must save this part of what its class takes, 1/1000, beyond its own files.
@@ -55,11 +61,14 @@ const GROWN_BYTES_MIN: u64 = 48 << 20;
 /// Coded bytes of the volume when it was last trained by itself, in decimal.
 const TRAINED_FILE: &str = "trained";
 
-/// What training did for one class of data.
+/// What training did for one class of data, or a part of it that is alike.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Trained {
     pub class: String,
-    /// Plain bytes of the class, estimated from the samples.
+    /// Which of the parts of its class; 1 of 1 where all of it is alike.
+    pub part: u32,
+    pub parts: u32,
+    /// Plain bytes of it, estimated from the samples.
     pub class_bytes: u64,
     /// Bytes of the prior's text, and of its file; 0 when none was tried.
     pub text_bytes: u64,
@@ -120,6 +129,9 @@ impl RecodeRun {
         self.packs.is_empty()
     }
 }
+
+/// A sample with bytes from its place.
+type Read = (Sample, Vec<u8>);
 
 /// A place in a file, and the class that its data has.
 #[derive(Clone, Copy)]
@@ -185,14 +197,46 @@ impl Volume {
                 break;
             }
             let class_bytes = (u128::from(total) * of_class.len() as u128 / samples.len().max(1) as u128) as u64;
-            let mut trained = Trained { class: class.name().into(), class_bytes, ..Trained::default() };
-            let outcome = self.train_class(class, &of_class, &mut trained, &mut report.unreadable, dry_run);
-            if let Err(why) = outcome? {
-                trained.reason = Some(why);
+            let whole = Trained { class: class.name().into(), part: 1, parts: 1, class_bytes, ..Trained::default() };
+            if let Some(why) = not_trained(class, class_bytes) {
+                report.classes.push(Trained { reason: Some(why), ..whole });
+                continue;
             }
-            report.classes.push(trained);
+            let read = self.read_samples(&of_class, class_bytes, &mut report.unreadable);
+            let parts = parts_of(&read, class_bytes);
+            for (number, part) in (1..).zip(&parts) {
+                let mut trained = Trained {
+                    part: number,
+                    parts: parts.len() as u32,
+                    class_bytes: class_bytes * part.len() as u64 / read.len().max(1) as u64,
+                    ..whole.clone()
+                };
+                if let Err(why) = self.train_part(class, part, &mut trained, &mut report.unreadable, dry_run)? {
+                    trained.reason = Some(why);
+                }
+                report.classes.push(trained);
+            }
         }
         Ok(report)
+    }
+
+    /// Samples of a class with bytes from their places: together as many as the texts of its priors may need.
+    fn read_samples(&self, samples: &[Sample], class_bytes: u64, unreadable: &mut u64) -> Vec<Read> {
+        let stride = samples.len().div_ceil(SAMPLES_READ_MAX).max(1);
+        let each = class_bytes / TEXT_PART / (samples.len() / stride).max(1) as u64;
+        let each = each.clamp(CUT_BYTES as u64, CUT_BYTES_MAX as u64) as usize;
+        let mut last = None;
+        let mut read = Vec::new();
+        for sample in samples.iter().step_by(stride) {
+            if self.hurried.load(Ordering::Relaxed) {
+                break;
+            }
+            match self.sample_bytes(sample, each, &mut last) {
+                Ok(bytes) => read.push((*sample, bytes)),
+                Err(_) => *unreadable += 1,
+            }
+        }
+        read
     }
 
     /// Trains when twice as much is coded as when it was last done so. Costs nothing otherwise.
@@ -217,47 +261,34 @@ impl Volume {
         Ok(())
     }
 
-    /// Trains a prior for one class. The inner error says why none is kept.
-    fn train_class(
+    /// Trains a prior for what is alike in a class. The inner error says why none is kept.
+    fn train_part(
         &self,
         class: Class,
-        samples: &[Sample],
+        samples: &[&Read],
         trained: &mut Trained,
         unreadable: &mut u64,
         dry_run: bool,
     ) -> Result<Result<(), String>, Error> {
-        if class == Class::Incompressible {
-            return Ok(Err("no prior helps with it".into()));
-        }
-        if trained.class_bytes < CLASS_BYTES_MIN {
-            return Ok(Err(format!("a prior pays from {} MiB of a class on", CLASS_BYTES_MIN >> 20)));
-        }
         let known = self.library.priors();
         if known.len() >= PRIORS_MAX {
             return Ok(Err(format!("the volume has {PRIORS_MAX} priors, which is all it may have")));
         }
-        let (taught, held): (Vec<Sample>, Vec<Sample>) = hold_back(samples);
+        let (taught, held) = hold_back(samples);
         let wanted = (trained.class_bytes / TEXT_PART).min(codec::TEXT_BYTES_MAX as u64) as usize;
+        let read: usize = taught.iter().map(|(_, bytes)| bytes.len()).sum();
+        let stride = read.div_ceil(wanted.max(1)).max(1);
+        let cuts: Vec<&[u8]> = taught.iter().step_by(stride).map(|(_, bytes)| bytes.as_slice()).collect();
         let mut last = None;
-        let mut cuts: Vec<Vec<u8>> = Vec::new();
-        let each = (wanted / taught.len().max(1)).clamp(CUT_BYTES, CUT_BYTES * 8);
-        let stride = (taught.len() * each).div_ceil(wanted.max(1)).max(1);
-        for sample in taught.iter().step_by(stride) {
-            match self.sample_bytes(sample, each, &mut last) {
-                Ok(bytes) => cuts.push(bytes),
-                Err(_) => *unreadable += 1,
-            }
-        }
         let mut judged: Vec<Vec<u8>> = Vec::new();
         let stride = held.len().div_ceil(JUDGED_MAX).max(1);
-        for sample in held.iter().step_by(stride) {
+        for (sample, _) in held.into_iter().step_by(stride) {
             match self.sample_bytes(sample, codec::segment_bytes(class) as usize, &mut last) {
                 Ok(bytes) => judged.push(bytes),
                 Err(_) => *unreadable += 1,
             }
         }
-        let text: Vec<u8> = cuts.concat();
-        if text.len() < TEXT_BYTES_MIN || judged.is_empty() {
+        if cuts.iter().map(|cut| cut.len()).sum::<usize>() < TEXT_BYTES_MIN || judged.is_empty() {
             return Ok(Err("too little of it could be read".into()));
         }
         trained.judged_bytes = judged.iter().map(|raw| raw.len() as u64).sum();
@@ -273,7 +304,8 @@ impl Volume {
             if self.hurried.load(Ordering::Relaxed) {
                 return Ok(Err("the volume is about to be unmounted".into()));
             }
-            let text: Vec<u8> = cuts.iter().step_by(part).flatten().take(codec::TEXT_BYTES_MAX).copied().collect();
+            let text: Vec<u8> =
+                cuts.iter().step_by(part).copied().flatten().take(codec::TEXT_BYTES_MAX).copied().collect();
             let Ok(file) = codec::train_from(class, serial, &text) else { continue };
             let Ok(library) = self.library.with(&file) else { continue };
             let after: u64 = judged.iter().map(|raw| codec::stored_bytes(raw, class, &library)).sum();
@@ -467,17 +499,34 @@ impl Volume {
     }
 }
 
+/// Why a class is not trained for, if it is not.
+fn not_trained(class: Class, bytes: u64) -> Option<String> {
+    if class == Class::Incompressible {
+        return Some("no prior helps with it".into());
+    }
+    (bytes < CLASS_BYTES_MIN).then(|| format!("a prior pays from {} MiB of a class on", CLASS_BYTES_MIN >> 20))
+}
+
+/// The parts of a class that are alike in themselves, each large enough for a prior where there are several.
+fn parts_of(read: &[Read], class_bytes: u64) -> Vec<Vec<&Read>> {
+    let like: Vec<Likeness> = read.iter().map(|(_, bytes)| Likeness::of(bytes)).collect();
+    let least = (CLASS_BYTES_MIN * read.len() as u64).div_ceil(class_bytes.max(1)).max(PART_SAMPLES_MIN);
+    let parts = clusters::parts(&like, least as usize);
+    parts.iter().map(|part| part.iter().filter_map(|n| read.get(*n)).collect()).collect()
+}
+
 /// Parts samples into those that teach and those that judge: by files where there are enough, else by turns.
-fn hold_back(samples: &[Sample]) -> (Vec<Sample>, Vec<Sample>) {
-    let mut files: Vec<Ino> = samples.iter().map(|s| s.ino).collect();
+fn hold_back<'a>(samples: &[&'a Read]) -> (Vec<&'a Read>, Vec<&'a Read>) {
+    let mut files: Vec<Ino> = samples.iter().map(|(s, _)| s.ino).collect();
     files.dedup();
     let by_file = files.len() >= FILES_MIN;
     let turn = |at: usize, s: &Sample| {
         let turn = if by_file { files.partition_point(|ino| *ino < s.ino) } else { at };
         turn as u64 % HELD_BACK == HELD_BACK / 2
     };
-    let (held, taught): (Vec<_>, Vec<_>) = samples.iter().enumerate().partition(|(at, s)| turn(*at, s));
-    (taught.into_iter().map(|(_, s)| *s).collect(), held.into_iter().map(|(_, s)| *s).collect())
+    let (held, taught): (Vec<_>, Vec<_>) = samples.iter().enumerate().partition(|(at, (s, _))| turn(*at, s));
+    let without = |numbered: Vec<(usize, &&'a Read)>| numbered.into_iter().map(|(_, read)| *read).collect();
+    (without(taught), without(held))
 }
 
 #[cfg(test)]
@@ -486,12 +535,14 @@ mod tests {
 
     #[test]
     fn files_that_judge_do_not_teach() {
-        let sample = |ino: u64, offset| Sample { ino: Ino(ino), offset, size: 100, class: Class::Text };
-        let many: Vec<Sample> = (0..40).map(|n| sample(n / 2, n)).collect();
+        let sample = |ino, offset| (Sample { ino: Ino(ino), offset, size: 100, class: Class::Text }, Vec::new());
+        let many: Vec<Read> = (0..40).map(|n| sample(n / 2, n)).collect();
+        let many: Vec<&Read> = many.iter().collect();
         let (taught, held) = hold_back(&many);
-        assert!(held.iter().all(|h| taught.iter().all(|t| t.ino != h.ino)));
+        assert!(held.iter().all(|h| taught.iter().all(|t| t.0.ino != h.0.ino)));
         assert!(held.len() == 8 && taught.len() == 32);
-        let one: Vec<Sample> = (0..40).map(|n| sample(7, n)).collect();
+        let one: Vec<Read> = (0..40).map(|n| sample(7, n)).collect();
+        let one: Vec<&Read> = one.iter().collect();
         let (taught, held) = hold_back(&one);
         assert!(held.len() == 8 && taught.len() == 32);
     }

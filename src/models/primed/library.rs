@@ -12,12 +12,14 @@
 //!     11      1  (zero)
 //!     12      4  serial: among priors of one class the latest has the highest
 //!     16      4  length of text, bytes; at most TEXT_BYTES_MAX
-//!     20         code, to the end
+//!     20    256  what the text is like (`likeness`): which of many priors a segment starts from
+//!    276         code, to the end
 //! ```
 //! Numbers are little-endian.
 
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
+use super::likeness::Likeness;
 use super::predictor::Mixing;
 use super::priors::{self, TEXT_BYTES_MAX};
 use super::{decode_with, encode_with};
@@ -26,13 +28,13 @@ use crate::models::{Error, keep, release};
 
 const MAGIC: &[u8; 8] = b"TERSEPRI";
 const VERSION: u8 = 1;
-const HEADER_BYTES: usize = 20;
+const HEADER_BYTES: usize = 20 + Likeness::BYTES;
 /// Longest file of a prior, bytes: a text that does not shrink, and its header.
 const PRIOR_BYTES_MAX: usize = TEXT_BYTES_MAX + TEXT_BYTES_MAX / 8 + 64;
 /// Priors of a volume whose tables are kept in memory at a time.
 const TABLES_MAX: usize = 4;
-/// The latest priors of a class that a segment may start from.
-const CANDIDATES_MAX: usize = 4;
+/// Priors of a class that a segment may start from: those that are most like it.
+const CANDIDATES_MAX: usize = 2;
 
 /// A prior of a volume.
 pub struct VolumePrior {
@@ -43,6 +45,7 @@ pub struct VolumePrior {
     /// Bytes of its text, and of its file.
     pub text_bytes: u32,
     pub file_bytes: u32,
+    likeness: Likeness,
     base: u8,
     code: Vec<u8>,
     tables: Mutex<Option<Arc<Mixing>>>,
@@ -54,7 +57,8 @@ impl VolumePrior {
         let (magic, rest) = header.split_first_chunk::<8>()?;
         let [version, class, base, zero, rest @ ..] = rest else { return None };
         let (serial, text) = rest.split_first_chunk::<4>()?;
-        let text_bytes = u32::from_le_bytes(*text.first_chunk::<4>()?);
+        let (text, likeness) = text.split_first_chunk::<4>()?;
+        let text_bytes = u32::from_le_bytes(*text);
         let known = magic == MAGIC && *version == VERSION && *zero == 0 && priors::prior_name(*base).is_some();
         if !known || text_bytes as usize > TEXT_BYTES_MAX || file.len() > PRIOR_BYTES_MAX {
             return None;
@@ -65,6 +69,7 @@ impl VolumePrior {
             serial: u32::from_le_bytes(*serial),
             text_bytes,
             file_bytes: file.len() as u32,
+            likeness: Likeness::from_bytes(*likeness.first_chunk()?),
             base: *base,
             code: code.to_vec(),
             tables: Mutex::new(None),
@@ -123,6 +128,7 @@ pub fn train_from(class: Class, serial: u32, text: &[u8]) -> Result<Vec<u8>, Str
     file.extend_from_slice(&[VERSION, class as u8, base, 0]);
     file.extend_from_slice(&serial.to_le_bytes());
     file.extend_from_slice(&(text.len() as u32).to_le_bytes());
+    file.extend_from_slice(&Likeness::of(&bytes).to_bytes());
     file.extend_from_slice(&code);
     Ok(file)
 }
@@ -172,11 +178,16 @@ impl Library {
         self.priors.read().unwrap_or_else(|e| e.into_inner()).iter().any(|p| kin(p.class) == kin(class))
     }
 
-    /// Priors that a segment of a class may start from, the latest first.
-    pub(super) fn candidates(&self, class: Class) -> Vec<Arc<VolumePrior>> {
-        let priors = self.priors.read().unwrap_or_else(|e| e.into_inner());
-        let alike = |p: &&Arc<VolumePrior>| kin(p.class) == kin(class);
-        priors.iter().rev().filter(alike).take(CANDIDATES_MAX).cloned().collect()
+    /// Priors that a segment of a class may start from: those whose text is most like it, the latest first among equals.
+    pub(super) fn candidates(&self, class: Class, raw: &[u8]) -> Vec<Arc<VolumePrior>> {
+        let mut of_class: Vec<Arc<VolumePrior>> =
+            self.priors().into_iter().rev().filter(|p| kin(p.class) == kin(class)).collect();
+        if of_class.len() > CANDIDATES_MAX {
+            let like = Likeness::of(raw);
+            of_class.sort_by(|a, b| b.likeness.cosine(&like).total_cmp(&a.likeness.cosine(&like)));
+            of_class.truncate(CANDIDATES_MAX);
+        }
+        of_class
     }
 
     /// The predictor that has read a prior; `None` when the library lacks it.
@@ -269,10 +280,28 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_starts_from_what_is_most_like_it() {
+        let library = Library::default();
+        let kinds: Vec<Vec<u8>> = (0..4u8)
+            .map(|kind| words(1, 60_000).iter().map(|b| if *b == b' ' { b'0' + kind } else { *b ^ kind }).collect())
+            .collect();
+        let add = |(n, text): (u32, &Vec<u8>)| {
+            library.add(&train_from(Class::Text, n, text.get(..30_000).unwrap()).unwrap()).unwrap()
+        };
+        let ids: Vec<ModelId> = (0..).zip(&kinds).map(add).collect();
+        for (id, text) in ids.iter().zip(&kinds) {
+            let raw = &text[30_000..];
+            assert_eq!(library.candidates(Class::Text, raw).first().map(|p| p.id), Some(*id));
+            assert!(library.candidates(Class::Text, raw).len() <= CANDIDATES_MAX);
+        }
+        assert!(library.candidates(Class::Json, b"{}").is_empty());
+    }
+
+    #[test]
     fn what_is_not_a_prior_is_refused() {
         let file = train_from(Class::Json, 7, b"{\"a\": 1}").unwrap();
         let library = Library::default();
-        for at in 0..HEADER_BYTES {
+        for at in 0..HEADER_BYTES - Likeness::BYTES {
             let mut bad = file.clone();
             bad[at] ^= 0x80;
             // Class, serial and a length within bounds may be anything: what they belong to is named by the hash.

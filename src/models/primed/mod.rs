@@ -18,6 +18,7 @@ mod code;
 mod contexts;
 mod layout;
 mod library;
+mod likeness;
 mod matches;
 mod memory;
 mod predictor;
@@ -35,6 +36,7 @@ use predictor::Mixing;
 
 pub use contexts::Kind;
 pub use library::{Library, VolumePrior, train_from};
+pub use likeness::Likeness;
 pub use priors::{TEXT_BYTES_MAX, prior_name, train};
 
 /// Bytes after which an encoder looks whether it has lost already.
@@ -165,7 +167,8 @@ fn choose_own(raw: &[u8], class: Class) -> u8 {
 
 /// The best of the volume's priors and the program's own, and of records, for bytes of a form.
 fn choose_any(raw: &[u8], form: Form, class: Class, library: &Library) -> Option<Start> {
-    let mut candidates: Vec<Start> = library.candidates(class).iter().map(|prior| Start::Named(prior.id)).collect();
+    let mut candidates: Vec<Start> =
+        library.candidates(class, raw).iter().map(|prior| Start::Named(prior.id)).collect();
     candidates.extend(priors::candidates(class, raw).into_iter().map(Start::Own));
     if class == Class::Binary && form == Form::Plain {
         candidates.extend(records::lengths(raw).into_iter().map(Start::Records));
