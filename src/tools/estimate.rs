@@ -4,7 +4,7 @@
 //! segments that hold them are coded: the mean of their ratios is that of the tree, and its spread says how sure that is.
 //! Files that are the same are not found out, nor what metadata takes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ use super::measure::{Measured, measure};
 use crate::base::{ByteRange, Class};
 use crate::codec::{self, Policy, Tier};
 use crate::host::{self, DiskFile, Met, Seek, TreeFile};
-use crate::volume::{FILES_PER_BUNDLE_MAX, is_small};
+use crate::volume::{FILES_PER_BUNDLE_MAX, bundle, is_small};
 
 /// Bytes looked at to tell the class of a file, as the compressor does.
 const SAMPLE_BYTES: u64 = 64 << 10;
@@ -30,6 +30,8 @@ const PLACES_PER_TIER_MIN: usize = 8;
 const COUNTED_FILES: usize = 512;
 /// Files of a tree that is coded as a whole; beyond it a sample is drawn.
 const FILES_WHOLE_MAX: usize = 1 << 16;
+/// Segments of the greatest length before a place, from where on it is cut.
+const CUTS_BEFORE: u64 = 4;
 /// Runs of data looked up in a file with holes; the rest counts as data.
 const RUNS_MAX: usize = 1024;
 /// Paths named in the report; more are counted.
@@ -284,11 +286,44 @@ struct Task {
 }
 
 enum What {
-    Cell(Arc<Found>, ByteRange),
+    Cut(Arc<Found>, ByteRange),
+    /// What holds this offset of a file's.
+    Around(Arc<Found>, u64),
     /// Files of one class.
     Bundle(Vec<Arc<Found>>),
     /// A bundle of those of one class among these, the first in any case.
     Gathered(Arc<Found>, Vec<Arc<Found>>),
+}
+
+/// Where the segments of a file lie from an offset on, up to one that ends behind `until`: its content says where they end,
+/// as it does in a volume.
+fn cuts(found: &Found, class: Class, policy: &Policy, from: u64, until: u64) -> io::Result<Vec<ByteRange>> {
+    let open = host::open_file(&found.file.path)?;
+    let bounds = codec::bounds(class, policy);
+    let mut out = Vec::new();
+    for run in found.runs.iter().filter(|run| run.end > from) {
+        let mut at = run.start.max(from);
+        while at < run.end && at <= until {
+            let looked_at = ByteRange { start: at, end: run.end.min(at + u64::from(bounds.max)) };
+            let bytes = read(&*open, looked_at)?;
+            if bytes.is_empty() {
+                // It has become shorter.
+                return Ok(out);
+            }
+            let len = codec::first_cut(&bytes, bounds, looked_at.end == run.end) as u64;
+            out.push(ByteRange::at(at, len));
+            at += len;
+        }
+    }
+    Ok(out)
+}
+
+/// The segment that holds an offset. Wherever one begins to cut, the places are soon the same.
+fn cut_around(found: &Found, class: Class, policy: &Policy, offset: u64) -> io::Result<Option<ByteRange>> {
+    let run_up = CUTS_BEFORE * u64::from(codec::bounds(class, policy).max);
+    let begin = found.runs.iter().map(|run| run.start).rfind(|start| *start <= offset).unwrap_or(0);
+    let cuts = cuts(found, class, policy, begin.max(offset.saturating_sub(run_up)), offset)?;
+    Ok(cuts.into_iter().find(|cut| cut.start <= offset && offset < cut.end))
 }
 
 impl Task {
@@ -303,8 +338,15 @@ impl Task {
             Ok(())
         };
         let first = match self.what {
-            What::Cell(found, range) => {
+            What::Cut(found, range) => {
                 add(&found, range)?;
+                found
+            }
+            What::Around(found, offset) => {
+                let cut =
+                    cut_around(&found, self.class, &policy, offset).map_err(|e| (found.clone(), e.to_string()))?;
+                let Some(cut) = cut else { return Ok(None) };
+                add(&found, cut)?;
                 found
             }
             What::Bundle(files) => {
@@ -318,21 +360,23 @@ impl Task {
             }
             What::Gathered(first, followers) => {
                 let segment_bytes = codec::cut(self.class, &policy);
-                add(&first, EVERYTHING)?;
-                let (mut bytes, mut files) = (first.bytes(), 1);
+                let mut alike = vec![first.clone()];
+                let mut bytes = first.bytes();
                 for found in followers {
-                    let fits = is_small(found.file.len, segment_bytes) && found.bytes() > 0;
-                    if !fits || !class_of(&found).is_ok_and(|class| class == self.class) {
-                        continue;
-                    }
-                    if bytes + found.bytes() > u64::from(segment_bytes) || files >= FILES_PER_BUNDLE_MAX {
+                    if bytes > u64::from(segment_bytes) {
                         break;
                     }
-                    // One that cannot be read is not in the bundle.
-                    if add(&found, EVERYTHING).is_ok() {
-                        (bytes, files) = (bytes + found.bytes(), files + 1);
+                    let fits = is_small(found.file.len, segment_bytes) && found.bytes() > 0;
+                    if fits && class_of(&found).is_ok_and(|class| class == self.class) {
+                        bytes += found.bytes();
+                        alike.push(found);
                     }
                 }
+                let about = |found: &Arc<Found>| (self.class, policy, found.bytes());
+                let files = bundle(alike, about, codec::cut).into_iter().next().map(|b| b.files).unwrap_or_default();
+                add(&first, EVERYTHING)?;
+                // One that cannot be read is not in the bundle.
+                files.iter().skip(1).for_each(|found| drop(add(found, EVERYTHING)));
                 first
             }
         };
@@ -345,47 +389,34 @@ impl Task {
 
 const EVERYTHING: ByteRange = ByteRange { start: 0, end: u64::MAX };
 
-/// The grid cell of a file that holds an offset.
-fn cell(found: &Found, offset: u64, segment_bytes: u32) -> ByteRange {
-    let start = offset / u64::from(segment_bytes) * u64::from(segment_bytes);
-    ByteRange { start, end: (start + u64::from(segment_bytes)).min(found.file.len) }
-}
-
-/// Every segment of a tree under a tier.
-fn cut_all(files: &[(Class, Arc<Found>)], tier: Tier, tasks: &mut Vec<Task>) {
-    let mut open: BTreeMap<Class, (u64, Vec<Arc<Found>>)> = BTreeMap::new();
+/// Every segment of a tree under a tier. Those that cannot be read go to `failed`.
+fn cut_all(
+    files: &[(Class, Arc<Found>)],
+    tier: Tier,
+    tasks: &mut Vec<Task>,
+    failed: &mut dyn FnMut(&Found, io::Error),
+) {
+    let policy = Policy::of(tier);
+    let mut small = Vec::new();
     for (class, found) in files {
-        let segment_bytes = codec::cut(*class, &Policy::of(tier));
-        if !is_small(found.file.len, segment_bytes) {
-            let cells: BTreeSet<u64> = found
-                .runs
-                .iter()
-                .flat_map(|run| {
-                    let size = u64::from(segment_bytes);
-                    run.start / size..run.end.div_ceil(size)
-                })
-                .collect();
-            let at = |n: u64| cell(found, n * u64::from(segment_bytes), segment_bytes);
-            tasks.extend(cells.into_iter().map(|n| Task {
+        if is_small(found.file.len, codec::cut(*class, &policy)) {
+            small.extend((found.bytes() > 0).then_some((*class, found)));
+            continue;
+        }
+        match cuts(found, *class, &policy, 0, u64::MAX) {
+            Ok(cuts) => tasks.extend(cuts.into_iter().map(|range| Task {
                 tier,
                 class: *class,
-                what: What::Cell(found.clone(), at(n)),
-            }));
-            continue;
+                what: What::Cut(found.clone(), range),
+            })),
+            Err(e) => failed(found, e),
         }
-        if found.bytes() == 0 {
-            continue;
-        }
-        let (bytes, bundle) = open.entry(*class).or_default();
-        if *bytes + found.bytes() > u64::from(segment_bytes) || bundle.len() >= FILES_PER_BUNDLE_MAX {
-            tasks.push(Task { tier, class: *class, what: What::Bundle(std::mem::take(bundle)) });
-            *bytes = 0;
-        }
-        *bytes += found.bytes();
-        bundle.push(found.clone());
     }
-    let bundles = open.into_iter().filter(|(_, (_, bundle))| !bundle.is_empty());
-    tasks.extend(bundles.map(|(class, (_, bundle))| Task { tier, class, what: What::Bundle(bundle) }));
+    small.sort_by_key(|(class, _)| *class);
+    for bundle in bundle(small, |(class, found)| (*class, policy, found.bytes()), codec::cut) {
+        let files = bundle.files.into_iter().map(|(_, found)| found.clone()).collect();
+        tasks.push(Task { tier, class: bundle.class, what: What::Bundle(files) });
+    }
 }
 
 /// Segments that hold the places drawn, for a tier: as many as the sample may have bytes.
@@ -400,9 +431,8 @@ fn cut_places(places: &[(Class, Place)], tier: Tier, sample_bytes: u64, tasks: &
             bytes += u64::from(segment_bytes);
             What::Gathered(place.file.clone(), place.followers.clone())
         } else {
-            let range = cell(&place.file, place.file.offset(place.byte), segment_bytes);
-            bytes += range.len();
-            What::Cell(place.file.clone(), range)
+            bytes += u64::from(codec::bounds(*class, &Policy::of(tier)).usual);
+            What::Around(place.file.clone(), place.file.offset(place.byte))
         };
         tasks.push(Task { tier, class: *class, what });
     }
@@ -549,6 +579,8 @@ pub fn estimate(root: &Path, sample_bytes: u64, progress: Progress<'_>) -> io::R
     host::walk(root, &mut |met| survey.meet(met))?;
     let mut shares = Shares::new();
     let mut tasks = Vec::new();
+    // Each tier meets what cannot be read anew.
+    let mut failed = BTreeMap::new();
     let whole = survey.all.take();
     if let Some(all) = &whole {
         let mut files = Vec::new();
@@ -562,7 +594,11 @@ pub fn estimate(root: &Path, sample_bytes: u64, progress: Progress<'_>) -> io::R
                 Err(e) => survey.unreadable(&found.file.path, &e.to_string()),
             }
         }
-        Tier::ALL.into_iter().for_each(|tier| cut_all(&files, tier, &mut tasks));
+        for tier in Tier::ALL {
+            cut_all(&files, tier, &mut tasks, &mut |found, e| {
+                failed.insert(found.file.path.clone(), e.to_string());
+            });
+        }
     } else {
         let mut places = Vec::new();
         for place in std::mem::take(&mut survey.places) {
@@ -585,7 +621,7 @@ pub fn estimate(root: &Path, sample_bytes: u64, progress: Progress<'_>) -> io::R
     }
     let total = tasks.len() as u64;
     let mut sums: BTreeMap<Tier, BTreeMap<Class, Sums>> = BTreeMap::new();
-    let (mut coded, mut failed) = (0, BTreeMap::new());
+    let mut coded = 0;
     run_all(tasks, &mut |tier, class, outcome| {
         coded += 1;
         progress(coded, total);
@@ -595,7 +631,6 @@ pub fn estimate(root: &Path, sample_bytes: u64, progress: Progress<'_>) -> io::R
                 sums.entry(tier).or_default().entry(class).or_default().add(&m, weight);
             }
             Ok(None) => {}
-            // Each tier meets it anew.
             Err((found, why)) => {
                 failed.insert(found.file.path.clone(), why);
             }

@@ -467,8 +467,8 @@ impl Volume {
             known.iter().filter_map(|(file, place)| Some((file.ino, (*place)?))).collect();
         let mut small: Vec<SmallFile> = small.into_iter().map(|(file, _)| file).collect();
         similar::order(&mut small);
-        let mut bundles: Vec<policy::Bundle> = policy::bundle(shared, codec::cut);
-        bundles.extend(policy::bundle(small, codec::cut));
+        let mut bundles = policy::bundle(shared, SmallFile::about, codec::cut);
+        bundles.extend(policy::bundle(small, SmallFile::about, codec::cut));
         // Full ones first while more may come, and the oldest first.
         bundles.sort_by_key(|b| (!all && !b.full, b.files.iter().map(|f| f.ino).min()));
         let mut queue = self.queue_lock();

@@ -59,32 +59,45 @@ pub(super) struct SmallFile {
     pub sketch: Sketch,
 }
 
+impl SmallFile {
+    /// As `bundle` asks.
+    pub fn about(&self) -> (Class, Policy, u64) {
+        (self.class, self.policy, self.bytes)
+    }
+}
+
 /// Small files that are coded together.
 #[derive(Debug)]
-pub(super) struct Bundle {
+pub struct Bundle<F> {
     pub class: Class,
     pub policy: Policy,
-    pub files: Vec<SmallFile>,
+    pub files: Vec<F>,
     /// The next file did not fit in.
     pub full: bool,
 }
 
-/// Puts small files together that lie side by side and are of one class and policy, up to a segment each.
-pub(super) fn bundle(files: Vec<SmallFile>, segment_bytes: impl Fn(Class, &Policy) -> u32) -> Vec<Bundle> {
-    let mut out: Vec<Bundle> = Vec::new();
+/// Puts small files together that lie side by side and are of one class and policy, up to a segment each. `about` tells
+/// class, policy and bytes of a file, `segment_bytes` how long the segments of a class and policy are.
+pub fn bundle<F>(
+    files: Vec<F>,
+    about: impl Fn(&F) -> (Class, Policy, u64),
+    segment_bytes: impl Fn(Class, &Policy) -> u32,
+) -> Vec<Bundle<F>> {
+    let mut out: Vec<Bundle<F>> = Vec::new();
     let mut bytes = 0;
     for file in files {
-        let begun = out.last_mut().filter(|b| (b.class, b.policy) == (file.class, file.policy));
-        let limit = u64::from(segment_bytes(file.class, &file.policy));
+        let (class, policy, len) = about(&file);
+        let begun = out.last_mut().filter(|b| (b.class, b.policy) == (class, policy));
+        let limit = u64::from(segment_bytes(class, &policy));
         match begun {
-            Some(b) if bytes + file.bytes <= limit && b.files.len() < FILES_PER_BUNDLE_MAX => {
-                bytes += file.bytes;
+            Some(b) if bytes + len <= limit && b.files.len() < FILES_PER_BUNDLE_MAX => {
+                bytes += len;
                 b.files.push(file);
             }
             begun => {
                 begun.into_iter().for_each(|b| b.full = true);
-                bytes = file.bytes;
-                out.push(Bundle { class: file.class, policy: file.policy, files: vec![file], full: false });
+                bytes = len;
+                out.push(Bundle { class, policy, files: vec![file], full: false });
             }
         }
     }
@@ -133,7 +146,7 @@ mod tests {
         let mut files: Vec<_> =
             (0..10).map(|n| small(n, if n % 2 == 0 { Class::Text } else { Class::Json }, 30)).collect();
         files.sort_by_key(|f| f.class);
-        let bundles = bundle(files, |_, _| 100);
+        let bundles = bundle(files, SmallFile::about, |_, _| 100);
         assert_eq!(bundles.len(), 4);
         for Bundle { class, files, .. } in &bundles {
             assert!(files.iter().map(|f| f.bytes).sum::<u64>() <= 100);
@@ -151,7 +164,7 @@ mod tests {
         };
         let mut files: Vec<_> = (0..30).map(|n| SmallFile { policy: policy(n), ..small(n, Class::Text, 10) }).collect();
         files.sort_by_key(|f| (f.policy, f.ino));
-        let bundles = bundle(files, |_, policy| if policy.decode_ms.is_some() { 20 } else { 1000 });
+        let bundles = bundle(files, SmallFile::about, |_, policy| if policy.decode_ms.is_some() { 20 } else { 1000 });
         assert_eq!(bundles.iter().map(|b| b.files.len()).sum::<usize>(), 30);
         // Each policy cuts by its own measure: ten files in one segment, or two in each of five.
         assert_eq!(bundles.len(), 1 + 1 + 5);
