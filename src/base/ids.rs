@@ -88,11 +88,16 @@ pub enum MethodId {
     Cm = 2,
     /// The same, better, starting from a trained prior.
     Primed = 3,
+    /// Fewer contexts of it, and small tables: several times as fast.
+    Swift = 4,
+    /// More contexts of it, and large tables: smaller, and slower.
+    Strong = 5,
 }
 
 impl MethodId {
     /// Every method this build decodes, in the order of their numbers.
-    pub const ALL: [MethodId; 4] = [MethodId::Raw, MethodId::Zstd, MethodId::Cm, MethodId::Primed];
+    pub const ALL: [MethodId; 6] =
+        [MethodId::Raw, MethodId::Zstd, MethodId::Cm, MethodId::Primed, MethodId::Swift, MethodId::Strong];
 
     /// Reads a number from disk; `None` for a method this build does not know.
     pub fn from_u16(value: u16) -> Option<MethodId> {
@@ -106,6 +111,8 @@ impl MethodId {
             MethodId::Zstd => "zstd",
             MethodId::Cm => "cm",
             MethodId::Primed => "primed",
+            MethodId::Swift => "swift",
+            MethodId::Strong => "strong",
         }
     }
 }

@@ -272,7 +272,9 @@ pub(super) enum MethodArg {
     Raw,
     Zstd,
     Cm,
+    Swift,
     Primed,
+    Strong,
 }
 
 impl MethodArg {
@@ -282,7 +284,9 @@ impl MethodArg {
             MethodArg::Raw => Some(MethodId::Raw),
             MethodArg::Zstd => Some(MethodId::Zstd),
             MethodArg::Cm => Some(MethodId::Cm),
+            MethodArg::Swift => Some(MethodId::Swift),
             MethodArg::Primed => Some(MethodId::Primed),
+            MethodArg::Strong => Some(MethodId::Strong),
         }
     }
 }

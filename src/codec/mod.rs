@@ -13,10 +13,12 @@ use std::time::Instant;
 
 use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX, plain_hash};
 use crate::format::Coding;
-use crate::models::{self, Coded, MODELS};
+use crate::models::{self, BY_STRENGTH, Coded, MODELS};
 use crate::telemetry;
 
-pub use crate::models::{Basis, Library, Likeness, TEXT_BYTES_MAX, VolumePrior, prior_for, train_from};
+pub use crate::models::{
+    Basis, Library, Likeness, TEXT_BYTES_MAX, VolumePrior, prior_for, starts_from_priors, train_from,
+};
 pub use bounds::{Bounds, bounds, first_cut};
 pub use classify::{classify, segment_bytes};
 pub use policy::{DECODE_MS_MAX, Policy, SEGMENT_BYTES_MIN, Tier, cut, outgrows};
@@ -114,16 +116,23 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, library: &Library) -> R
         telemetry::EARLY_ABORTS.add(1);
     } else {
         // The strongest first, so that weaker ones are tried only where they have a chance.
-        for model in MODELS.into_iter().rev() {
-            let id = model.id();
+        let mut primed = false;
+        for id in BY_STRENGTH {
             let slow = || predicted_decode_ms(id, raw.len() as u32) > policy.decode_ms_max();
             if id == MethodId::Raw || !policy.allows(id) || slow() {
                 continue;
             }
+            if models::starts_from_priors(id) {
+                // Of the profiles of one predictor a weaker one never gains on a stronger.
+                if primed {
+                    continue;
+                }
+                primed = true;
+            }
             if id == MethodId::Zstd && best.as_ref().is_some_and(|(_, b)| zstd_cannot_win(raw, b.payload.len())) {
                 continue;
             }
-            if let Ok(coded) = model.encode(raw, class, basis)
+            if let Ok(coded) = models::model(id).encode(raw, class, basis)
                 && best.as_ref().is_none_or(|(_, b)| coded.payload.len() < b.payload.len())
             {
                 best = Some((id, coded));

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::{encode, predicted_decode_ms, rate, segment_bytes};
 use crate::base::{Class, MethodId, SEGMENT_BYTES_MAX};
-use crate::models::{Library, MODELS};
+use crate::models::{BY_STRENGTH, Library};
 
 /// Longest decode budget that may be asked for, milliseconds: an hour.
 pub const DECODE_MS_MAX: u32 = 3_600_000;
@@ -49,7 +49,8 @@ impl Tier {
     fn allows(self, method: MethodId) -> bool {
         match method {
             MethodId::Raw | MethodId::Zstd => true,
-            MethodId::Primed => self != Tier::Fast,
+            MethodId::Primed | MethodId::Swift => self != Tier::Fast,
+            MethodId::Strong => self == Tier::Deep,
             MethodId::Cm => false,
         }
     }
@@ -97,7 +98,9 @@ impl Policy {
         let alike = match method {
             MethodId::Raw => true,
             MethodId::Cm => self.allows(MethodId::Cm) || self.allows(MethodId::Primed),
-            MethodId::Zstd | MethodId::Primed => self.allows(method),
+            // The smaller one of two that keep the budget.
+            MethodId::Strong => self.allows(MethodId::Strong) || self.allows(MethodId::Primed),
+            MethodId::Zstd | MethodId::Primed | MethodId::Swift => self.allows(method),
         };
         alike && predicted_decode_ms(method, bytes) <= self.decode_ms_max()
     }
@@ -158,7 +161,7 @@ pub(super) fn keeps(policy: &Policy, method: MethodId, bytes: u32) -> bool {
 
 fn plan_by(longest: u32, policy: &Policy, predicted: impl Fn(MethodId, u32) -> u32) -> (MethodId, u32) {
     let sizes = || std::iter::successors(Some(longest), |n| Some(n / 2)).take_while(|n| *n >= SEGMENT_BYTES_MIN);
-    let methods = MODELS.into_iter().rev().map(|m| m.id()).filter(|id| policy.allows(*id));
+    let methods = BY_STRENGTH.into_iter().filter(|id| policy.allows(*id));
     let fits = |id: MethodId, len: u32| predicted(id, len).saturating_mul(5) / 4 <= policy.decode_ms_max();
     let mut fitting = methods.filter_map(|id| sizes().find(|len| fits(id, *len)).map(|len| (id, len)));
     fitting.next().unwrap_or((MethodId::Raw, SEGMENT_BYTES_MIN))
@@ -171,7 +174,9 @@ mod tests {
     /// One millisecond per KiB for models, a hundredth for the rest.
     fn slow(id: MethodId, len: u32) -> u32 {
         match id {
+            MethodId::Strong => len >> 9,
             MethodId::Cm | MethodId::Primed => len >> 10,
+            MethodId::Swift => len >> 12,
             MethodId::Raw | MethodId::Zstd => (len >> 10).div_ceil(100),
         }
     }

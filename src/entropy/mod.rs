@@ -17,10 +17,10 @@ mod stage;
 pub use apm::{Apm, StateMap};
 pub use coder::{Decoder, Encoder};
 pub use history::{HISTORIES, History};
-pub use layers::{CHOSEN, LANES, Lanes, Layers};
+pub use layers::{LANES, Lanes, Layers};
 pub use logistic::{STRETCH_MAX, squash, squash_within, stretch};
 pub use mixer::{INPUTS, Mixer};
-pub use stage::{Outcome, Outcomes, Stage};
+pub use stage::{Outcomes, Stage};
 
 /// `N` copies of a value on the heap, never on the stack.
 pub fn boxed<T: Clone, const N: usize>(value: T) -> Box<[T; N]> {

@@ -26,6 +26,9 @@ pub struct Stage<const N: usize> {
 }
 
 impl<const N: usize> Stage<N> {
+    /// Bytes of its rows.
+    pub const BYTES: u64 = (N * size_of::<Points>()) as u64;
+
     /// Gives back what it is given, until it has learned.
     pub fn new() -> Stage<N> {
         let points = std::array::from_fn(|i| squash((i * STEP) as i32 - REACH));
@@ -75,45 +78,41 @@ impl<const N: usize> Default for Stage<N> {
 /// Shift of a new observation in `Outcomes`: it counts 1/128.
 const OUTCOME_RATE: u32 = 7;
 
-/// What came after each history: probabilities of a 1 in 1/2^32.
+/// What came after each history: probabilities of a 1 in 1/2^32, and the same stretched.
 #[derive(Clone, Debug)]
-pub struct Outcomes([u32; 256]);
-
-/// A probability of `Outcomes`, kept from the prediction to the update.
-pub type Outcome = u32;
+pub struct Outcomes {
+    after: [u32; 256],
+    stretched: [i16; 256],
+}
 
 impl Outcomes {
     /// From the histories' own guesses.
     pub fn new() -> Outcomes {
-        Outcomes(std::array::from_fn(|h| u32::from(HISTORIES.guess(h as u8)) << 16))
+        let after = std::array::from_fn(|h| u32::from(HISTORIES.guess(h as u8)) << 16);
+        Outcomes { after, stretched: after.map(stretched) }
     }
 
-    /// What came after a history.
+    /// Stretched probability of a 1 after a history.
     #[inline(always)]
-    pub fn after(&self, history: History) -> Outcome {
-        self.0[usize::from(history)]
+    pub fn stretched(&self, history: History) -> i16 {
+        self.stretched[usize::from(history)]
     }
 
-    /// Stretched probability of a 1.
+    /// Learns the bit that came after a history.
     #[inline(always)]
-    pub fn stretched(outcome: Outcome) -> i16 {
-        STRETCH[(outcome >> 20) as usize]
-    }
-
-    /// What becomes of an outcome when a bit comes.
-    #[inline(always)]
-    pub fn moved(outcome: Outcome, bit: u8) -> Outcome {
+    pub fn update(&mut self, history: History, bit: u8) {
         // For a 1 the distance to the top shrinks, for a 0 that to the bottom: the same step on the complement.
         let mask = 0u32.wrapping_sub(u32::from(bit & 1));
-        let distance = outcome ^ mask;
-        (distance - (distance >> OUTCOME_RATE)) ^ mask
+        let distance = self.after[usize::from(history)] ^ mask;
+        let after = (distance - (distance >> OUTCOME_RATE)) ^ mask;
+        self.after[usize::from(history)] = after;
+        self.stretched[usize::from(history)] = stretched(after);
     }
+}
 
-    /// Learns it.
-    #[inline(always)]
-    pub fn set(&mut self, history: History, outcome: Outcome) {
-        self.0[usize::from(history)] = outcome;
-    }
+#[inline(always)]
+fn stretched(after: u32) -> i16 {
+    STRETCH[(after >> 20) as usize]
 }
 
 impl Default for Outcomes {
@@ -148,10 +147,10 @@ mod tests {
     fn outcomes_approach_what_comes() {
         let mut o = Outcomes::new();
         for _ in 0..4000 {
-            o.set(9, Outcomes::moved(o.after(9), 1));
-            o.set(10, Outcomes::moved(o.after(10), 0));
+            o.update(9, 1);
+            o.update(10, 0);
         }
-        let (ones, zeros) = (Outcomes::stretched(o.after(9)), Outcomes::stretched(o.after(10)));
+        let (ones, zeros) = (o.stretched(9), o.stretched(10));
         assert!(ones > 1500 && zeros < -1500, "{ones} {zeros}");
     }
 }

@@ -179,7 +179,19 @@ pub trait Predictor {
 }
 
 /// Every model of this build, in the order of their numbers.
-pub static MODELS: [&dyn Model; 4] = [&raw::Raw, &zstd::Zstd, &cm::Cm, &primed::Primed];
+pub static MODELS: [&dyn Model; 6] = [&raw::Raw, &zstd::Zstd, &cm::Cm, primed::USUAL, primed::SWIFT, primed::STRONG];
+
+/// Methods, the strongest first: each codes most data smaller than those behind it, and slower.
+pub const BY_STRENGTH: [MethodId; 6] =
+    [MethodId::Strong, MethodId::Primed, MethodId::Swift, MethodId::Cm, MethodId::Zstd, MethodId::Raw];
+
+/// True for the methods that start from priors: the profiles of one predictor.
+pub fn starts_from_priors(id: MethodId) -> bool {
+    match id {
+        MethodId::Primed | MethodId::Swift | MethodId::Strong => true,
+        MethodId::Raw | MethodId::Zstd | MethodId::Cm => false,
+    }
+}
 
 /// The model of a method.
 pub fn model(id: MethodId) -> &'static dyn Model {
@@ -187,6 +199,8 @@ pub fn model(id: MethodId) -> &'static dyn Model {
         MethodId::Raw => &raw::Raw,
         MethodId::Zstd => &zstd::Zstd,
         MethodId::Cm => &cm::Cm,
-        MethodId::Primed => &primed::Primed,
+        MethodId::Primed => primed::USUAL,
+        MethodId::Swift => primed::SWIFT,
+        MethodId::Strong => primed::STRONG,
     }
 }

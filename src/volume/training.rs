@@ -19,7 +19,7 @@ use super::cache::Plain;
 use super::gc::{Move, Part, Unpacked};
 use super::types::Error;
 use super::{Volume, clusters};
-use crate::base::{ByteRange, Class, Ino, MethodId, ModelId, PackId, SegmentRef};
+use crate::base::{ByteRange, Class, Ino, ModelId, PackId, SegmentRef};
 use crate::codec::{self, Library, Likeness};
 use crate::format::{Extent, FileKind, Owner, SegmentHeader};
 use crate::host::{Disk, OpenMode};
@@ -244,7 +244,7 @@ impl Volume {
     /// # Errors
     /// As `train`.
     pub fn train_if_grown(&self) -> Result<(), Error> {
-        let uses_priors = self.options.policy.only.is_none_or(|only| only == MethodId::Primed);
+        let uses_priors = self.options.policy.only.is_none_or(codec::starts_from_priors);
         if !uses_priors || self.writable().is_err() {
             return Ok(());
         }

@@ -2,8 +2,8 @@
 
 use super::records::LEN_MAX;
 
-/// Hashed contexts: some orders, and six by kind. More did not pay: without order 5 files became smaller.
-pub(super) const HASHED: usize = 10;
+/// Hashed contexts: some orders, and others by kind, the more useful first.
+pub(super) const HASHED_MAX: usize = 10;
 /// The first of them are of growing order: 2, 3, 4 and 6 bytes.
 pub(super) const ORDERS: usize = 4;
 
@@ -77,9 +77,9 @@ pub(super) fn hash_bytes(bytes: u64, salt: u32) -> u32 {
     (h >> 32) as u32 ^ (h >> 12) as u32 & 0xfff
 }
 
-/// What is remembered of the bytes so far.
-pub(super) struct Contexts {
-    pub kind: Kind,
+/// What is remembered of the bytes so far, but for lines and records.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Now {
     /// The last eight bytes, latest lowest.
     pub last: u64,
     /// Hash of the word so far, and of the two before it.
@@ -94,6 +94,49 @@ pub(super) struct Contexts {
     /// White space at the line's start, and the first byte after it; 0 while there is none.
     indent: u32,
     first: u32,
+}
+
+impl Now {
+    /// One byte later.
+    #[inline(always)]
+    fn after(mut self, byte: u8) -> Now {
+        self.last = self.last << 8 | u64::from(byte);
+        self.shape = self.shape << 4 | u32::from(SORTS[usize::from(byte)]);
+        let lower = byte.to_ascii_lowercase();
+        if lower.is_ascii_alphabetic() || byte >= 128 {
+            self.words[0] = hash(self.words[0], u32::from(lower) + 0x100);
+        } else if byte.is_ascii_digit() {
+            self.words[0] = hash(self.words[0], 0x30);
+        } else if self.words[0] != 0 {
+            self.words = [0, self.words[0], self.words[1]];
+        }
+        if byte == b'\n' {
+            (self.column, self.field, self.indent, self.first) = (0, 0, 0, 0);
+        } else {
+            self.column += 1;
+            if self.first == 0 {
+                match byte {
+                    b' ' | b'\t' => self.indent = (self.indent + 1).min(255),
+                    _ => self.first = u32::from(byte),
+                }
+            }
+            if matches!(byte, b' ' | b',' | b'\t' | b';' | b'|' | b':' | b'[' | b']' | b'=') {
+                self.field = hash(self.field, u32::from(byte));
+            }
+        }
+        match byte {
+            b'<' | b'{' | b'[' => self.scope = hash(u32::from(byte), self.scope >> 20),
+            b'>' | b'"' | b':' | b'=' => self.scope = hash(self.words[1], u32::from(byte)),
+            _ => {}
+        }
+        self
+    }
+}
+
+/// What is remembered of the bytes so far.
+pub(super) struct Contexts {
+    pub kind: Kind,
+    pub now: Now,
     /// Length of records; the last bytes of two records and a little more, and how many bytes there were in all.
     record: usize,
     recent: Vec<u8>,
@@ -108,14 +151,7 @@ impl Contexts {
     pub fn new(kind: Kind, record: usize) -> Contexts {
         Contexts {
             kind,
-            last: 0,
-            words: [0; 3],
-            shape: 0,
-            scope: 0,
-            field: 0,
-            column: 0,
-            indent: 0,
-            first: 0,
+            now: Now::default(),
             record: record.clamp(1, LEN_MAX),
             recent: if kind == Kind::Records { vec![0; RECENT] } else { Vec::new() },
             place: 0,
@@ -125,36 +161,49 @@ impl Contexts {
     }
 
     /// Hashes of the contexts of the next byte.
-    pub fn hashes(&self) -> [u32; HASHED] {
-        let last = self.last;
+    #[inline(always)]
+    pub fn hashes(&self) -> [u32; HASHED_MAX] {
+        self.hashes_of(&self.now, &self.above)
+    }
+
+    /// What they will be if the byte is this one; `None` where that cannot be told.
+    #[inline(always)]
+    pub fn hashes_after(&self, byte: u8) -> Option<[u32; HASHED_MAX]> {
+        let above = if byte == b'\n' { &self.line } else { &self.above };
+        (self.kind != Kind::Records).then(|| self.hashes_of(&self.now.after(byte), above))
+    }
+
+    #[inline(always)]
+    fn hashes_of(&self, now: &Now, line_above: &[u8]) -> [u32; HASHED_MAX] {
+        let last = now.last;
         let c1 = (last & 0xff) as u32;
-        let above = self.above.get(self.column).map_or(0, |b| u32::from(*b));
-        let above_next = self.above.get(self.column + 1).map_or(0, |b| u32::from(*b));
-        let [word, word1, word2] = self.words;
+        let above = line_above.get(now.column).map_or(0, |b| u32::from(*b));
+        let above_next = line_above.get(now.column + 1).map_or(0, |b| u32::from(*b));
+        let [word, word1, word2] = now.words;
         let by_kind = match self.kind {
             Kind::Text => [
                 hash(word, hash(c1, 6)),
                 hash(word, hash(word1, 7)),
                 hash(word, hash(word2, 8)),
                 hash(above, hash(c1, hash(word, 10))),
-                hash(self.shape, hash(c1, 11)),
-                hash(self.indent << 8 | self.first, hash(word, 12)),
+                hash(now.shape, hash(c1, 11)),
+                hash(now.indent << 8 | now.first, hash(word, 12)),
             ],
             Kind::Nested => [
                 hash(word, hash(c1, 6)),
                 hash(word, hash(word1, 7)),
                 hash(word, hash(word2, 8)),
-                hash(self.scope, hash_bytes(last & 0xffff, 10)),
-                hash(above, hash(c1, hash(self.indent, 11))),
-                hash(self.shape, hash(c1, 12)),
+                hash(now.scope, hash_bytes(last & 0xffff, 10)),
+                hash(above, hash(c1, hash(now.indent, 11))),
+                hash(now.shape, hash(c1, 12)),
             ],
             Kind::Lines => [
                 hash(word, hash(c1, 6)),
                 hash(word, hash(word1, 7)),
-                hash(self.field, hash(word, hash(c1, 8))),
+                hash(now.field, hash(word, hash(c1, 8))),
                 hash(above << 8 | above_next, hash(c1, 10)),
-                hash(self.shape, hash(c1, 11)),
-                hash(self.scope, hash_bytes(last & 0xffff, 12)),
+                hash(now.shape, hash(c1, 11)),
+                hash(now.scope, hash_bytes(last & 0xffff, 12)),
             ],
             Kind::Records => self.of_records(),
             Kind::Binary | Kind::Code => [
@@ -178,12 +227,12 @@ impl Contexts {
     }
 
     /// Contexts within records: the byte above, what is left of it and right, the column.
-    fn of_records(&self) -> [u32; HASHED - ORDERS] {
+    fn of_records(&self) -> [u32; HASHED_MAX - ORDERS] {
         let up =
             |n: usize| self.recent.get(self.place.wrapping_sub(n) & (RECENT - 1)).map_or(0, |byte| u32::from(*byte));
         let len = self.record;
         let (above, twice, left, left2, right) = (up(len), up(2 * len), up(len + 1), up(len + 2), up(len - 1));
-        let (c1, c2) = ((self.last & 0xff) as u32, (self.last >> 8 & 0xff) as u32);
+        let (c1, c2) = ((self.now.last & 0xff) as u32, (self.now.last >> 8 & 0xff) as u32);
         let column = (self.place % len) as u32;
         // Of samples of two bytes: the one before, changed as those above are.
         let slope = above.wrapping_add(c2).wrapping_sub(left2) & 0xff;
@@ -203,39 +252,12 @@ impl Contexts {
             *slot = byte;
         }
         self.place += 1;
-        self.last = self.last << 8 | u64::from(byte);
-        self.shape = self.shape << 4 | u32::from(SORTS[usize::from(byte)]);
-        let lower = byte.to_ascii_lowercase();
-        if lower.is_ascii_alphabetic() || byte >= 128 {
-            self.words[0] = hash(self.words[0], u32::from(lower) + 0x100);
-        } else if byte.is_ascii_digit() {
-            self.words[0] = hash(self.words[0], 0x30);
-        } else if self.words[0] != 0 {
-            self.words = [0, self.words[0], self.words[1]];
-        }
+        self.now = self.now.after(byte);
         if byte == b'\n' {
             std::mem::swap(&mut self.above, &mut self.line);
             self.line.clear();
-            (self.column, self.field, self.indent, self.first) = (0, 0, 0, 0);
-        } else {
-            if self.line.len() < COLUMNS_MAX {
-                self.line.push(byte);
-            }
-            self.column += 1;
-            if self.first == 0 {
-                match byte {
-                    b' ' | b'\t' => self.indent = (self.indent + 1).min(255),
-                    _ => self.first = u32::from(byte),
-                }
-            }
-            if matches!(byte, b' ' | b',' | b'\t' | b';' | b'|' | b':' | b'[' | b']' | b'=') {
-                self.field = hash(self.field, u32::from(byte));
-            }
-        }
-        match byte {
-            b'<' | b'{' | b'[' => self.scope = hash(u32::from(byte), self.scope >> 20),
-            b'>' | b'"' | b':' | b'=' => self.scope = hash(self.words[1], u32::from(byte)),
-            _ => {}
+        } else if self.line.len() < COLUMNS_MAX {
+            self.line.push(byte);
         }
     }
 }

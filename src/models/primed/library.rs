@@ -1,7 +1,8 @@
 //! Priors of a volume: what its own files taught.
 //!
-//! A volume's prior is a text too, samples of files of one class, but coded by a predictor that has read a prior of the
-//! program before: so it knows both. Its file is immutable and named by its hash, and segments name it.
+//! A volume's prior is a text too, samples of files of one class, but coded by the usual profile of the predictor, after it
+//! has read a prior of the program: so it knows both. The other profiles read both texts. Its file is immutable and named by
+//! its hash, and segments name it.
 //!
 //! ```text
 //! offset  width  field
@@ -17,14 +18,15 @@
 //! ```
 //! Numbers are little-endian.
 
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use super::likeness::Likeness;
-use super::predictor::Mixing;
+use super::predictor::Tables;
 use super::priors::{self, TEXT_BYTES_MAX};
-use super::{decode_with, encode_with};
+use super::profile::{Held, Profile, Snapshots, Usual};
+use super::{decode_with, encode_with, read_with};
 use crate::base::{Class, ModelId, plain_hash};
-use crate::models::{Error, keep, release};
+use crate::models::Error;
 
 const MAGIC: &[u8; 8] = b"TERSEPRI";
 const VERSION: u8 = 1;
@@ -48,7 +50,7 @@ pub struct VolumePrior {
     likeness: Likeness,
     base: u8,
     code: Vec<u8>,
-    tables: Mutex<Option<Arc<Mixing>>>,
+    tables: Snapshots,
 }
 
 impl VolumePrior {
@@ -72,42 +74,34 @@ impl VolumePrior {
             likeness: Likeness::from_bytes(*likeness.first_chunk()?),
             base: *base,
             code: code.to_vec(),
-            tables: Mutex::new(None),
+            tables: Snapshots::new(),
         })
     }
 
-    fn tables_lock(&self) -> MutexGuard<'_, Option<Arc<Mixing>>> {
-        self.tables.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    /// The predictor that has read it. The first call, and one after its tables went, decodes its text: a second.
-    fn snapshot(&self) -> Option<Arc<Mixing>> {
-        let mut tables = self.tables_lock();
-        if let Some(tables) = &*tables {
-            return Some(tables.clone());
+    /// The predictor that has read it. The first call, and one after its tables went, decodes its text: a second or two.
+    fn snapshot<M: Held>(&self) -> Option<Arc<M>> {
+        if M::PROFILE != Profile::Usual && self.tables.has::<M>() {
+            return self.tables.get(|| None);
         }
-        let mut predictor = after(self.base)?;
-        decode_with(&mut predictor, &self.code, self.text_bytes as usize);
-        keep(predictor.memory_bytes());
-        let predictor = Arc::new(*predictor);
-        *tables = Some(predictor.clone());
-        Some(predictor)
-    }
-}
-
-impl Drop for VolumePrior {
-    fn drop(&mut self) {
-        if let Some(tables) = self.tables_lock().take() {
-            release(tables.memory_bytes());
-        }
+        let usual = self.tables.get(|| {
+            let mut predictor = after::<Usual>(self.base)?;
+            decode_with(&mut *predictor, &self.code, self.text_bytes as usize);
+            Some(predictor)
+        })?;
+        self.tables.get(|| {
+            let mut predictor = after::<M>(self.base)?;
+            let history = usual.history();
+            read_with(&mut *predictor, history.get(history.len().saturating_sub(self.text_bytes as usize)..)?);
+            Some(predictor)
+        })
     }
 }
 
 /// A predictor of its own that has read a prior of the program.
-fn after(base: u8) -> Option<Box<Mixing>> {
-    let known = priors::snapshot(base)?;
-    let mut predictor = Box::new(Mixing::new(known.kind()));
-    predictor.copy_from(known);
+fn after<M: Held>(base: u8) -> Option<Box<M>> {
+    let known = priors::snapshot::<M>(base)?;
+    let mut predictor = M::new(known.kind());
+    predictor.copy_from(&known);
     Some(predictor)
 }
 
@@ -122,8 +116,8 @@ pub fn train_from(class: Class, serial: u32, text: &[u8]) -> Result<Vec<u8>, Str
     // As it is coded, so it is learned.
     let bytes = super::choose_form(text, class).forward(text);
     let base = super::choose_own(&bytes, class);
-    let mut predictor = after(base).ok_or("the program lacks a prior that it had")?;
-    let code = encode_with(&mut predictor, &bytes, usize::MAX).unwrap_or_default();
+    let mut predictor = after::<Usual>(base).ok_or("the program lacks a prior that it had")?;
+    let code = encode_with(&mut *predictor, &bytes, usize::MAX).unwrap_or_default();
     let mut file = MAGIC.to_vec();
     file.extend_from_slice(&[VERSION, class as u8, base, 0]);
     file.extend_from_slice(&serial.to_le_bytes());
@@ -138,8 +132,8 @@ pub fn train_from(class: Class, serial: u32, text: &[u8]) -> Result<Vec<u8>, Str
 pub struct Library {
     /// Ascending by serial.
     priors: RwLock<Vec<Arc<VolumePrior>>>,
-    /// Those with tables, the one used last at the end. One bound for all that share tables.
-    used: Arc<Mutex<Vec<ModelId>>>,
+    /// Those with tables, by profile, the one used last at the end. One bound for all that share tables.
+    used: Arc<Mutex<Vec<(ModelId, Profile)>>>,
 }
 
 impl Library {
@@ -191,24 +185,22 @@ impl Library {
     }
 
     /// The predictor that has read a prior; `None` when the library lacks it.
-    pub(super) fn snapshot(&self, id: ModelId) -> Option<Arc<Mixing>> {
+    pub(super) fn snapshot<M: Held>(&self, id: ModelId) -> Option<Arc<M>> {
         let prior = {
             let priors = self.priors.read().unwrap_or_else(|e| e.into_inner());
             priors.iter().find(|p| p.id == id).cloned()?
         };
-        let snapshot = prior.snapshot()?;
+        let snapshot = prior.snapshot::<M>()?;
         let unused = {
             let mut used = self.used.lock().unwrap_or_else(|e| e.into_inner());
-            used.retain(|u| *u != id);
-            used.push(id);
+            used.retain(|u| *u != (id, M::PROFILE));
+            used.push((id, M::PROFILE));
             if used.len() > TABLES_MAX { Some(used.remove(0)) } else { None }
         };
-        if let Some(id) = unused {
+        if let Some((id, profile)) = unused {
             let priors = self.priors.read().unwrap_or_else(|e| e.into_inner());
-            if let Some(prior) = priors.iter().find(|p| p.id == id)
-                && let Some(tables) = prior.tables_lock().take()
-            {
-                release(tables.memory_bytes());
+            if let Some(prior) = priors.iter().find(|p| p.id == id) {
+                prior.tables.forget_profile(profile);
             }
         }
         Some(snapshot)
@@ -222,9 +214,9 @@ fn kin(class: Class) -> Class {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{NAMED, Primed, layout, layout::Form, with_predictor};
+    use super::super::{NAMED, USUAL, layout, layout::Form, with_predictor};
     use super::*;
-    use crate::models::{Basis, Coded, Model};
+    use crate::models::{Basis, Coded};
 
     fn words(seed: u64, len: usize) -> Vec<u8> {
         let mut x = seed;
@@ -239,16 +231,16 @@ mod tests {
     }
 
     fn decode(payload: &[u8], raw: &[u8], id: ModelId, library: &Library) -> Result<Vec<u8>, Error> {
-        Primed.decode(payload, raw.len(), Primed.revision(), id, Basis::of(library))
+        USUAL.decode(payload, raw.len(), USUAL.revision(), id, Basis::of(library))
     }
 
     #[test]
     fn a_segment_starts_from_what_the_volume_taught() {
         let library = Library::default();
         let (text, raw) = (words(1, 60_000), words(2, 30_000));
-        let before = Primed.encode(&raw, Class::Text, Basis::default()).unwrap().payload;
+        let before = USUAL.encode(&raw, Class::Text, Basis::default()).unwrap().payload;
         let id = library.add(&train_from(Class::Text, 1, &text).unwrap()).unwrap();
-        let Coded { payload, model, .. } = Primed.encode(&raw, Class::Unknown, Basis::of(&library)).unwrap();
+        let Coded { payload, model, .. } = USUAL.encode(&raw, Class::Unknown, Basis::of(&library)).unwrap();
         assert_eq!(model, id);
         assert!(payload.len() * 10 < before.len() * 9, "{} of {}", payload.len(), before.len());
         assert_eq!(decode(&payload, &raw, id, &library).unwrap(), raw);
@@ -256,7 +248,7 @@ mod tests {
         assert!(decode(&payload, &raw, id, &other).is_err(), "the prior is not there");
         assert!(decode(&payload, &raw, ModelId::NONE, &library).is_err(), "no prior is named");
         // What the program knows better does not start from it.
-        let other = Primed.encode(include_bytes!("library.rs"), Class::Source, Basis::of(&library)).unwrap();
+        let other = USUAL.encode(include_bytes!("library.rs"), Class::Source, Basis::of(&library)).unwrap();
         assert_eq!(other.model, ModelId::NONE);
     }
 
@@ -269,11 +261,11 @@ mod tests {
         let raw = words(9, 3000);
         for _ in 0..2 {
             for id in &ids {
-                let snapshot = library.snapshot(*id).unwrap();
-                let code = with_predictor(&snapshot, |p| encode_with(p, &raw, usize::MAX)).unwrap();
+                let snapshot = library.snapshot::<Usual>(*id).unwrap();
+                let code = with_predictor(&*snapshot, |p| encode_with(p, &raw, usize::MAX)).unwrap();
                 let payload = layout::join(NAMED, Form::Plain, false, &code);
                 assert_eq!(decode(&payload, &raw, *id, &library).unwrap(), raw);
-                let held = library.priors().iter().filter(|p| p.tables_lock().is_some()).count();
+                let held = library.priors().iter().filter(|p| p.tables.has::<Usual>()).count();
                 assert!((1..=TABLES_MAX).contains(&held), "{held}");
             }
         }

@@ -27,19 +27,17 @@ const SURE_LEN: u32 = 16;
 const LEN_MAX: u32 = 400;
 /// Mistakes after which a place is left.
 const MISSES_MAX: u32 = 8;
-/// Places of a table.
-const PLACES: usize = 1 << 18;
-/// Bytes of a table: a place is four.
-const TABLE: usize = 4 * PLACES;
 /// Bits of an entry that are the place; above them is the check.
 const PLACE_BITS: u32 = 22;
 // The text of a prior of the program and of one of the volume, a reference, and a segment.
 const _: () = assert!(2 * super::TEXT_BYTES_MAX + 2 * crate::base::SEGMENT_BYTES_MAX as usize <= 1 << PLACE_BITS);
 /// Contexts of the predicted bit: length (64 steps), mistakes, whether it is the first of its byte.
 const CONTEXTS: usize = 1024;
+/// Contexts of a whole byte: length (32 steps), mistakes.
+const SURE_CONTEXTS: usize = 128;
 
-/// Follows one place in the history.
-pub(super) struct Matches {
+/// Follows one place in the history. Tables of places have `TABLE` bytes each, a power of two; a place is four.
+pub(super) struct Matches<const TABLE: usize> {
     /// Text of the prior, reference, and plain bytes so far.
     history: Vec<u8>,
     /// Hash of the last bytes -> position after them. Both tables, and the hashes of all but half a byte.
@@ -58,10 +56,13 @@ pub(super) struct Matches {
     /// The byte that is expected, with a leading 1; 0 when nothing is.
     expected: u32,
     context: usize,
+    /// Whether the whole byte that is expected comes, by length and mistakes.
+    sure: StateMap<SURE_CONTEXTS>,
 }
 
-impl Default for Matches {
-    fn default() -> Matches {
+impl<const TABLE: usize> Default for Matches<TABLE> {
+    fn default() -> Self {
+        const { assert!(TABLE.is_power_of_two()) };
         Matches {
             history: Vec::new(),
             tables: [Memory::zeroed(), Memory::zeroed()],
@@ -78,28 +79,30 @@ impl Default for Matches {
             misses: 0,
             expected: 0,
             context: 0,
+            sure: StateMap::new(|_| 65_000),
         }
     }
 }
 
-impl Matches {
+impl<const TABLE: usize> Matches<TABLE> {
     /// Bytes of the tables, without the history and the table of a reference.
     pub const BYTES: u64 = 2 * TABLE as u64;
     /// Most bytes that a reference takes, its text and its table.
     pub const REFERENCE_BYTES: u64 = (crate::base::SEGMENT_BYTES_MAX as usize + 4 * FAR_PLACES_MAX) as u64;
 
-    /// Bytes of history so far.
-    pub fn history_bytes(&self) -> u64 {
-        self.history.len() as u64
+    /// Everything so far.
+    pub fn history(&self) -> &[u8] {
+        &self.history
     }
 
     /// Takes history, places and what was learned from another.
-    pub fn copy_from(&mut self, other: &Matches) {
+    pub fn copy_from(&mut self, other: &Self) {
         self.history.clone_from(&other.history);
         for (table, other) in self.tables.iter_mut().zip(&other.tables) {
             table.bytes_mut().copy_from_slice(other.bytes());
         }
         self.map.clone_from(&other.map);
+        self.sure.clone_from(&other.sure);
         self.far.clear();
         self.begin();
     }
@@ -157,13 +160,36 @@ impl Matches {
         }
     }
 
+    /// The whole byte that is expected after a match of `len` bytes or more: at the start of a byte.
+    #[inline(always)]
+    pub fn sure(&self, len: u32) -> Option<u8> {
+        (self.len >= len && self.expected != 0).then_some(self.expected as u8)
+    }
+
+    /// Probability that it comes.
+    #[inline(always)]
+    pub fn predict_sure(&mut self) -> u16 {
+        self.context = (self.len / 13).min(31) as usize + 32 * self.misses.min(3) as usize;
+        self.sure.p(self.context).max(1)
+    }
+
+    /// Takes whether it came. Where not, nothing is expected of this byte.
+    #[inline(always)]
+    pub fn observe_sure(&mut self, came: u8) {
+        self.sure.update(self.context, came, 1023);
+        if came == 0 {
+            (self.expected, self.len) = (0, 0);
+            self.misses += 1;
+        }
+    }
+
     /// Takes half a byte: the last seven bytes, latest lowest, and the high half of the next with a leading 1.
     #[inline(always)]
     pub fn half_byte(&mut self, last: u64, high: u32) {
         let last = last << 8 | u64::from(high);
         self.hashes = [hash_bytes(last & 0xff_ffff_ffff, 13), hash_bytes(last, 14)];
         for (table, hash) in self.tables.iter().zip(self.hashes) {
-            prefetch_index(table.bytes(), entry(hash, 0));
+            prefetch_index(table.bytes(), entry::<TABLE>(hash, 0));
         }
     }
 
@@ -231,7 +257,7 @@ impl Matches {
     fn index(&mut self, now: usize, byte: u8) -> [usize; 2] {
         let mut found = [0; 2];
         for ((found, table), hash) in found.iter_mut().zip(&mut self.tables).zip(self.hashes) {
-            let at = entry(hash, byte);
+            let at = entry::<TABLE>(hash, byte);
             let Some(place) = table.bytes_mut().get_mut(at..).and_then(|t| t.first_chunk_mut::<4>()) else {
                 continue;
             };
@@ -268,7 +294,7 @@ impl Matches {
 
 /// Where the entry of a hash begins: its line by the hash, its place there by half a byte.
 #[inline(always)]
-fn entry(hash: u32, byte: u8) -> usize {
+fn entry<const TABLE: usize>(hash: u32, byte: u8) -> usize {
     (((hash >> 12) as usize * 64) | (usize::from(byte & 15) * 4)) & (TABLE - 1)
 }
 

@@ -10,9 +10,11 @@
 //! Machine code is coded with addresses in the place of distances (`code`); records of one length, which are found by trial
 //! (`records`), have contexts of their own and no prior.
 //!
-//! Idea: M. Mahoney, lpaq1, paq8 and zpaq; bit histories, tables and priors are our own. Limits: 23 MiB of tables per
-//! thread, and as much for each prior in use; a second for the first segment of each prior; decoding is as fast as
-//! encoding.
+//! It comes in three profiles (`profile`), each a method on disk: `swift`, `primed` itself, and `strong`.
+//!
+//! Idea: M. Mahoney, lpaq1, paq8 and zpaq; bit histories, tables and priors are our own. Limits: the tables of a profile for
+//! each thread that uses it, and as much for each prior in use; a second or two for the first segment of each prior;
+//! decoding is as fast as encoding.
 
 mod code;
 mod contexts;
@@ -23,16 +25,18 @@ mod matches;
 mod memory;
 mod predictor;
 mod priors;
+mod profile;
 mod records;
 mod slots;
 
-use std::cell::RefCell;
+use std::marker::PhantomData;
 
-use super::{Basis, Coded, Declined, Error, Model, Predictor};
+use super::{Basis, Coded, Declined, Error, Model};
 use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX};
 use crate::entropy::{Decoder, Encoder};
 use layout::Form;
-use predictor::Mixing;
+use predictor::{Asked, Tables};
+use profile::{Held, Profile, Strong, Swift, Usual};
 
 pub use contexts::Kind;
 pub use library::{Library, VolumePrior, train_from};
@@ -52,19 +56,18 @@ const REFERENCE_BYTES_MAX: usize = SEGMENT_BYTES_MAX as usize;
 /// In place of a prior's number: the segment's header names a prior of the volume.
 const NAMED: u8 = 255;
 
-/// Context mixing from priors.
-pub(crate) struct Primed;
+/// Context mixing from priors, by a predictor of one profile.
+struct Primed<M>(PhantomData<fn() -> M>);
 
-thread_local! {
-    /// The tables of this thread: megabytes that are overwritten and used again.
-    static TABLES: RefCell<Option<Box<Mixing>>> = const { RefCell::new(None) };
-}
+pub(super) const SWIFT: &dyn Model = &Primed::<Swift>(PhantomData);
+pub(super) const USUAL: &dyn Model = &Primed::<Usual>(PhantomData);
+pub(super) const STRONG: &dyn Model = &Primed::<Strong>(PhantomData);
 
 /// Runs `f` with a predictor that has read a prior.
-fn with_predictor<T>(snapshot: &Mixing, f: impl FnOnce(&mut Mixing) -> T) -> T {
-    TABLES.with(|tables| {
+fn with_predictor<M: Held, T>(snapshot: &M, f: impl FnOnce(&mut M) -> T) -> T {
+    M::local().with(|tables| {
         // Taken out while in use: a panic in between only costs the tables.
-        let mut predictor = tables.take().unwrap_or_else(|| Box::new(Mixing::new(Kind::Binary)));
+        let mut predictor = tables.take().unwrap_or_else(|| M::new(Kind::Binary));
         predictor.copy_from(snapshot);
         let out = f(&mut predictor);
         tables.replace(Some(predictor));
@@ -72,15 +75,24 @@ fn with_predictor<T>(snapshot: &Mixing, f: impl FnOnce(&mut Mixing) -> T) -> T {
     })
 }
 
+/// What is answered where the byte is known.
+#[inline(always)]
+fn answer(byte: u8, asked: Asked) -> u8 {
+    match asked {
+        Asked::Whole(other) => u8::from(byte == other),
+        Asked::Bit(shift) => byte >> shift & 1,
+    }
+}
+
 /// The code of `raw`; `None` when it becomes longer than `limit`.
-fn encode_with(predictor: &mut Mixing, raw: &[u8], limit: usize) -> Option<Vec<u8>> {
+fn encode_with<M: Tables>(predictor: &mut M, raw: &[u8], limit: usize) -> Option<Vec<u8>> {
     let mut coder = Encoder::new(limit);
     for (n, byte) in raw.iter().enumerate() {
-        for shift in (0..8).rev() {
-            let bit = byte >> shift & 1;
-            coder.encode(bit, predictor.predict());
-            predictor.observe(bit);
-        }
+        predictor.next_byte(|asked, p| {
+            let bit = answer(*byte, asked);
+            coder.encode(bit, p);
+            bit
+        });
         if n % CHECK_EVERY == 0 && coder.is_over() {
             return None;
         }
@@ -89,19 +101,20 @@ fn encode_with(predictor: &mut Mixing, raw: &[u8], limit: usize) -> Option<Vec<u
 }
 
 /// The `raw_len` bytes of a code.
-fn decode_with(predictor: &mut Mixing, code: &[u8], raw_len: usize) -> Vec<u8> {
+fn decode_with<M: Tables>(predictor: &mut M, code: &[u8], raw_len: usize) -> Vec<u8> {
     let mut coder = Decoder::new(code);
     let mut raw = Vec::with_capacity(raw_len);
     for _ in 0..raw_len {
-        let mut byte = 0u8;
-        for _ in 0..8 {
-            let bit = coder.decode(predictor.predict());
-            predictor.observe(bit);
-            byte = byte << 1 | bit;
-        }
-        raw.push(byte);
+        raw.push(predictor.next_byte(|_, p| coder.decode(p)));
     }
     raw
+}
+
+/// Learns from a text.
+fn read_with<M: Tables>(predictor: &mut M, text: &[u8]) {
+    for byte in text {
+        predictor.next_byte(|asked, _| answer(*byte, asked));
+    }
 }
 
 /// What a segment may start from.
@@ -114,18 +127,18 @@ enum Start {
 
 impl Start {
     /// Runs `f` with a predictor that stands at the start of a segment, with a reference in the form of its bytes before it.
-    fn run<T>(&self, library: &Library, reference: Option<&[u8]>, f: impl FnOnce(&mut Mixing) -> T) -> Option<T> {
-        let f = |p: &mut Mixing| {
+    fn run<M: Held, T>(&self, library: &Library, reference: Option<&[u8]>, f: impl FnOnce(&mut M) -> T) -> Option<T> {
+        let f = |p: &mut M| {
             if let Some(text) = reference {
                 p.read(text.get(..REFERENCE_BYTES_MAX).unwrap_or(text));
             }
             f(p)
         };
         match self {
-            Start::Own(number) => priors::snapshot(*number).map(|snapshot| with_predictor(snapshot, f)),
-            Start::Named(id) => library.snapshot(*id).map(|snapshot| with_predictor(&snapshot, f)),
-            Start::Records(len) => priors::snapshot(0).map(|snapshot| {
-                with_predictor(snapshot, |p| {
+            Start::Own(number) => priors::snapshot::<M>(*number).map(|snapshot| with_predictor(&*snapshot, f)),
+            Start::Named(id) => library.snapshot::<M>(*id).map(|snapshot| with_predictor(&*snapshot, f)),
+            Start::Records(len) => priors::snapshot::<M>(0).map(|snapshot| {
+                with_predictor(&*snapshot, |p| {
                     p.begin_records(Kind::Records, usize::from(*len));
                     f(p)
                 })
@@ -140,14 +153,15 @@ fn sample(raw: &[u8], len: usize) -> Option<&[u8]> {
     raw.get(start..start + len)
 }
 
-/// The candidate that codes a sample of a segment best; the first where the segment is too short to tell.
+/// The candidate from which the swift profile codes a sample of a segment best, whichever profile codes the segment; the
+/// first where the segment is too short to tell.
 fn choose(raw: &[u8], mut candidates: Vec<Start>, library: &Library) -> Option<Start> {
     let has_records = candidates.iter().any(|start| matches!(start, Start::Records(_)));
     let len = if has_records { TRIAL_RECORDS_BYTES } else { TRIAL_BYTES };
     let sample = sample(raw, len.min(raw.len().max(TRIAL_BYTES))).filter(|_| candidates.len() > 1);
     let size = |start: &Start| match sample {
         Some(sample) => start
-            .run(library, None, |p| encode_with(p, sample, usize::MAX))
+            .run::<Swift, _>(library, None, |p| encode_with(p, sample, usize::MAX))
             .flatten()
             .map_or(usize::MAX, |code| code.len()),
         None => 0,
@@ -193,9 +207,9 @@ fn choose_form(raw: &[u8], class: Class) -> Form {
     }
 }
 
-impl Model for Primed {
+impl<M: Held> Model for Primed<M> {
     fn id(&self) -> MethodId {
-        MethodId::Primed
+        M::PROFILE.method()
     }
 
     fn revision(&self) -> u16 {
@@ -203,20 +217,24 @@ impl Model for Primed {
     }
 
     fn memory_bytes(&self) -> u64 {
-        Mixing::BYTES + Mixing::REFERENCE_BYTES + TEXT_BYTES_MAX as u64 + u64::from(SEGMENT_BYTES_MAX)
+        M::BYTES + M::REFERENCE_BYTES + TEXT_BYTES_MAX as u64 + u64::from(SEGMENT_BYTES_MAX)
     }
 
     fn decode_rate_guess(&self) -> u64 {
-        900
+        match M::PROFILE {
+            Profile::Swift => 2500,
+            Profile::Usual => 900,
+            Profile::Strong => 400,
+        }
     }
 
     fn prepare(&self, payload: &[u8], model: ModelId, basis: Basis<'_>) {
         match payload.first() {
             Some(&NAMED) => {
-                basis.library.snapshot(model);
+                basis.library.snapshot::<M>(model);
             }
             Some(number) => {
-                priors::snapshot(*number);
+                priors::snapshot::<M>(*number);
             }
             None => {}
         }
@@ -228,7 +246,7 @@ impl Model for Primed {
         let start = choose_any(&bytes, form, class, basis.library).ok_or(Declined::Failed)?;
         let reference = basis.reference.map(|reference| form.forward(reference));
         let code = start
-            .run(basis.library, reference.as_deref(), |p| encode_with(p, &bytes, raw.len()))
+            .run::<M, _>(basis.library, reference.as_deref(), |p| encode_with(p, &bytes, raw.len()))
             .ok_or(Declined::Failed)?
             .ok_or(Declined::DoesNotShrink)?;
         let (number, form, model) = match start {
@@ -271,7 +289,7 @@ impl Model for Primed {
             Start::Own(_) | Start::Records(_) => Error::Corrupt("primed payload names a prior that does not exist"),
             Start::Named(id) => Error::MissingModel(id),
         };
-        let decoded = start.run(basis.library, reference.as_deref(), |p| decode_with(p, code, raw_len));
+        let decoded = start.run::<M, _>(basis.library, reference.as_deref(), |p| decode_with(p, code, raw_len));
         let mut bytes = decoded.ok_or(missing)?;
         form.back(&mut bytes);
         Ok(bytes)

@@ -1,102 +1,252 @@
-//! The predictor: contexts, histories, two layers of mixing, a last stage.
+//! The predictor: contexts, histories, two layers of mixing, a last stage. Its profiles differ in how many there are.
 
-use super::contexts::{Contexts, HASHED, Kind, ORDERS, SORTS};
+use super::contexts::{Contexts, HASHED_MAX, Kind, ORDERS, SORTS};
 use super::matches::Matches;
+use super::profile::{PROFILES, Profile, SPECS, Spec};
 use super::slots::{Place, Slots};
-use crate::entropy::{HISTORIES, History, LANES, Lanes, Layers, Outcome, Outcomes, Stage, boxed, squash_within};
+use crate::entropy::{HISTORIES, History, LANES, Lanes, Layers, Outcomes, Stage, boxed, squash_within};
 use crate::models::Predictor;
 
-/// Contexts with histories: hashed ones, order 0, order 1.
-const CONTEXTS: usize = HASHED + 2;
-/// The match and a constant follow.
-const MATCH: usize = CONTEXTS;
-const CONSTANT: usize = CONTEXTS + 1;
-const _: () = assert!(CONSTANT < LANES);
+/// Contexts with histories: hashed ones, order 1, order 0.
+const CONTEXTS_MAX: usize = HASHED_MAX + 2;
 
 /// First weight of every input, 1/16384.
 const FIRST_WEIGHT: i16 = 4500;
-/// Learning rate of the mixer, 1/256 of an error.
-const RATE: i32 = 64;
-/// Rows by match, bit and known orders; by last byte; by sorts of the last two bytes and bit.
+/// Rows of the mixer by match, bit and known orders; by last byte; by sorts of the last two bytes and bit.
 const ROWS: usize = 4096;
 const ROWS_BYTE: usize = 512;
 const ROWS_SORTS: usize = 2048;
 
-/// State of a bit predictor.
-pub(super) struct Mixing {
+/// A predictor of some profile.
+pub(super) trait Tables: Predictor + Send + Sync + Sized + 'static {
+    /// Which of the profiles it is.
+    const PROFILE: Profile;
+    /// Bytes of the tables, without the history.
+    const BYTES: u64;
+    /// Most bytes that a reference takes beside them.
+    const REFERENCE_BYTES: u64;
+
+    /// A predictor that knows nothing.
+    fn new(kind: Kind) -> Box<Self>;
+
+    /// Which contexts it uses.
+    fn kind(&self) -> Kind;
+
+    /// All that it has read.
+    fn history(&self) -> &[u8];
+
+    /// Bytes of memory in use.
+    fn memory_bytes(&self) -> u64 {
+        Self::BYTES + self.history().len() as u64
+    }
+
+    /// Takes what another has learned, and stands at the start of a segment.
+    fn copy_from(&mut self, other: &Self);
+
+    /// Stands at the start of a text, keeping what was learned.
+    fn begin(&mut self, kind: Kind) {
+        self.begin_records(kind, 0);
+    }
+
+    /// The same for records of a length.
+    fn begin_records(&mut self, kind: Kind, record: usize);
+
+    /// Takes text in that a segment is likely to repeat, before its first byte.
+    fn read(&mut self, text: &[u8]);
+
+    /// Takes a byte in by asking for one bit after the other: `code` is told what is asked and how probable a 1 is, and says
+    /// what it is.
+    fn next_byte(&mut self, code: impl FnMut(Asked, u16) -> u8) -> u8;
+}
+
+/// What a bit says.
+#[derive(Clone, Copy)]
+pub(super) enum Asked {
+    /// Whether the byte is this one.
+    Whole(u8),
+    /// A bit of it: by so many it is shifted.
+    Bit(u32),
+}
+
+/// State of a bit predictor of profile number `P`: `TABLE` bytes of hashed contexts, `PLACES` bytes for each table of places
+/// of matches, mixers of `V` vectors with `CHOSEN` rows for each bit, last stages of `STAGE` contexts.
+pub(super) struct Mixing<
+    const P: usize,
+    const TABLE: usize,
+    const PLACES: usize,
+    const V: usize,
+    const CHOSEN: usize,
+    const STAGE: usize,
+> {
     contexts: Contexts,
-    slots: Slots,
+    slots: Slots<TABLE>,
     /// Order 1: histories by last byte and partial byte. Order 0 by partial byte.
     order1: Box<[[History; 256]; 256]>,
     order0: [History; 256],
-    outcomes: Box<[Outcomes; CONTEXTS]>,
-    matches: Matches,
-    mixer: Layers<ROWS, 256>,
+    outcomes: Box<[Outcomes; CONTEXTS_MAX]>,
+    matches: Matches<PLACES>,
+    mixer: Layers<V, CHOSEN, ROWS, 256>,
     /// Last stages: by last byte and partial byte; by the byte that is expected, or what is known in its stead.
-    stage: Stage<65536>,
-    stage_match: Stage<32768>,
+    stage: Stage<STAGE>,
+    stage_match: Stage<STAGE>,
 
     /// Hashes of the contexts at the byte's start; their rows in the table, by nibble.
-    hashes: [u32; HASHED],
-    rows: [u32; HASHED],
+    hashes: [u32; HASHED_MAX],
+    rows: [u32; HASHED_MAX],
+    /// The byte that this one is taken to become, before its last bit is known, and the hashes after it.
+    guess: Option<u8>,
+    hashes_guessed: [u32; HASHED_MAX],
     /// Histories that predicted this bit.
-    seen: [History; CONTEXTS],
-    after: [Outcome; CONTEXTS],
-    inputs: Lanes,
+    seen: [History; CONTEXTS_MAX],
+    inputs: Lanes<V>,
     /// Bits of this byte so far with a leading 1, bits so far, the node within the nibble.
     partial: usize,
     bit_index: u32,
     node: usize,
+    /// Bytes so far, and whether what comes after histories is learned in this one.
+    place: u32,
+    learns: bool,
 }
 
-impl Mixing {
-    /// Bytes of the tables, without the history.
-    pub const BYTES: u64 = Slots::BYTES
-        + Matches::BYTES
-        + (ROWS * 32 + (256 * 12) + (65536 + 32768) * 32 + 65536 + CONTEXTS * 1024) as u64;
+impl<const P: usize, const TABLE: usize, const PLACES: usize, const V: usize, const CHOSEN: usize, const STAGE: usize>
+    Mixing<P, TABLE, PLACES, V, CHOSEN, STAGE>
+{
+    const SPEC: &Spec = &SPECS[P];
+    const HASHED: usize = Self::SPEC.hashed;
+    const ORDER1: usize = Self::HASHED;
+    const ORDER0: usize = Self::HASHED + 1;
+    const CONTEXTS: usize = Self::HASHED + 1 + Self::SPEC.order0 as usize;
+    /// The match and a constant follow.
+    const MATCH: usize = Self::CONTEXTS;
+    const CONSTANT: usize = Self::CONTEXTS + 1;
 
-    /// Most bytes that a reference takes beside them.
-    pub const REFERENCE_BYTES: u64 = Matches::REFERENCE_BYTES;
+    const TABLES: u64 = Slots::<TABLE>::BYTES
+        + Matches::<PLACES>::BYTES
+        + Layers::<V, CHOSEN, ROWS, 256>::BYTES
+        + 2 * Stage::<STAGE>::BYTES
+        + (65536 + CONTEXTS_MAX * size_of::<Outcomes>()) as u64;
 
-    /// A predictor that knows nothing.
-    pub fn new(kind: Kind) -> Mixing {
-        let mut weights = [FIRST_WEIGHT; LANES];
-        weights[CONSTANT] = 0;
-        let mut new = Mixing {
+    fn first_weights() -> Lanes<V> {
+        Lanes::new(|i| if i == Self::CONSTANT { 0 } else { FIRST_WEIGHT })
+    }
+
+    /// Finds the rows of all contexts, for the first or the second nibble.
+    #[inline(always)]
+    fn find_rows(&mut self) {
+        let nibble = self.partial as u32;
+        for i in 0..Self::HASHED {
+            let hash = self.hashes[i];
+            let place = if self.bit_index == 0 { Place::first(hash) } else { Place::second(hash, nibble) };
+            self.rows[i] = self.slots.find(place);
+        }
+    }
+
+    /// Finds what predicts the first bits of a byte.
+    #[inline(always)]
+    fn begin_byte(&mut self) {
+        (self.partial, self.bit_index, self.node) = (1, 0, 1);
+        self.learns = self.place % Self::SPEC.learn_every == 0;
+        self.find_rows();
+    }
+
+    /// Starts to fetch the first rows of the next byte, which is likely to be reached by this bit.
+    #[inline(always)]
+    fn guess(&mut self, bit: bool) {
+        let byte = (self.partial << 1) as u8 | u8::from(bit);
+        if let Some(hashes) = self.contexts.hashes_after(byte) {
+            (self.guess, self.hashes_guessed) = (Some(byte), hashes);
+            hashes.iter().take(Self::HASHED).for_each(|hash| self.slots.fetch(Place::first(*hash).line));
+        }
+    }
+
+    /// Takes a whole byte into the contexts.
+    #[inline(always)]
+    fn end_byte(&mut self, byte: u8) {
+        self.contexts.observe(byte);
+        self.matches.end_byte(byte);
+        self.place = self.place.wrapping_add(1);
+        let guessed = self.guess.take() == Some(byte);
+        if self.sure().is_none() {
+            if guessed {
+                self.hashes = self.hashes_guessed
+            } else {
+                self.fetch_hashes()
+            }
+            self.begin_byte();
+        }
+    }
+
+    /// Hashes of the contexts that nobody has guessed.
+    #[inline(never)]
+    fn fetch_hashes(&mut self) {
+        self.hashes = self.contexts.hashes();
+        self.hashes.iter().take(Self::HASHED).for_each(|hash| self.slots.fetch(Place::first(*hash).line));
+    }
+
+    /// At the start of a byte: the byte that is expected, where it is so likely that it is asked for as a whole.
+    #[inline(always)]
+    fn sure(&self) -> Option<u8> {
+        self.matches.sure(Self::SPEC.sure_len)
+    }
+
+    /// Takes whether that byte came. Where it did the byte has ended, where not its bits follow.
+    #[inline(always)]
+    fn observe_sure(&mut self, byte: u8, came: u8) {
+        self.matches.observe_sure(came);
+        if came != 0 {
+            self.matches.half_byte(self.contexts.now.last, u32::from(byte) >> 4 | 16);
+            self.end_byte(byte);
+        } else {
+            self.fetch_hashes();
+            self.begin_byte();
+        }
+    }
+}
+
+impl<const P: usize, const TABLE: usize, const PLACES: usize, const V: usize, const CHOSEN: usize, const STAGE: usize>
+    Tables for Mixing<P, TABLE, PLACES, V, CHOSEN, STAGE>
+{
+    const PROFILE: Profile = PROFILES[P];
+    const BYTES: u64 = Self::TABLES;
+    const REFERENCE_BYTES: u64 = Matches::<PLACES>::REFERENCE_BYTES;
+
+    fn new(kind: Kind) -> Box<Self> {
+        const { assert!(Self::CONSTANT < V * LANES && Self::HASHED <= HASHED_MAX) };
+        let mut new = Box::new(Mixing {
             contexts: Contexts::new(kind, 0),
             slots: Slots::default(),
             order1: boxed([0; 256]),
             order0: [0; 256],
             outcomes: boxed(Outcomes::new()),
             matches: Matches::default(),
-            mixer: Layers::new(&weights),
+            mixer: Layers::new(Self::first_weights()),
             stage: Stage::new(),
             stage_match: Stage::new(),
-            hashes: [0; HASHED],
-            rows: [0; HASHED],
-            seen: [0; CONTEXTS],
-            after: [0; CONTEXTS],
-            inputs: Lanes::new(&[0; LANES]),
+            hashes: [0; HASHED_MAX],
+            rows: [0; HASHED_MAX],
+            guess: None,
+            hashes_guessed: [0; HASHED_MAX],
+            seen: [0; CONTEXTS_MAX],
+            inputs: Lanes::splat(0),
             partial: 1,
             bit_index: 0,
             node: 1,
-        };
+            place: 0,
+            learns: true,
+        });
         new.begin(kind);
         new
     }
 
-    /// Which contexts it uses.
-    pub fn kind(&self) -> Kind {
+    fn kind(&self) -> Kind {
         self.contexts.kind
     }
 
-    /// Bytes of memory in use.
-    pub fn memory_bytes(&self) -> u64 {
-        Mixing::BYTES + self.matches.history_bytes()
+    fn history(&self) -> &[u8] {
+        self.matches.history()
     }
 
-    /// Takes what another has learned, and stands at the start of a segment.
-    pub fn copy_from(&mut self, other: &Mixing) {
+    fn copy_from(&mut self, other: &Self) {
         self.slots.copy_from(&other.slots);
         self.order1.as_mut_slice().copy_from_slice(other.order1.as_slice());
         self.order0 = other.order0;
@@ -108,54 +258,45 @@ impl Mixing {
         self.begin(other.contexts.kind);
     }
 
-    /// Stands at the start of a text, keeping what was learned.
-    pub fn begin(&mut self, kind: Kind) {
-        self.begin_records(kind, 0);
-    }
-
-    /// The same for records of a length.
-    pub fn begin_records(&mut self, kind: Kind, record: usize) {
+    fn begin_records(&mut self, kind: Kind, record: usize) {
         self.contexts = Contexts::new(kind, record);
         self.matches.begin();
-        (self.partial, self.bit_index, self.node) = (1, 0, 1);
-        self.hashes = self.contexts.hashes();
-        self.find_rows();
+        self.place = 0;
+        self.guess = None;
+        self.fetch_hashes();
+        self.begin_byte();
     }
 
-    /// Takes text in that a segment is likely to repeat, before its first byte.
-    pub fn read(&mut self, text: &[u8]) {
+    fn read(&mut self, text: &[u8]) {
         self.matches.read(text);
     }
 
-    /// Finds the rows of all contexts, for the first or the second nibble.
     #[inline(always)]
-    fn find_rows(&mut self) {
-        let nibble = self.partial as u32;
-        for i in 0..HASHED {
-            let hash = self.hashes[i];
-            let place = if self.bit_index == 0 { Place::first(hash) } else { Place::second(hash, nibble) };
-            self.rows[i] = self.slots.find(place);
+    fn next_byte(&mut self, mut code: impl FnMut(Asked, u16) -> u8) -> u8 {
+        if let Some(byte) = self.sure() {
+            let came = code(Asked::Whole(byte), self.matches.predict_sure());
+            self.observe_sure(byte, came);
+            if came != 0 {
+                return byte;
+            }
         }
-    }
-
-    /// Takes a whole byte into the contexts.
-    fn end_byte(&mut self) {
-        let byte = self.partial as u8;
-        self.contexts.observe(byte);
-        (self.partial, self.bit_index, self.node) = (1, 0, 1);
-        self.hashes = self.contexts.hashes();
-        self.hashes.iter().for_each(|hash| self.slots.fetch(Place::first(*hash).line));
-        // The match model has its own cache misses: they overlap with those of the rows.
-        self.matches.end_byte(byte);
-        self.find_rows();
+        let mut byte = 0;
+        for shift in (0..8).rev() {
+            let bit = code(Asked::Bit(shift), self.predict());
+            self.observe(bit);
+            byte = byte << 1 | bit;
+        }
+        byte
     }
 }
 
-impl Predictor for Mixing {
+impl<const P: usize, const TABLE: usize, const PLACES: usize, const V: usize, const CHOSEN: usize, const STAGE: usize>
+    Predictor for Mixing<P, TABLE, PLACES, V, CHOSEN, STAGE>
+{
     #[inline(always)]
     fn predict(&mut self) -> u16 {
-        let c1 = (self.contexts.last & 0xff) as usize;
-        let c2 = (self.contexts.last >> 8 & 0xff) as usize;
+        let c1 = (self.contexts.now.last & 0xff) as usize;
+        let c2 = (self.contexts.now.last >> 8 & 0xff) as usize;
         let partial = self.partial & 255;
         self.stage.choose(partial | c1 << 8);
         let expected = self.matches.expected();
@@ -164,63 +305,73 @@ impl Predictor for Mixing {
             Some(byte) => 1 << 14 | confidence << 11 | (self.bit_index as usize) << 8 | usize::from(byte),
             None => usize::from(SORTS[c1]) << 8 | partial,
         });
-        let mut inputs = [0; LANES];
         let (table, node) = (self.slots.table(), self.node);
-        for (seen, row) in self.seen.iter_mut().zip(self.rows) {
-            *seen = table[Slots::at(row, node)];
+        for i in 0..Self::HASHED {
+            self.seen[i] = table[Slots::<TABLE>::at(self.rows[i], node)];
         }
-        self.seen[HASHED] = self.order0[partial];
-        self.seen[HASHED + 1] = self.order1[c1][partial];
-        for (i, input) in inputs.iter_mut().take(CONTEXTS).enumerate() {
-            self.after[i] = self.outcomes[i].after(self.seen[i]);
-            *input = Outcomes::stretched(self.after[i]);
+        self.seen[Self::ORDER1] = self.order1[c1][partial];
+        if Self::SPEC.order0 {
+            self.seen[Self::ORDER0] = self.order0[partial];
         }
+        let by_match = self.matches.predict(self.bit_index);
+        self.inputs = Lanes::new(|i| match i {
+            _ if i < Self::CONTEXTS => self.outcomes[i].stretched(self.seen[i]),
+            _ if i == Self::MATCH => by_match,
+            _ if i == Self::CONSTANT => 256,
+            _ => 0,
+        });
         let known: usize = self.seen.iter().take(ORDERS).map(|h| usize::from(*h != 0)).sum();
-        inputs[MATCH] = self.matches.predict(self.bit_index);
-        inputs[CONSTANT] = 256;
-        self.inputs = Lanes::new(&inputs);
         let bit = self.bit_index as usize;
         let sorts = usize::from(SORTS[c1]) << 4 | usize::from(SORTS[c2]);
-        let chosen = [(confidence << 3 | bit) << 3 | known, ROWS_BYTE + c1, ROWS_SORTS + (sorts << 3 | bit)];
-        let mixed = self.mixer.mix(&self.inputs, chosen, partial);
+        let sets = [(confidence << 3 | bit) << 3 | known, ROWS_BYTE + c1, ROWS_SORTS + (sorts << 3 | bit)];
+        let mixed = self.mixer.mix(&self.inputs, std::array::from_fn(|s| sets[s]), partial);
         let p = u32::from(squash_within(mixed)).max(1)
             + u32::from(self.stage.refine(mixed))
             + 2 * u32::from(self.stage_match.refine(mixed));
-        (p.div_ceil(4)).clamp(1, 65_535) as u16
+        let p = (p.div_ceil(4)).clamp(1, 65_535) as u16;
+        if self.bit_index == 7 {
+            self.guess(p > 32_767);
+        }
+        p
     }
 
     #[inline(always)]
     fn observe(&mut self, bit: u8) {
         self.stage.update(bit);
         self.stage_match.update(bit);
-        for i in 0..CONTEXTS {
-            self.outcomes[i].set(self.seen[i], Outcomes::moved(self.after[i], bit));
+        if self.learns {
+            for i in 0..Self::CONTEXTS {
+                self.outcomes[i].update(self.seen[i], bit);
+            }
         }
         let (table, node) = (self.slots.table(), self.node);
-        for (seen, row) in self.seen.iter().zip(self.rows) {
-            table[Slots::at(row, node)] = HISTORIES.after(*seen, bit);
+        for i in 0..Self::HASHED {
+            table[Slots::<TABLE>::at(self.rows[i], node)] = HISTORIES.after(self.seen[i], bit);
         }
         let partial = self.partial & 255;
-        self.order0[partial] = HISTORIES.after(self.seen[HASHED], bit);
-        let c1 = (self.contexts.last & 0xff) as usize;
-        self.order1[c1][partial] = HISTORIES.after(self.seen[HASHED + 1], bit);
+        let c1 = (self.contexts.now.last & 0xff) as usize;
+        self.order1[c1][partial] = HISTORIES.after(self.seen[Self::ORDER1], bit);
+        if Self::SPEC.order0 {
+            self.order0[partial] = HISTORIES.after(self.seen[Self::ORDER0], bit);
+        }
         self.matches.observe(self.bit_index, bit);
 
         self.partial = self.partial << 1 | usize::from(bit);
         self.bit_index += 1;
         self.node = self.node << 1 | usize::from(bit);
-        self.mixer.update(&self.inputs, bit, RATE);
+        self.mixer.update(&self.inputs, bit, Self::SPEC.rate);
         match self.bit_index {
             3 => {
                 let three = self.partial as u32;
-                self.hashes.iter().for_each(|hash| self.slots.fetch(Place::line_of_second(*hash, three)));
+                let hashes = self.hashes.iter().take(Self::HASHED);
+                hashes.for_each(|hash| self.slots.fetch(Place::line_of_second(*hash, three)));
             }
             4 => {
                 self.node = 1;
-                self.matches.half_byte(self.contexts.last, self.partial as u32);
+                self.matches.half_byte(self.contexts.now.last, self.partial as u32);
                 self.find_rows();
             }
-            8 => self.end_byte(),
+            8 => self.end_byte(self.partial as u8),
             _ => {}
         }
     }

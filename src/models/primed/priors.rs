@@ -1,8 +1,9 @@
 //! Priors: what a predictor knows before the first byte of a segment.
 //!
-//! A prior is a text, coded by the predictor itself, starting from nothing. Decoding it is training on it: when the text
-//! has come out, tables, weights and match history are those of a predictor that has read it. So the program holds a
-//! tenth of a megabyte for each prior, and builds the tables, twenty megabytes, when they are first needed.
+//! A prior is a text, coded by the swift profile of the predictor itself, starting from nothing. Decoding it is training on
+//! it: when the text has come out, tables, weights and match history are those of a predictor that has read it. The other
+//! profiles read the text then. So the program holds a tenth of a megabyte for each prior, and builds the tables, megabytes,
+//! when they are first needed.
 //!
 //! A prior's number is on disk, in each payload; so its bytes, and the predictor's, are part of the format. The files
 //! are rebuilt by `tersefs train --builtin` from `recipe.txt` beside them, which names their sources.
@@ -13,14 +14,14 @@
 //! code              to the end
 //! ```
 
-use std::sync::OnceLock;
+use std::sync::Arc;
 
 use super::contexts::Kind;
 use super::layout::Form;
-use super::predictor::Mixing;
-use super::{decode_with, encode_with};
+use super::predictor::Tables;
+use super::profile::{Held, Snapshots, Swift};
+use super::{decode_with, encode_with, read_with};
 use crate::base::Class;
-use crate::models::keep;
 
 /// Longest text of a prior, bytes: what is decoded before the first segment can be.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
@@ -79,22 +80,23 @@ pub(super) fn candidates(class: Class, raw: &[u8]) -> Vec<u8> {
     }
 }
 
-static SNAPSHOTS: [OnceLock<Box<Mixing>>; PRIORS.len()] = [const { OnceLock::new() }; PRIORS.len()];
+static SNAPSHOTS: [Snapshots; PRIORS.len()] = [const { Snapshots::new() }; PRIORS.len()];
 
 /// The predictor that has read a prior; `None` when there is no such prior. The first call for each takes the time to
-/// decode its text, about a second.
-pub(super) fn snapshot(number: u8) -> Option<&'static Mixing> {
+/// decode its text, and for the profiles but the swift one to read it: a second or two.
+pub(super) fn snapshot<M: Held>(number: u8) -> Option<Arc<M>> {
     let prior = PRIORS.get(usize::from(number))?;
-    let slot = SNAPSHOTS.get(usize::from(number))?;
-    Some(slot.get_or_init(|| {
-        let snapshot = read(prior.file).unwrap_or_else(|| Box::new(Mixing::new(Kind::Binary)));
-        keep(snapshot.memory_bytes());
-        snapshot
-    }))
+    let snapshots = SNAPSHOTS.get(usize::from(number))?;
+    let swift = snapshots.get(|| Some(read(prior.file).unwrap_or_else(|| Swift::new(Kind::Binary))))?;
+    snapshots.get(|| {
+        let mut predictor = M::new(swift.kind());
+        read_with(&mut *predictor, swift.history());
+        Some(predictor)
+    })
 }
 
 /// Decodes the text of a prior; `None` when it is not a prior.
-fn read(file: &[u8]) -> Option<Box<Mixing>> {
+fn read(file: &[u8]) -> Option<Box<Swift>> {
     let (kind, rest) = file.split_first()?;
     let kind = Kind::from_u8(*kind)?;
     let (len, code) = rest.split_first_chunk::<4>()?;
@@ -102,8 +104,8 @@ fn read(file: &[u8]) -> Option<Box<Mixing>> {
     if len > TEXT_BYTES_MAX {
         return None;
     }
-    let mut predictor = Box::new(Mixing::new(kind));
-    decode_with(&mut predictor, code, len);
+    let mut predictor = Swift::new(kind);
+    decode_with(&mut *predictor, code, len);
     Some(predictor)
 }
 
@@ -118,7 +120,7 @@ pub fn train(kind: Kind, text: &[u8]) -> Result<Vec<u8>, String> {
     let mut file = vec![kind as u8];
     file.extend_from_slice(&(text.len() as u32).to_le_bytes());
     let text = if kind == Kind::Code { Form::Code.forward(text) } else { text.to_vec() };
-    let code = encode_with(&mut Mixing::new(kind), &text, usize::MAX).unwrap_or_default();
+    let code = encode_with(&mut *Swift::new(kind), &text, usize::MAX).unwrap_or_default();
     file.extend_from_slice(&code);
     Ok(file)
 }
@@ -148,17 +150,17 @@ mod tests {
 
     const PINNED: [(&str, &str); 12] = [
         ("none", "8f207d1aed1814b8"),
-        ("prose", "f64aea4c74ed24e9"),
-        ("manual", "089d63a125c4ad1a"),
-        ("python", "fc6233d9affdf658"),
-        ("rust", "a587618326e5114b"),
-        ("markup", "c35ef7c6f467e2fb"),
-        ("json", "3a04be9ad2cdc1ae"),
-        ("log", "e5c3e9a10ee01af1"),
-        ("exec", "526545ac61e23aae"),
-        ("c", "063fa2a6eba2a671"),
-        ("web", "ced80222889645ad"),
-        ("table", "cdf020c3d8c47874"),
+        ("prose", "6f02848f0360bdac"),
+        ("manual", "9f3b52f45f905461"),
+        ("python", "66c7e531e5917330"),
+        ("rust", "5257de03a490f42a"),
+        ("markup", "95eacffec7ea0d5b"),
+        ("json", "a0478f816bbcfadc"),
+        ("log", "197b20a902aba779"),
+        ("exec", "0f07360930b317f2"),
+        ("c", "d20dd152d0f3a60e"),
+        ("web", "1c27fc7701d212dc"),
+        ("table", "338fdcf3a2954d8b"),
     ];
 
     #[test]
@@ -166,9 +168,9 @@ mod tests {
         let text = b"the same text is read again, and the same text is known".repeat(20);
         let file = train(Kind::Text, &text).unwrap();
         assert!(file.len() < text.len() / 8);
-        let (mut trained, mut reread) = (Mixing::new(Kind::Text), read(&file).unwrap());
-        encode_with(&mut trained, &text, usize::MAX).unwrap();
-        let code = |p: &mut Mixing| {
+        let (mut trained, mut reread) = (Swift::new(Kind::Text), read(&file).unwrap());
+        encode_with(&mut *trained, &text, usize::MAX).unwrap();
+        let code = |p: &mut Swift| {
             p.begin(Kind::Text);
             encode_with(p, b"and the same text is coded by both", usize::MAX).unwrap()
         };
@@ -180,6 +182,6 @@ mod tests {
     fn what_is_not_a_prior_is_refused() {
         assert!(read(&[]).is_none() && read(&[0, 1, 0]).is_none() && read(&[9, 0, 0, 0, 0, 1]).is_none());
         assert!(read(&[0, 0xff, 0xff, 0xff, 0xff]).is_none());
-        assert!(snapshot(PRIORS.len() as u8).is_none());
+        assert!(snapshot::<Swift>(PRIORS.len() as u8).is_none());
     }
 }

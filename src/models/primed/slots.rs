@@ -11,8 +11,6 @@ use prefetch_index::prefetch_index;
 use super::memory::Memory;
 use crate::entropy::History;
 
-/// Bytes of the table.
-const TABLE: usize = 16 << 20;
 const LINE: usize = 64;
 /// Histories of a row.
 const NODES: usize = 15;
@@ -47,22 +45,23 @@ impl Place {
     }
 }
 
-/// Table of rows, shared by all contexts.
-pub(super) struct Slots {
+/// Table of rows, of `TABLE` bytes, a power of two; shared by all contexts.
+pub(super) struct Slots<const TABLE: usize> {
     table: Memory<TABLE>,
 }
 
-impl Default for Slots {
-    fn default() -> Slots {
+impl<const TABLE: usize> Default for Slots<TABLE> {
+    fn default() -> Self {
+        const { assert!(TABLE.is_power_of_two()) };
         Slots { table: Memory::zeroed() }
     }
 }
 
-impl Slots {
+impl<const TABLE: usize> Slots<TABLE> {
     pub const BYTES: u64 = TABLE as u64;
 
     /// Takes the rows of another table: milliseconds.
-    pub fn copy_from(&mut self, other: &Slots) {
+    pub fn copy_from(&mut self, other: &Self) {
         self.table.bytes_mut().copy_from_slice(other.table.bytes());
     }
 
