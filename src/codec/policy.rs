@@ -194,8 +194,11 @@ mod tests {
         check(budget(80), 64);
         check(budget(79), 32);
         check(budget(20), 16);
-        // No segment of the model keeps this: zstd, in segments as long as it may have.
-        check(budget(19), 256);
+        // No segment of the usual profile keeps this: the swift one.
+        check(budget(19), 32);
+        check(budget(5), 16);
+        // Nor does that: zstd, in segments as long as it may have.
+        check(budget(4), 256);
         check(budget(2), 128);
         check(Policy { tier: Tier::Fast, ..budget(100) }, 256);
         check(Policy { only: Some(MethodId::Cm), ..budget(40) }, 32);
