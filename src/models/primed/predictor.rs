@@ -145,7 +145,7 @@ impl<const P: usize, const TABLE: usize, const PLACES: usize, const V: usize, co
     #[inline(always)]
     fn begin_byte(&mut self) {
         (self.partial, self.bit_index, self.node) = (1, 0, 1);
-        self.learns = self.place % Self::SPEC.learn_every == 0;
+        self.learns = self.place.is_multiple_of(Self::SPEC.learn_every);
         self.find_rows();
     }
 
