@@ -12,6 +12,10 @@ pub const DECODE_MS_MAX: u32 = 3_600_000;
 /// Segments are not made shorter than this for a budget, bytes: each starts anew, and its header takes a hundred bytes.
 pub const SEGMENT_BYTES_MIN: u32 = 16 << 10;
 
+/// The strong profile is given no shorter segments than this for a budget, bytes: half as long ones cost more than it gains
+/// on the usual one, which is twice as fast.
+const STRONG_BYTES_MIN: u32 = 256 << 10;
+
 /// How much time is given for how much space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
@@ -160,10 +164,13 @@ pub(super) fn keeps(policy: &Policy, method: MethodId, bytes: u32) -> bool {
 }
 
 fn plan_by(longest: u32, policy: &Policy, predicted: impl Fn(MethodId, u32) -> u32) -> (MethodId, u32) {
-    let sizes = || std::iter::successors(Some(longest), |n| Some(n / 2)).take_while(|n| *n >= SEGMENT_BYTES_MIN);
+    let sizes = |id| {
+        let shortest = if id == MethodId::Strong { STRONG_BYTES_MIN } else { SEGMENT_BYTES_MIN };
+        std::iter::successors(Some(longest), |n| Some(n / 2)).take_while(move |n| *n >= shortest)
+    };
     let methods = BY_STRENGTH.into_iter().filter(|id| policy.allows(*id));
     let fits = |id: MethodId, len: u32| predicted(id, len).saturating_mul(5) / 4 <= policy.decode_ms_max();
-    let mut fitting = methods.filter_map(|id| sizes().find(|len| fits(id, *len)).map(|len| (id, len)));
+    let mut fitting = methods.filter_map(|id| sizes(id).find(|len| fits(id, *len)).map(|len| (id, len)));
     fitting.next().unwrap_or((MethodId::Raw, SEGMENT_BYTES_MIN))
 }
 
@@ -201,6 +208,11 @@ mod tests {
         check(budget(4), 256);
         check(budget(2), 128);
         check(Policy { tier: Tier::Fast, ..budget(100) }, 256);
+        // The strong profile, and where it would be in short segments, the usual one.
+        let deep = |ms| plan_by(1 << 20, &Policy { tier: Tier::Deep, ..budget(ms) }, slow);
+        assert_eq!(deep(2560), (MethodId::Strong, 1 << 20));
+        assert_eq!(deep(640), (MethodId::Strong, 256 << 10));
+        assert_eq!(deep(639), (MethodId::Primed, 256 << 10));
         check(Policy { only: Some(MethodId::Cm), ..budget(40) }, 32);
         // The one method that is wanted cannot: then the shortest segments, which are stored raw.
         check(Policy { only: Some(MethodId::Cm), ..budget(3) }, 16);
