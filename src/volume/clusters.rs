@@ -10,8 +10,10 @@ const PARTS_MAX: usize = 4;
 /// Samples must be nearer to the middle of their half by this than to that of the whole, on average. Chapters of one book
 /// gain 0.001, manuals by several authors 0.008, logs or JSON of several programs 0.01 to 0.04.
 const GAIN_MIN: f32 = 0.01;
-/// Pairs of samples from which halves are grown.
+/// Samples from which halves are grown, each with some of those farthest from it: this part of all is yet farther, since the
+/// farthest of all is often like no other.
 const SEEDS: usize = 6;
+const FARTHEST: [usize; 3] = [usize::MAX, 8, 4];
 /// Rounds in which samples go to the half they are nearer to.
 const ROUNDS: usize = 8;
 
@@ -47,13 +49,13 @@ struct Halves {
 /// The best halves of a part, each of `least` samples or more. `None` where it has no such halves.
 fn halve(all: &[Direction], part: &[usize], least: usize) -> Option<Halves> {
     let whole = nearness(all, part, &middle(all, part));
-    let farthest = |from: &[f32]| {
-        part.iter().filter_map(|n| all.get(*n)).min_by(|a, b| dot(a, from).total_cmp(&dot(b, from))).cloned()
-    };
     let mut best: Option<Halves> = None;
-    for seed in part.iter().step_by(part.len().div_ceil(SEEDS).max(1)) {
-        let mut a = all.get(*seed)?.clone();
-        let mut b = farthest(&a)?;
+    let seeds = part.iter().step_by(part.len().div_ceil(SEEDS).max(1)).filter_map(|n| all.get(*n));
+    for (seed, nth) in seeds.flat_map(|seed| FARTHEST.map(|nth| (seed, nth))) {
+        let mut a = seed.clone();
+        let mut far: Vec<&Direction> = part.iter().filter_map(|n| all.get(*n)).collect();
+        far.sort_by(|x, y| dot(x, seed).total_cmp(&dot(y, seed)));
+        let mut b = (*far.get(part.len() / nth)?).clone();
         let (mut of_a, mut of_b) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             let nearer = |n: &usize| all.get(*n).is_some_and(|d| dot(d, &a) >= dot(d, &b));
@@ -116,6 +118,17 @@ mod tests {
         assert_eq!(all, (0..36).collect::<Vec<_>>());
         // Too few of each.
         assert_eq!(parts(&mixed[..6], 4).len(), 1);
+    }
+
+    #[test]
+    fn what_is_like_no_other_does_not_hide_a_kind() {
+        let mut samples = cuts(include_bytes!("../../tests/data/eng"));
+        samples.extend(samples.clone());
+        samples.extend(cuts(include_bytes!("../../tests/data/nci")).into_iter().take(6));
+        samples.extend([Likeness::of(b""), Likeness::of(&[7; 3000])]);
+        let found = parts(&samples, 5);
+        assert!(found.len() == 2 && found.iter().any(|part| part.starts_with(&[0])), "{found:?}");
+        assert!(found.iter().any(|part| (24..30).all(|n| part.contains(&n)) && !part.contains(&0)), "{found:?}");
     }
 
     #[test]
