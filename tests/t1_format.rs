@@ -7,8 +7,9 @@ mod common;
 use common::Dice;
 use tersefs::base::{Class, Generation, Ino, PackId, SegmentRef, Uuid, crc32c};
 use tersefs::format::{
-    Coding, Dentry, Extent, FileKind, InodeRecord, MetaHeader, MetaOp, Owner, PackHeader, Place, RecordKind,
-    SegmentHeader, SnapshotEnd, Staging, Stream, Superblock, Time, decode_ops, encode_ops, encode_record,
+    Coding, Dentry, Extent, FileKind, InodeRecord, MetaHeader, MetaOp, Owner, PackHeader, Place, RecordKind, Reference,
+    SegmentHeader, SnapshotEnd, Staging, Stream, Superblock, Time, decode_extent, decode_ops, encode_extent,
+    encode_ops, encode_record,
 };
 
 const UUID: Uuid = Uuid(*b"tersefs-golden-1");
@@ -44,6 +45,7 @@ fn extent(file_offset: u64) -> Extent {
         segment_offset: 100,
         segment_bytes: 262_144,
         method: 2,
+        reference: None,
     }
 }
 
@@ -82,6 +84,7 @@ fn header() -> SegmentHeader {
         raw_len: 300,
         model: [0; 16],
         plain_hash: *b"0123456789abcdef",
+        reference: None,
     };
     let owner = |ino, segment_offset| Owner { ino: Ino(ino), file_offset: 0, segment_offset, len: 150 };
     SegmentHeader { coding, owners: vec![owner(7, 0), owner(9, 150)] }
@@ -140,6 +143,55 @@ fn seals_byte_by_byte() {
     assert!(decode_ops(&encode_ops(&[MetaOp::PutSeal { ino: Ino(1), group: 0, sums }])).is_err(), "too many");
 }
 
+/// Extents of two segments that were coded from one, of a third that was coded from none, and of the first again.
+fn reference_ops() -> Vec<MetaOp> {
+    let reference = |offset| Reference {
+        segment: SegmentRef { pack: PackId(1), offset, stored_len: 30_000 },
+        segment_bytes: 262_144,
+    };
+    let at = |n: u64, reference| Extent {
+        segment: SegmentRef { pack: PackId(2), offset: 4096 + n * 500, stored_len: 500 },
+        reference,
+        segment_offset: 0,
+        ..extent(n * 65_536)
+    };
+    let second = Extent { segment_offset: 65_536, file_offset: 65_536, ..at(0, Some(reference(64))) };
+    [at(0, Some(reference(64))), second, at(2, Some(reference(64))), at(3, None), at(4, Some(reference(70_000)))]
+        .map(|extent| MetaOp::PutExtent { ino: Ino(7), extent })
+        .into()
+}
+
+#[test]
+fn references_byte_by_byte() {
+    let bytes = encode_ops(&reference_ops());
+    assert_eq!(decode_ops(&bytes).unwrap(), reference_ops());
+    check("extents with references", &bytes, REFERENCES[0]);
+    let first = encode_ops(&reference_ops()[..1]);
+    assert_eq!(
+        first[..7],
+        [5, 14, 0, 0x80, 0x80, 4, 2],
+        "an extent of inode 7 at 0, 65536 bytes, of another that refers"
+    );
+    let second = encode_ops(&reference_ops()[..2]);
+    assert_eq!(second[first.len()..], [5, 0, 0, 0x80, 0x80, 4, 1, 0], "of the same: nothing more");
+    for op in reference_ops() {
+        let MetaOp::PutExtent { extent, .. } = op else { continue };
+        assert_eq!(decode_extent(&encode_extent(&extent)).unwrap(), extent);
+    }
+    let mut refers = header();
+    refers.coding.reference = Some([7; 16]);
+    let bytes = refers.encode();
+    assert_eq!(SegmentHeader::decode(&bytes).unwrap(), refers);
+    check("header with a reference", &bytes, REFERENCES[1]);
+    refers.coding.model = [9; 16];
+    let bytes = refers.encode();
+    assert_eq!(bytes[6], 3, "model and reference");
+    assert_eq!((&bytes[7..23], &bytes[23..39]), (&[9; 16][..], &[7; 16][..]));
+    assert_eq!(SegmentHeader::decode(&bytes).unwrap(), refers);
+}
+
+const REFERENCES: [(usize, u32); 2] = [(87, 230491866), (50, 1638093662)];
+
 /// Length and CRC32C of each layout.
 const GOLDEN: [(usize, u32); 7] = [
     (4096, 1214729159),
@@ -196,7 +248,7 @@ fn segment_headers_come_back() {
 #[test]
 fn any_bytes_give_a_value_or_an_error() {
     let mut dice = Dice::new(1);
-    let all: Vec<MetaOp> = every_op().into_iter().chain(seal_ops()).collect();
+    let all: Vec<MetaOp> = every_op().into_iter().chain(seal_ops()).chain(reference_ops()).collect();
     let (ops, header) = (encode_ops(&all), header().encode());
     for _ in 0..200_000 {
         let mut bytes = if dice.roll(2) == 0 { ops.clone() } else { header.clone() };

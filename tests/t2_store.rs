@@ -59,6 +59,7 @@ fn segment(store: &Store, ino: u64, payload: &[u8]) -> SegmentRef {
         raw_len: payload.len() as u32,
         model: [0; 16],
         plain_hash: plain_hash(payload),
+        reference: None,
     };
     let owners = vec![Owner { ino: Ino(ino), file_offset: 0, segment_offset: 0, len: payload.len() as u32 }];
     store.append_segment(&SegmentHeader { coding, owners }, payload).unwrap()
@@ -81,6 +82,7 @@ fn fill(dir: &Path) {
             segment_offset: 0,
             segment_bytes: len as u32,
             method: 0,
+            reference: None,
         };
         let dentry = Dentry { ino, kind: FileKind::Regular, cookie: store.allocate_serial() };
         store

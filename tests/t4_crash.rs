@@ -9,10 +9,10 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::{code_all, fresh, gc_all, open, options, read};
+use common::{Dice, code_all, fresh, gc_all, open, options, read, remove};
 use tersefs::base::{ByteRange, Ino, MethodId};
 use tersefs::host::{Fault, SimDisk, Survival};
-use tersefs::volume::{AllocateMode, Caller, Error, OpenFor, RenameMode, SetAttr, Volume};
+use tersefs::volume::{AllocateMode, Caller, Error, OpenFor, RenameMode, SetAttr, Status, Volume};
 use tersefs::workers::Workers;
 
 const CALLER: Caller = Caller { uid: 0, gid: 0 };
@@ -190,6 +190,73 @@ impl Script {
         self.volume.close()
     }
 
+    /// Versions of files that are coded from the first of them, while that goes, is overwritten, and gc moves it.
+    fn run_versions(&mut self) -> Result<(), Error> {
+        self.put("a1", 1, 50_000, false)?;
+        self.put("c1", 1, 400_000, false)?;
+        self.noise("x1", 600_000)?;
+        self.volume.flush()?;
+        code_all(&self.volume, || ())?;
+        self.coded(&["a1", "c1", "x1"]);
+        for (name, version) in [("a2", 2), ("c2", 2)] {
+            self.version(name, version)?;
+        }
+        self.fsync("a2")?;
+        code_all(&self.volume, || ())?;
+        self.coded(&["a2", "c2"]);
+        // The first versions go while the third are being coded from them.
+        for (name, version) in [("a3", 3), ("c3", 3)] {
+            self.version(name, version)?;
+        }
+        self.fsync("c3")?;
+        for name in ["a1", "c1", "x1"] {
+            self.known(name).removing = true;
+        }
+        let mut gone = false;
+        let volume = self.volume.clone();
+        code_all(&volume, || {
+            if !std::mem::replace(&mut gone, true) {
+                for name in ["a1", "c1", "x1"] {
+                    // What fails here fails the commit too.
+                    let _ = remove(&volume, name);
+                }
+            }
+        })?;
+        self.coded(&["a3", "c3"]);
+        self.volume.flush()?;
+        gc_all(&self.volume, 100_000, || ())?;
+        self.version("a4", 4)?;
+        self.put("c2", 9, 100_000, false)?;
+        self.fsync("c2")?;
+        code_all(&self.volume, || ())?;
+        self.coded(&["a4", "c2"]);
+        self.volume.checkpoint()?;
+        self.volume.close()
+    }
+
+    /// A new file that takes space.
+    fn noise(&mut self, name: &str, len: usize) -> Result<(), Error> {
+        let mut dice = Dice::new(len as u64);
+        self.create(name, (0..len).map(|_| dice.next() as u8).collect())
+    }
+
+    /// A new file: what its first version had, with something changed every 40,000 bytes.
+    fn version(&mut self, name: &str, version: u8) -> Result<(), Error> {
+        let mut data = self.known(&format!("{}1", &name[..1])).versions.last().cloned().unwrap_or_default();
+        for at in (1000..data.len() - 100).step_by(40_000) {
+            data[at..at + 60].fill(version);
+        }
+        self.create(name, data)
+    }
+
+    fn create(&mut self, name: &str, data: Vec<u8>) -> Result<(), Error> {
+        self.known(name).versions.push(data.clone());
+        let open = OpenFor { read: true, write: true, ..OpenFor::default() };
+        let (attr, opened) = self.volume.create(Ino::ROOT, name.as_bytes(), 0o644, &CALLER, open)?;
+        self.volume.write(attr.ino, opened.handle, 0, &data)?;
+        self.volume.release(attr.ino, opened.handle)
+    }
+
     /// What is coded is synced, and so is its name.
     fn coded(&mut self, names: &[&str]) {
         for name in names {
@@ -293,15 +360,31 @@ fn power_cut_at_every_sync() {
 /// The same for files that share their segments.
 #[test]
 fn power_cut_at_every_sync_with_twins() {
+    cut_at_every_sync(Script::run_twins, |status| {
+        let found = status.found_bytes;
+        assert!(found >= 3 * 50_000 + 700_000, "the script shares: {found}");
+    });
+}
+
+/// The same for files whose segments were coded from others.
+#[test]
+fn power_cut_at_every_sync_with_versions() {
+    cut_at_every_sync(Script::run_versions, |status| {
+        assert!(status.referring_segments >= 5, "the script codes from others: {status:?}");
+        assert!(status.gc_packs_deleted > 0, "and moves them: {status:?}");
+    });
+}
+
+fn cut_at_every_sync(run: fn(&mut Script) -> Result<(), Error>, proves: fn(&Status)) {
     let workers = Arc::new(Workers::new(2));
     let play = |prepare: &dyn Fn(&SimDisk)| {
         let disk = fresh();
         prepare(&disk);
         let volume = open(&disk, options(Some(MethodId::Zstd)), &workers).expect("a new store is mounted");
         let mut script = Script { volume, files: BTreeMap::new() };
-        let outcome = script.run_twins();
-        let found = script.volume.status().map_or(0, |s| s.found_bytes);
-        (disk, script.files, outcome, found)
+        let outcome = run(&mut script);
+        let status = script.volume.status().unwrap_or_default();
+        (disk, script.files, outcome, status)
     };
     let mounted = {
         let disk = fresh();
@@ -310,9 +393,9 @@ fn power_cut_at_every_sync_with_twins() {
         drop(volume);
         syncs
     };
-    let (disk, _, outcome, found) = play(&|_| ());
+    let (disk, _, outcome, status) = play(&|_| ());
     outcome.expect("the script runs");
-    assert!(found >= 3 * 50_000 + 700_000, "the script shares: {found}");
+    proves(&status);
     let syncs = disk.syncs();
     assert!(syncs > mounted + 10, "the script syncs often enough to prove something: {syncs}");
     for n in mounted + 1..=syncs {

@@ -71,6 +71,14 @@ pub(super) fn status(s: &Status, work: &Work) {
             bytes(s.shared_stored_bytes)
         );
     }
+    if s.referring_segments > 0 {
+        println!(
+            "alike     {} in {} segments were coded from others like them, in {}",
+            bytes(s.referring_plain_bytes),
+            s.referring_segments,
+            bytes(s.referring_stored_bytes)
+        );
+    }
     println!(
         "packs     {} of segments, {} of them live, {} of metadata",
         bytes(s.data_pack_bytes),

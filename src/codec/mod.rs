@@ -11,7 +11,7 @@ mod rate;
 use std::fmt;
 use std::time::Instant;
 
-use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX, plain_hash};
+use crate::base::{Class, MethodId, ModelId, PlainHash, SEGMENT_BYTES_MAX, plain_hash};
 use crate::format::Coding;
 use crate::models::{self, BY_STRENGTH, Coded, MODELS};
 use crate::telemetry;
@@ -28,6 +28,10 @@ pub use rate::predicted_decode_ms;
 const PROBE_BYTES: usize = 4 << 10;
 /// Places in the segment where they are taken.
 const PROBES: usize = 4;
+/// What a reference costs beside the payload, bytes: its hash in the header, and its place in the extents and in the index.
+const REFERENCE_COST_BYTES: usize = 64;
+/// A payload that is this part of what zstd's quick level makes of the data is smaller than any without a reference would be.
+const SURELY_SMALLER_PART: usize = 2;
 /// A probe that zstd's fastest level does not shrink below this share (1/1000) counts against coding.
 const PROBE_SHARE: usize = 985;
 
@@ -47,6 +51,8 @@ pub enum Error {
     Corrupt { what: &'static str },
     /// It was coded from a prior of the volume that is not there.
     MissingModel { id: ModelId },
+    /// It was coded from another segment, with plain bytes of this hash, which are not there, or not those that are given.
+    MissingReference { hash: PlainHash },
     /// More plain bytes than a segment may have, or none.
     BadLength { len: u64 },
 }
@@ -59,6 +65,13 @@ impl fmt::Display for Error {
             }
             Error::Corrupt { what } => write!(f, "segment does not decode: {what}"),
             Error::MissingModel { id } => write!(f, "segment does not decode: {}", models::Error::MissingModel(*id)),
+            Error::MissingReference { hash } => {
+                let hash: String = hash.iter().map(|b| format!("{b:02x}")).collect();
+                write!(
+                    f,
+                    "segment does not decode: it was coded from a segment with plain bytes of hash {hash}, which is lost"
+                )
+            }
             Error::BadLength { len } => write!(f, "a segment cannot hold {len} bytes"),
         }
     }
@@ -103,42 +116,27 @@ fn zstd_cannot_win(raw: &[u8], best: usize) -> bool {
 }
 
 /// Codes `raw` (1 to `SEGMENT_BYTES_MAX` bytes) by the smallest method within the policy, and proves that it decodes.
-/// Priors of the library are used where they help; the coding names the one that was.
+/// Priors of the library are used where they help; the coding names the one that was. A reference is used where it saves an
+/// eighth at least and more than it costs; the coding names it then.
 /// Never larger than `raw` itself: raw storage is always legal.
-pub fn encode(raw: &[u8], class: Class, policy: &Policy, library: &Library) -> Result<Encoded, Error> {
+pub fn encode(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Result<Encoded, Error> {
     if raw.is_empty() || raw.len() > SEGMENT_BYTES_MAX as usize {
         return Err(Error::BadLength { len: raw.len() as u64 });
     }
     let started = Instant::now();
-    let basis = Basis::of(library);
-    let mut best: Option<(MethodId, Coded)> = None;
-    if class == Class::Incompressible || looks_incompressible(raw) {
-        telemetry::EARLY_ABORTS.add(1);
-    } else {
-        // The strongest first, so that weaker ones are tried only where they have a chance.
-        let mut primed = false;
-        for id in BY_STRENGTH {
-            let slow = || predicted_decode_ms(id, raw.len() as u32) > policy.decode_ms_max();
-            if id == MethodId::Raw || !policy.allows(id) || slow() {
-                continue;
-            }
-            if models::starts_from_priors(id) {
-                // Of the profiles of one predictor a weaker one never gains on a stronger.
-                if primed {
-                    continue;
-                }
-                primed = true;
-            }
-            if id == MethodId::Zstd && best.as_ref().is_some_and(|(_, b)| zstd_cannot_win(raw, b.payload.len())) {
-                continue;
-            }
-            if let Ok(coded) = models::model(id).encode(raw, class, basis)
-                && best.as_ref().is_none_or(|(_, b)| coded.payload.len() < b.payload.len())
-            {
-                best = Some((id, coded));
-            }
+    let best = match basis.reference.and_then(|_| smallest(raw, class, policy, basis)) {
+        Some(from) if from.1.refers && surely_smaller(raw, from.1.payload.len()) => Some(from),
+        // Even what no method shrinks by itself may be there already.
+        from if class == Class::Incompressible || looks_incompressible(raw) => {
+            telemetry::EARLY_ABORTS.add(1);
+            from.filter(|(_, coded)| coded.refers && reference_pays(coded.payload.len(), raw.len()))
         }
-    }
+        from => {
+            let alone = smallest(raw, class, policy, Basis::of(basis.library));
+            let bytes = alone.as_ref().map_or(raw.len(), |(_, coded)| coded.payload.len());
+            from.filter(|(_, coded)| coded.refers && reference_pays(coded.payload.len(), bytes)).or(alone)
+        }
+    };
     // Decode what was chosen, and what it falls back to, until one proves itself.
     let chosen = best.filter(|(id, coded)| {
         let revision = models::model(*id).revision();
@@ -149,7 +147,7 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, library: &Library) -> R
         }
         proven
     });
-    let (id, Coded { payload, model, .. }) = chosen.unwrap_or_else(|| (MethodId::Raw, Coded::alone(raw.to_vec())));
+    let (id, Coded { payload, model, refers }) = chosen.unwrap_or_else(|| (MethodId::Raw, Coded::alone(raw.to_vec())));
     telemetry::ENCODED_BYTES.add(raw.len() as u64);
     telemetry::ENCODE_US.add(started.elapsed().as_micros() as u64);
     let coding = Coding {
@@ -160,8 +158,49 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, library: &Library) -> R
         raw_len: raw.len() as u32,
         model: model.0,
         plain_hash: plain_hash(raw),
+        reference: basis.reference.filter(|_| refers).map(plain_hash),
     };
     Ok(Encoded { coding, payload })
+}
+
+/// The smallest that the methods within the policy make of a segment.
+fn smallest(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Option<(MethodId, Coded)> {
+    let mut best: Option<(MethodId, Coded)> = None;
+    // The strongest first, so that weaker ones are tried only where they have a chance.
+    let mut primed = false;
+    for id in BY_STRENGTH {
+        let slow = || predicted_decode_ms(id, raw.len() as u32) > policy.decode_ms_max();
+        if id == MethodId::Raw || !policy.allows(id) || slow() {
+            continue;
+        }
+        if models::starts_from_priors(id) {
+            // Of the profiles of one predictor a weaker one never gains on a stronger.
+            if primed {
+                continue;
+            }
+            primed = true;
+        }
+        if id == MethodId::Zstd && best.as_ref().is_some_and(|(_, b)| zstd_cannot_win(raw, b.payload.len())) {
+            continue;
+        }
+        if let Ok(coded) = models::model(id).encode(raw, class, basis)
+            && best.as_ref().is_none_or(|(_, b)| coded.payload.len() < b.payload.len())
+        {
+            best = Some((id, coded));
+        }
+    }
+    best
+}
+
+/// True when a payload that needs a reference is worth it beside one of `alone` bytes that does not.
+fn reference_pays(bytes: usize, alone: usize) -> bool {
+    (bytes + REFERENCE_COST_BYTES) * 8 < alone * 7
+}
+
+/// True when no method would come near without a reference, so that none needs to be tried.
+fn surely_smaller(raw: &[u8], bytes: usize) -> bool {
+    let alone = zstd::bulk::compress(raw, 3).map_or(0, |quick| quick.len());
+    reference_pays(bytes, alone / SURELY_SMALLER_PART)
 }
 
 /// Bytes that a segment would take, by the method that starts from priors; without proof, so at less than half the cost of
@@ -190,8 +229,8 @@ fn decode_timed(
     Ok(plain)
 }
 
-/// Decodes a payload and checks it against the plain hash. Never returns bytes that fail the check, never panics.
-pub fn decode(coding: &Coding, payload: &[u8], library: &Library) -> Result<Vec<u8>, Error> {
+/// Decodes a payload and checks it against the plain hash. A reference must be given when the coding names one. Never returns bytes that fail the check, never panics.
+pub fn decode(coding: &Coding, payload: &[u8], basis: Basis<'_>) -> Result<Vec<u8>, Error> {
     if coding.raw_len == 0 || coding.raw_len > SEGMENT_BYTES_MAX {
         return Err(Error::BadLength { len: u64::from(coding.raw_len) });
     }
@@ -200,9 +239,14 @@ pub fn decode(coding: &Coding, payload: &[u8], library: &Library) -> Result<Vec<
     if coding.profile != 0 {
         return Err(Error::Corrupt { what: "it names a numeric profile that this build does not have" });
     }
+    let basis = match (coding.reference, basis.reference) {
+        (None, _) => Basis::of(basis.library),
+        (Some(hash), Some(reference)) if plain_hash(reference) == hash => basis,
+        (Some(hash), _) => return Err(Error::MissingReference { hash }),
+    };
     let named = ModelId(coding.model);
-    let plain = decode_timed(id, payload, coding.raw_len as usize, coding.revision, named, Basis::of(library))
-        .map_err(|e| match e {
+    let plain =
+        decode_timed(id, payload, coding.raw_len as usize, coding.revision, named, basis).map_err(|e| match e {
             models::Error::Corrupt(what) => Error::Corrupt { what },
             models::Error::UnknownRevision(_) => unknown,
             models::Error::MissingModel(id) => Error::MissingModel { id },

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{encode, predicted_decode_ms, rate, segment_bytes};
+use super::{Basis, encode, predicted_decode_ms, rate, segment_bytes};
 use crate::base::{Class, MethodId, SEGMENT_BYTES_MAX};
-use crate::models::{BY_STRENGTH, Library};
+use crate::models::BY_STRENGTH;
 
 /// Longest decode budget that may be asked for, milliseconds: an hour.
 pub const DECODE_MS_MAX: u32 = 3_600_000;
@@ -109,6 +109,14 @@ impl Policy {
         alike && predicted_decode_ms(method, bytes) <= self.decode_ms_max()
     }
 
+    /// True when a segment of some bytes may be coded from one that is there: decoding both takes no longer than the policy
+    /// allows. Each was cut so that it takes that long alone with time to spare.
+    pub fn may_refer(&self, class: Class, bytes: u32, (method, reference_bytes): (MethodId, u32)) -> bool {
+        let own = predicted_decode_ms(plan(class, self).0, bytes);
+        let ms = predicted_decode_ms(method, reference_bytes).saturating_add(own);
+        self.accepts(method, reference_bytes) && ms <= self.decode_ms_max()
+    }
+
     /// True when the policy has a method tried at all.
     pub fn allows(&self, method: MethodId) -> bool {
         self.only.map_or(self.tier.allows(method), |only| only == method)
@@ -147,7 +155,7 @@ pub fn outgrows(raw: &[u8], class: Class, policy: &Policy) -> bool {
         // The first fills tables for the first time, and is too short to be taken for a measurement.
         for units in [1, 4, 4, 4] {
             let bytes = units * SEGMENT_BYTES_MIN as usize / 2;
-            let _ = encode(raw.get(..bytes).unwrap_or(raw), class, &only, &Library::default());
+            let _ = encode(raw.get(..bytes).unwrap_or(raw), class, &only, Basis::default());
         }
         return outgrows_by(raw.len(), plan(class, policy), policy);
     }

@@ -123,6 +123,16 @@ pub struct Extent {
     pub segment_bytes: u32,
     /// Number of the method of the segment, for reports; its header decides.
     pub method: u16,
+    /// The segment that this one was coded from, where its header says so.
+    pub reference: Option<Reference>,
+}
+
+/// A segment that others were coded from: their bytes cannot be had without its own. It was coded from no other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Reference {
+    pub segment: SegmentRef,
+    /// Its plain bytes.
+    pub segment_bytes: u32,
 }
 
 /// One step of a metadata transaction. Applying the same steps again changes nothing.

@@ -31,7 +31,9 @@ mod segment;
 mod superblock;
 mod wire;
 
-pub use meta::{Dentry, Extent, FileKind, InodeRecord, MetaOp, SEAL_GRAIN_BYTES, SEAL_GRAINS, Staging, Time};
+pub use meta::{
+    Dentry, Extent, FileKind, InodeRecord, MetaOp, Reference, SEAL_GRAIN_BYTES, SEAL_GRAINS, Staging, Time,
+};
 pub use ops::{
     decode_dentry, decode_extent, decode_inode, decode_ops, decode_seal, encode_dentry, encode_extent, encode_inode,
     encode_ops, encode_seal,
@@ -43,5 +45,7 @@ pub use record::{
     uuid_of_first_record,
 };
 pub use segment::{Coding, Owner, SegmentHeader};
-pub use superblock::{FORMAT_VERSION, INCOMPAT_MODELS, INCOMPAT_SEALS, SUPERBLOCK_BYTES, Superblock, Usable};
+pub use superblock::{
+    FORMAT_VERSION, INCOMPAT_MODELS, INCOMPAT_REFERENCES, INCOMPAT_SEALS, SUPERBLOCK_BYTES, Superblock, Usable,
+};
 pub use wire::Malformed;

@@ -4,7 +4,7 @@
 //! before suggest (the last inode, the end of the last extent), so that a run of similar files costs a few bytes each
 //! before compression. The state starts anew with each body: every record stands alone.
 
-use super::meta::{Dentry, Extent, FileKind, InodeRecord, MetaOp, SEAL_GRAINS, Staging, Time};
+use super::meta::{Dentry, Extent, FileKind, InodeRecord, MetaOp, Reference, SEAL_GRAINS, Staging, Time};
 use super::wire::{Malformed, Reader, Writer};
 use crate::base::{Generation, Ino, PackId, SegmentRef};
 
@@ -38,6 +38,11 @@ const INODE_LIKE_LAST: u64 = 1 << 8;
 const INODE_ONE_LINK: u64 = 1 << 9;
 const INODE_SEALED: u64 = 1 << 10;
 
+/// Whose bytes an extent names: those of another segment than the last, of the same, of another one that has a reference.
+const SEGMENT_OTHER: u8 = 0;
+const SEGMENT_SAME: u8 = 1;
+const SEGMENT_REFERS: u8 = 2;
+
 fn kind_of(value: u8) -> Result<FileKind, Malformed> {
     use FileKind::{BlockDevice, CharDevice, Directory, Fifo, Regular, Socket, Symlink};
     [Regular, Directory, Symlink, Fifo, Socket, CharDevice, BlockDevice]
@@ -45,6 +50,8 @@ fn kind_of(value: u8) -> Result<FileKind, Malformed> {
         .find(|k| *k as u8 == value)
         .ok_or(Malformed("kind of inode"))
 }
+
+const NOWHERE: SegmentRef = SegmentRef { pack: PackId(0), offset: 0, stored_len: 0 };
 
 /// What the operations before suggest.
 struct Last {
@@ -58,6 +65,9 @@ struct Last {
     segment_end: u32,
     segment_bytes: u32,
     method: u16,
+    reference: Option<Reference>,
+    /// The last reference there was.
+    referred: Reference,
 }
 
 impl Default for Last {
@@ -69,10 +79,12 @@ impl Default for Last {
             cookie: 0,
             extent_ino: 0,
             file_end: 0,
-            segment: SegmentRef { pack: PackId(0), offset: 0, stored_len: 0 },
+            segment: NOWHERE,
             segment_end: 0,
             segment_bytes: 0,
             method: 0,
+            reference: None,
+            referred: Reference { segment: NOWHERE, segment_bytes: 0 },
         }
     }
 }
@@ -217,12 +229,18 @@ impl Last {
     }
 
     fn put_extent(&mut self, w: &mut Writer, ino: Ino, e: &Extent) {
-        let same_segment =
-            e.segment == self.segment && e.segment_bytes == self.segment_bytes && e.method == self.method;
+        let same_segment = e.segment == self.segment
+            && e.segment_bytes == self.segment_bytes
+            && e.method == self.method
+            && e.reference == self.reference;
         w.delta(ino.0, self.extent_ino);
         w.delta(e.file_offset, if ino.0 == self.extent_ino { self.file_end } else { 0 });
         w.varint(u64::from(e.len));
-        w.u8(u8::from(same_segment));
+        w.u8(match (same_segment, e.reference) {
+            (true, _) => SEGMENT_SAME,
+            (false, None) => SEGMENT_OTHER,
+            (false, Some(_)) => SEGMENT_REFERS,
+        });
         if !same_segment {
             let last = &self.segment;
             w.delta(e.segment.pack.0, last.pack.0);
@@ -233,9 +251,33 @@ impl Last {
             w.varint(u64::from(e.segment.stored_len));
             w.delta(u64::from(e.segment_bytes), u64::from(self.segment_bytes));
             w.delta(u64::from(e.method), u64::from(self.method));
+            if let Some(r) = e.reference {
+                self.put_reference(w, r);
+            }
         }
         w.delta(u64::from(e.segment_offset), if same_segment { u64::from(self.segment_end) } else { 0 });
         self.remember_extent(ino, e);
+    }
+
+    fn put_reference(&mut self, w: &mut Writer, r: Reference) {
+        let last = self.referred;
+        w.delta(r.segment.pack.0, last.segment.pack.0);
+        w.delta(r.segment.offset, last.segment.offset);
+        w.delta(u64::from(r.segment.stored_len), u64::from(last.segment.stored_len));
+        w.delta(u64::from(r.segment_bytes), u64::from(last.segment_bytes));
+        self.referred = r;
+    }
+
+    fn reference(&mut self, r: &mut Reader<'_>) -> Result<Reference, Malformed> {
+        let last = self.referred;
+        let segment = SegmentRef {
+            pack: PackId(r.delta(last.segment.pack.0, "reference pack")?),
+            offset: r.delta(last.segment.offset, "reference offset")?,
+            stored_len: r.delta_u32(last.segment.stored_len, "reference stored length")?,
+        };
+        let segment_bytes = r.delta_u32(last.segment_bytes, "reference length")?;
+        self.referred = Reference { segment, segment_bytes };
+        Ok(self.referred)
     }
 
     fn remember_extent(&mut self, ino: Ino, e: &Extent) {
@@ -245,14 +287,20 @@ impl Last {
         self.segment_end = e.segment_offset.wrapping_add(e.len);
         self.segment_bytes = e.segment_bytes;
         self.method = e.method;
+        self.reference = e.reference;
     }
 
     fn extent(&mut self, r: &mut Reader<'_>) -> Result<(Ino, Extent), Malformed> {
         let ino = r.delta(self.extent_ino, "extent inode")?;
         let file_offset = r.delta(if ino == self.extent_ino { self.file_end } else { 0 }, "extent offset")?;
         let len = r.u32("extent length")?;
-        let same_segment = r.u8("extent segment")? == 1;
+        let whose = r.u8("extent segment")?;
+        if whose > SEGMENT_REFERS {
+            return Err(Malformed("extent segment"));
+        }
+        let same_segment = whose == SEGMENT_SAME;
         let (mut segment, mut segment_bytes, mut method) = (self.segment, self.segment_bytes, self.method);
+        let mut reference = self.reference;
         if !same_segment {
             let last = self.segment;
             segment.pack = PackId(r.delta(last.pack.0, "extent pack")?);
@@ -262,13 +310,14 @@ impl Last {
             segment_bytes = r.delta_u32(self.segment_bytes, "extent segment length")?;
             let m = r.delta(u64::from(self.method), "extent method")?;
             method = u16::try_from(m).map_err(|_| Malformed("extent method"))?;
+            reference = if whose == SEGMENT_REFERS { Some(self.reference(r)?) } else { None };
         }
         let segment_offset = r.delta_u32(if same_segment { self.segment_end } else { 0 }, "extent segment offset")?;
         let fits = u64::from(segment_offset) + u64::from(len) <= u64::from(segment_bytes);
         if !fits || file_offset.checked_add(u64::from(len)).is_none() || len == 0 {
             return Err(Malformed("extent length"));
         }
-        let extent = Extent { file_offset, len, segment, segment_offset, segment_bytes, method };
+        let extent = Extent { file_offset, len, segment, segment_offset, segment_bytes, method, reference };
         self.remember_extent(Ino(ino), &extent);
         Ok((Ino(ino), extent))
     }

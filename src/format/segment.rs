@@ -20,6 +20,9 @@ pub struct Coding {
     pub model: [u8; 16],
     /// BLAKE3-128 of the plain bytes.
     pub plain_hash: PlainHash,
+    /// BLAKE3-128 of the plain bytes of the segment that this one was coded from, which was coded from no other. Extents
+    /// say where it lies (`Extent::reference`); by this it is found when they are lost.
+    pub reference: Option<PlainHash>,
 }
 
 /// Which bytes of which file a part of a segment was made from. A bundle of small files has one owner per file.
@@ -41,12 +44,16 @@ pub struct SegmentHeader {
     pub owners: Vec<Owner>,
 }
 
+/// What follows the plain length: a model, a reference.
+const HAS_MODEL: u8 = 1;
+const HAS_REFERENCE: u8 = 2;
+
 /// Owners of one segment.
 const OWNERS_MAX: u64 = 1 << 17;
 
 impl SegmentHeader {
-    /// Fields of a SEGMENT record: method, revision, profile, class, plain length, then model (only its presence when it
-    /// is part of the method), plain hash, owners. Owners lie one after the other in the plain bytes as a rule, so
+    /// Fields of a SEGMENT record: method, revision, profile, class, plain length, then which of the
+    /// next two follow (`HAS_MODEL`, `HAS_REFERENCE`), model, hash of the reference, plain hash, owners. Owners lie one after the other in the plain bytes as a rule, so
     /// offsets are differences from where the last one ended.
     pub fn encode(&self) -> Vec<u8> {
         let c = &self.coding;
@@ -56,11 +63,13 @@ impl SegmentHeader {
         w.u8(c.profile);
         w.u8(c.class as u8);
         w.varint(u64::from(c.raw_len));
-        if c.model == [0; 16] {
-            w.u8(0);
-        } else {
-            w.u8(1);
+        let model = if c.model == [0; 16] { 0 } else { HAS_MODEL };
+        w.u8(model | if c.reference.is_some() { HAS_REFERENCE } else { 0 });
+        if model != 0 {
             w.bytes(&c.model);
+        }
+        if let Some(reference) = &c.reference {
+            w.bytes(reference);
         }
         w.bytes(&c.plain_hash);
         w.varint(self.owners.len() as u64);
@@ -88,11 +97,12 @@ impl SegmentHeader {
         if raw_len > SEGMENT_BYTES_MAX {
             return Err(Malformed("segment plain length"));
         }
-        let model = match r.u8("segment model")? {
-            0 => [0; 16],
-            1 => r.array("segment model")?,
-            _ => return Err(Malformed("segment model")),
-        };
+        let has = r.u8("segment model")?;
+        if has & !(HAS_MODEL | HAS_REFERENCE) != 0 {
+            return Err(Malformed("segment model"));
+        }
+        let model = if has & HAS_MODEL == 0 { [0; 16] } else { r.array("segment model")? };
+        let reference = if has & HAS_REFERENCE == 0 { None } else { Some(r.array("segment reference")?) };
         let plain_hash = r.array("segment hash")?;
         let count = r.varint("segment owners")?;
         // Every owner takes four bytes at least.
@@ -115,7 +125,7 @@ impl SegmentHeader {
             owners.push(Owner { ino: Ino(number), file_offset, segment_offset: segment_offset as u32, len });
         }
         r.end("segment header")?;
-        let coding = Coding { method, revision, profile, class, raw_len, model, plain_hash };
+        let coding = Coding { method, revision, profile, class, raw_len, model, plain_hash, reference };
         Ok(SegmentHeader { coding, owners })
     }
 }

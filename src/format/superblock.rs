@@ -27,11 +27,13 @@ pub const SUPERBLOCK_BYTES: usize = 4096;
 pub const FORMAT_VERSION: u32 = 1;
 /// Features of each kind that this build knows.
 const KNOWN_RO_COMPAT: u64 = 0;
-const KNOWN_INCOMPAT: u64 = INCOMPAT_SEALS | INCOMPAT_MODELS;
+const KNOWN_INCOMPAT: u64 = INCOMPAT_SEALS | INCOMPAT_MODELS | INCOMPAT_REFERENCES;
 /// The log holds seals of staged bytes (`MetaOp::PutSeal`, `Staging::sealed`).
 pub const INCOMPAT_SEALS: u64 = 1;
 /// Segments name models of the volume (`Coding::model`), which are files in `models/`.
 pub const INCOMPAT_MODELS: u64 = 2;
+/// Segments were coded from others (`Coding::reference`, `Extent::reference`).
+pub const INCOMPAT_REFERENCES: u64 = 4;
 const MAGIC: &[u8; 8] = b"TERSEFS\n";
 const CRC_AT: usize = SUPERBLOCK_BYTES - 4;
 

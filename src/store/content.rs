@@ -1,13 +1,14 @@
 //! Which content lies where in the packs: what lets a file be stored as a range of a segment that is there already.
 //!
 //! Two keys for each piece of content: from its hash to its place, and back from the segment, so that what is known of a
-//! segment goes, or moves, with it. Nothing depends on them: an entry is a hint that the caller holds against the bytes
+//! segment goes, or moves, with it. And where it may serve as a reference, one for each feature of what it looks like: content
+//! that looks like it is likely to repeat it. Nothing depends on them: an entry is a hint that the caller holds against the bytes
 //! themselves, it keeps no segment alive, and one that is missing costs space only. They follow neither from the log nor
 //! change with it; an index that is made anew learns from the headers of segments what lies in one whole (`relearn`), and
 //! not what lies in bundles.
 //!
 //! # Limits
-//! An entry takes about 70 bytes of keys and values. The caller remembers no content that is too small to be worth that.
+//! An entry takes about 70 bytes of keys and values, and 54 more with what it looks like. The caller remembers no content that is too small to be worth that.
 
 use super::Store;
 use super::error::Error;
@@ -20,6 +21,8 @@ use crate::base::{ByteRange, PackId, PlainHash, SegmentRef};
 const KEYS_PER_STEP: usize = 1024;
 /// Bytes of a hash that are kept: who finds an entry compares bytes, so one that two contents share costs a look.
 const HASH_BYTES: usize = 8;
+/// Features of what content looks like.
+pub const LOOKS: usize = 3;
 
 /// Where plain bytes lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +69,28 @@ fn hash_key(hash: &[u8]) -> Vec<u8> {
     key
 }
 
+/// What content looks like: values that are the same where it is alike; zeros say nothing.
+pub type Looks = [u32; LOOKS];
+
+/// Keys of the features that say something.
+fn looks_keys(looks: &Looks) -> impl Iterator<Item = Vec<u8>> {
+    (0u8..).zip(*looks).filter(|(_, value)| *value != 0).map(|(n, value)| {
+        let mut key = vec![keys::LOOKS, n];
+        key.extend_from_slice(&value.to_be_bytes());
+        key
+    })
+}
+
+/// The hash that a key leads back to, and what its content looks like.
+fn back_value(value: &[u8]) -> (&[u8], Looks) {
+    let (hash, rest) = value.split_at_checked(HASH_BYTES).unwrap_or((value, &[]));
+    let mut looks = Looks::default();
+    for (feature, bytes) in looks.iter_mut().zip(rest.chunks_exact(4)) {
+        *feature = bytes.try_into().map_or(0, u32::from_le_bytes);
+    }
+    (hash, looks)
+}
+
 fn back_key(at: &Content) -> Vec<u8> {
     let mut key = by_two(keys::CONTENT_OF, at.segment.pack.0, at.segment.offset);
     key.extend_from_slice(&at.start.to_be_bytes());
@@ -80,12 +105,28 @@ fn known(index: &Index, hash: &[u8]) -> Result<Option<Content>, Error> {
 /// How the segment is used, where an extent names it.
 fn use_of(index: &Index, at: SegmentRef) -> Result<Option<SegmentUse>, Error> {
     let used = index.get(&by_two(keys::SEGMENT, at.pack.0, at.offset))?.map(|v| SegmentUse::decode(&v)).transpose()?;
-    Ok(used.filter(|used| used.extents > 0 && used.stored_len == at.stored_len))
+    Ok(used.filter(|used| used.is_used() && used.stored_len == at.stored_len))
 }
 
-fn put(hash: &[u8], at: &Content, batch: &mut Batch) {
+fn put(hash: &[u8], at: &Content, looks: &Looks, batch: &mut Batch) {
     batch.push((hash_key(hash), Some(at.encode())));
-    batch.push((back_key(at), Some(hash.iter().take(HASH_BYTES).copied().collect())));
+    let hash: Vec<u8> = hash.iter().take(HASH_BYTES).copied().collect();
+    let mut back = hash.clone();
+    if *looks != Looks::default() {
+        looks.iter().for_each(|value| back.extend_from_slice(&value.to_le_bytes()));
+    }
+    batch.push((back_key(at), Some(back)));
+    batch.extend(looks_keys(looks).map(|key| (key, Some(hash.clone()))));
+}
+
+/// Has what content looks like lead to it no more.
+fn forget_looks(index: &Index, hash: &[u8], looks: &Looks, batch: &mut Batch) -> Result<(), Error> {
+    for key in looks_keys(looks) {
+        if index.get(&key)?.as_deref() == hash.get(..HASH_BYTES) {
+            batch.push((key, None));
+        }
+    }
+    Ok(())
 }
 
 /// Keys from `from` up to `end` that lead back to hashes, a step at a time: entry by entry to `each`.
@@ -101,8 +142,8 @@ fn each_back(
         from = last.clone();
         from.push(0);
         let mut batch = Batch::new();
-        for (key, hash) in &page {
-            batch.append(&mut each(key, hash)?);
+        for (key, back) in &page {
+            batch.append(&mut each(key, back)?);
         }
         index.put(batch);
     }
@@ -120,11 +161,13 @@ fn is_in(at: &Content, key: &[u8]) -> bool {
 }
 
 fn forget_range(index: &Index, from: Vec<u8>, end: &[u8]) -> Result<(), Error> {
-    each_back(index, from, end, |key, hash| {
+    each_back(index, from, end, |key, back| {
+        let (hash, looks) = back_value(back);
         let mut batch = vec![(key.to_vec(), None)];
         // The same content may be known at another place by now.
-        if known(index, hash)?.is_some_and(|at| is_in(&at, key)) {
+        if known(index, hash)?.is_none_or(|at| is_in(&at, key)) {
             batch.push((hash_key(hash), None));
+            forget_looks(index, hash, &looks, &mut batch)?;
         }
         Ok(batch)
     })
@@ -136,8 +179,9 @@ pub(crate) fn forget_segment(index: &Index, pack: PackId, offset: u64) -> Result
 }
 
 impl Store {
-    /// Remembers where content lies, in a segment that an extent names. What is known at another place stays known there.
-    pub fn remember_content(&self, hash: &PlainHash, at: Content) -> Result<(), Error> {
+    /// Remembers where content lies, in a segment that an extent names, and what it looks like where its segment may serve as
+    /// a reference. What is known at another place stays known there.
+    pub fn remember_content(&self, hash: &PlainHash, at: Content, looks: &Looks) -> Result<(), Error> {
         self.writable()?;
         if let Some(before) = known(&self.index, hash)?
             && before.len == at.len
@@ -146,9 +190,27 @@ impl Store {
             return Ok(());
         }
         let mut batch = Batch::new();
-        put(hash, &at, &mut batch);
+        put(hash, &at, looks, &mut batch);
         self.index.put(batch);
         Ok(())
+    }
+
+    /// Content that looks like this, in a segment that is used and was coded from no other. Nothing keeps it where it is.
+    pub fn find_alike(&self, looks: &Looks) -> Result<Option<(Content, SegmentUse)>, Error> {
+        for key in looks_keys(looks) {
+            let Some(hash) = self.index.get(&key)? else { continue };
+            if let Some(at) = known(&self.index, &hash)?
+                && let Some(used) = use_of(&self.index, at.segment)?
+                && !self.has_deleted(at.segment.pack)
+            {
+                if !used.refers {
+                    return Ok(Some((at, used)));
+                }
+            } else {
+                self.index.put(vec![(key, None)]);
+            }
+        }
+        Ok(None)
     }
 
     /// Where content of this hash and length may lie, in a segment that is used. Nothing keeps the segment where it is.
@@ -166,9 +228,12 @@ impl Store {
 
     /// Forgets content that is not what or where it was said to be.
     pub fn forget_content(&self, hash: &PlainHash, at: &Content) -> Result<(), Error> {
-        let mut batch = vec![(back_key(at), None)];
+        let back = back_key(at);
+        let looks = self.index.get(&back)?.map(|value| back_value(&value).1).unwrap_or_default();
+        let mut batch = vec![(back, None)];
         if known(&self.index, hash)?.is_some_and(|there| there == *at) {
             batch.push((hash_key(hash), None));
+            forget_looks(&self.index, hash, &looks, &mut batch)?;
         }
         self.index.put(batch);
         Ok(())
@@ -188,12 +253,16 @@ impl Store {
     ) -> Result<(), Error> {
         let index = &self.index;
         let from = by_two(keys::CONTENT_OF, old.pack.0, old.offset);
-        each_back(index, from, &after_segment(old.pack, old.offset), |key, hash| {
+        each_back(index, from, &after_segment(old.pack, old.offset), |key, back| {
+            let (hash, looks) = back_value(back);
             let mut batch = vec![(key.to_vec(), None)];
             let Some(at) = known(index, hash)?.filter(|at| is_in(at, key)) else { return Ok(batch) };
             match moved(ByteRange::at(u64::from(at.start), u64::from(at.len))) {
-                Some((segment, start)) => put(hash, &Content { segment, start, ..at }, &mut batch),
-                None => batch.push((hash_key(hash), None)),
+                Some((segment, start)) => put(hash, &Content { segment, start, ..at }, &looks, &mut batch),
+                None => {
+                    batch.push((hash_key(hash), None));
+                    forget_looks(index, hash, &looks, &mut batch)?;
+                }
             }
             Ok(batch)
         })
@@ -226,7 +295,11 @@ impl Store {
                 && (owner.segment_offset, owner.len) == (0, len)
                 && len >= bytes_min
             {
-                self.remember_content(&header.coding.plain_hash, Content { segment: *at, start: 0, len })?;
+                self.remember_content(
+                    &header.coding.plain_hash,
+                    Content { segment: *at, start: 0, len },
+                    &Looks::default(),
+                )?;
             }
         }
         Ok(Some(next))
@@ -243,7 +316,7 @@ mod tests {
 
     fn put_one(index: &Index, hash: [u8; 16], content: &Content) {
         let mut batch = Batch::new();
-        put(&hash, content, &mut batch);
+        put(&hash, content, &[u32::from(hash[0]), 0, 7], &mut batch);
         index.put(batch);
     }
 

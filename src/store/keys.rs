@@ -7,22 +7,25 @@
 //! 'D' parent name                  dentry
 //! 'E' inode file-offset            extent
 //! 'G' pack offset                  use of a segment: stored length, plain length, extents (4 bytes each), plain bytes in
-//!                                  use (8 bytes)
+//!                                  use (8 bytes); where one of both is not 0: extents of others that it is the reference of
+//!                                  (4 bytes), whether it has one (1 byte)
 //! 'H' hash                         place of content with this hash (BLAKE3, 8 bytes): pack, offset (8 bytes each), stored
 //!                                  length, offset in the segment, length (4 bytes each)
 //! 'I' inode                        inode
-//! 'J' pack offset segment-offset   the hash of an 'H', back from its segment (the offset in it takes 4 bytes)
+//! 'J' pack offset segment-offset   the hash of an 'H', back from its segment (the offset in it takes 4 bytes); then what the
+//!                                  content looks like, if it is in an 'K' (4 bytes each)
+//! 'K' feature value                the hash of an 'H': content that looks like this (number, 1 byte; value, 4 bytes)
 //! 'L' pack                         sums of a pack: used segments, live bytes, plain and stored bytes shared (8 bytes each)
 //! 'M' method                       sums of a method: extents, plain bytes, stored bytes (8 bytes each)
 //! 'O' inode                        (empty)             unlinked while open
-//! 'R' pack offset inode file-offset  (empty)           extents by the segment they name
+//! 'R' pack offset inode file-offset  (empty)           extents by the segment they name, and by its reference
 //! 'S' name                         state: "position"
 //! 'U' inode                        (empty)             staged and not sealed
 //! 'X' inode name                   value of an extended attribute
 //! 'Y' inode group                  checksums of staged bytes
 //! ```
 //! Numbers in keys are big-endian, so that keys of one inode are neighbours in the order of their offsets. 'G' and 'R' follow
-//! from 'E' and change with it; 'L' and 'M' are written with the position (ledger.rs). 'H' and 'J' are hints (content.rs).
+//! from 'E' and change with it; 'L' and 'M' are written with the position (ledger.rs). 'H', 'J' and 'K' are hints (content.rs).
 
 use super::error::Error;
 use super::index::Index;
@@ -47,6 +50,7 @@ pub(crate) const METHOD_USE: u8 = b'M';
 pub(crate) const OWNER: u8 = b'R';
 pub(crate) const CONTENT: u8 = b'H';
 pub(crate) const CONTENT_OF: u8 = b'J';
+pub(crate) const LOOKS: u8 = b'K';
 
 /// Where the index stands in the log.
 pub(crate) const POSITION: &[u8] = b"Sposition";

@@ -1,6 +1,6 @@
 //! What of the packs is live: kept with every change of extents, exact, and derived like all of the index.
 //!
-//! A segment is *used* while an extent names it. The index has a key for each use (from the segment back to the file), one
+//! A segment is *used* while an extent names it, or names a segment that was coded from it. The index has a key for each use (from the segment back to the file), one
 //! with sums for each used segment, and sums for each pack and each method. The sums of packs and methods live in memory
 //! and are written together with the position; an index whose last checkpoint was cut off may be ahead of its position,
 //! so it is gone through once (`audit`) after the log was replayed.
@@ -12,7 +12,7 @@ use super::error::Error;
 use super::index::Index;
 use super::keys::{self, Batch, bad, by_number, by_two};
 use crate::base::{Ino, PackId, SegmentRef};
-use crate::format::{Extent, decode_extent};
+use crate::format::{Extent, Reference, decode_extent};
 
 /// Keys looked at in one step of an audit.
 const KEYS_PER_STEP: usize = 4096;
@@ -30,22 +30,32 @@ pub struct SegmentUse {
     pub extents: u32,
     /// Plain bytes that they name. More than the segment has where files share it.
     pub plain_bytes: u64,
+    /// Extents whose segments were coded from it. Then all of it is needed, whatever is named.
+    pub references: u32,
+    /// It was coded from another itself.
+    pub refers: bool,
 }
 
 impl SegmentUse {
-    /// True when so little is in use that the rest is worth coding anew instead of keeping the record as it is.
+    /// True when something needs it.
+    pub fn is_used(&self) -> bool {
+        self.extents > 0 || self.references > 0
+    }
+
+    /// True when so little is in use that the rest is worth coding anew instead of keeping the record as it is. What was coded
+    /// from another takes next to nothing, and would take more by itself.
     pub fn is_sparse(&self) -> bool {
-        self.plain_bytes * 2 < u64::from(self.segment_bytes)
+        self.references == 0 && !self.refers && self.plain_bytes * 2 < u64::from(self.segment_bytes)
     }
 
     /// Bytes of the pack that giving its space back would keep: the record, or its share where it is coded anew.
     pub fn live_bytes(&self) -> u64 {
-        match self.extents {
-            0 => 0,
-            _ if self.is_sparse() => {
+        match self.is_used() {
+            false => 0,
+            true if self.is_sparse() => {
                 u64::from(self.stored_len) * self.plain_bytes / u64::from(self.segment_bytes.max(1))
             }
-            _ => u64::from(self.stored_len),
+            true => u64::from(self.stored_len),
         }
     }
 
@@ -67,6 +77,10 @@ impl SegmentUse {
         out.extend_from_slice(&self.segment_bytes.to_le_bytes());
         out.extend_from_slice(&self.extents.to_le_bytes());
         out.extend_from_slice(&self.plain_bytes.to_le_bytes());
+        if self.references > 0 || self.refers {
+            out.extend_from_slice(&self.references.to_le_bytes());
+            out.push(u8::from(self.refers));
+        }
         out
     }
 
@@ -75,24 +89,43 @@ impl SegmentUse {
         let (stored_len, rest) = value.split_first_chunk::<4>().ok_or_else(short)?;
         let (segment_bytes, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
         let (extents, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
-        let plain_bytes: [u8; 8] = rest.try_into().map_err(|_| short())?;
+        let (plain_bytes, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
+        let (references, refers) = match rest {
+            [] => (0, false),
+            [a, b, c, d, refers] => (u32::from_le_bytes([*a, *b, *c, *d]), *refers != 0),
+            _ => return Err(short()),
+        };
         Ok(SegmentUse {
             stored_len: u32::from_le_bytes(*stored_len),
             segment_bytes: u32::from_le_bytes(*segment_bytes),
             extents: u32::from_le_bytes(*extents),
-            plain_bytes: u64::from_le_bytes(plain_bytes),
+            plain_bytes: u64::from_le_bytes(*plain_bytes),
+            references,
+            refers,
         })
     }
 
-    fn add(&mut self, e: &Extent) {
-        (self.stored_len, self.segment_bytes) = (e.segment.stored_len, e.segment_bytes);
-        self.extents = self.extents.saturating_add(1);
-        self.plain_bytes = self.plain_bytes.saturating_add(u64::from(e.len));
+    /// Counts an extent that begins or ends to name the segment.
+    fn count(&mut self, e: &Extent, comes: bool) {
+        if comes {
+            (self.stored_len, self.segment_bytes) = (e.segment.stored_len, e.segment_bytes);
+            self.refers = e.reference.is_some();
+            self.extents = self.extents.saturating_add(1);
+            self.plain_bytes = self.plain_bytes.saturating_add(u64::from(e.len));
+        } else {
+            self.extents = self.extents.saturating_sub(1);
+            self.plain_bytes = self.plain_bytes.saturating_sub(u64::from(e.len));
+        }
     }
 
-    fn remove(&mut self, e: &Extent) {
-        self.extents = self.extents.saturating_sub(1);
-        self.plain_bytes = self.plain_bytes.saturating_sub(u64::from(e.len));
+    /// Counts an extent that begins or ends to need it as a reference.
+    fn count_reference(&mut self, r: &Reference, comes: bool) {
+        if comes {
+            (self.stored_len, self.segment_bytes) = (r.segment.stored_len, r.segment_bytes);
+            self.references = self.references.saturating_add(1);
+        } else {
+            self.references = self.references.saturating_sub(1);
+        }
     }
 }
 
@@ -165,7 +198,7 @@ impl MethodUse {
 impl Live {
     fn segment(&mut self, pack: PackId, before: &SegmentUse, after: &SegmentUse) {
         let sums = self.ledger.packs.entry(pack).or_default();
-        let used = |s: &SegmentUse| u64::from(s.extents > 0);
+        let used = |s: &SegmentUse| u64::from(s.is_used());
         sums.segments = (sums.segments + used(after)).saturating_sub(used(before));
         let step = |sum: &mut u64, f: fn(&SegmentUse) -> u64| *sum = (*sum + f(after)).saturating_sub(f(before));
         step(&mut sums.live_bytes, SegmentUse::live_bytes);
@@ -258,11 +291,27 @@ fn use_key(segment: &SegmentRef) -> Vec<u8> {
     by_two(keys::SEGMENT, segment.pack.0, segment.offset)
 }
 
-fn owner_key(ino: Ino, e: &Extent) -> Vec<u8> {
-    let mut key = by_two(keys::OWNER, e.segment.pack.0, e.segment.offset);
+/// The key by which an extent is found from a segment that it needs.
+fn owner_key(segment: &SegmentRef, ino: Ino, e: &Extent) -> Vec<u8> {
+    let mut key = by_two(keys::OWNER, segment.pack.0, segment.offset);
     key.extend_from_slice(&ino.0.to_be_bytes());
     key.extend_from_slice(&e.file_offset.to_be_bytes());
     key
+}
+
+/// The segments that an extent needs: that of its bytes, and its reference.
+fn needed(e: &Extent) -> impl Iterator<Item = SegmentRef> {
+    std::iter::once(e.segment).chain(e.reference.map(|r| r.segment))
+}
+
+/// Counts in the use of `at` what an extent needs of it.
+fn count(used: &mut SegmentUse, at: &SegmentRef, e: &Extent, comes: bool) {
+    if e.segment == *at {
+        used.count(e, comes);
+    }
+    if let Some(r) = e.reference.filter(|r| r.segment == *at) {
+        used.count_reference(&r, comes);
+    }
 }
 
 /// Segment (pack and offset), inode and file offset of an owner's key.
@@ -287,26 +336,28 @@ pub(crate) fn exchange(index: &Index, ino: Ino, gone: &[Extent], new: &[Extent])
     let mut batch = Batch::new();
     let mut uses: BTreeMap<Vec<u8>, (PackId, SegmentUse, SegmentUse)> = BTreeMap::new();
     for (e, comes) in gone.iter().map(|e| (e, false)).chain(new.iter().map(|e| (e, true))) {
-        let key = use_key(&e.segment);
-        if !uses.contains_key(&key) {
-            let before = index.get(&key)?.map(|v| SegmentUse::decode(&v)).transpose()?.unwrap_or_default();
-            uses.insert(key.clone(), (e.segment.pack, before, before));
-        }
-        if let Some((_, _, after)) = uses.get_mut(&key) {
-            if comes { after.add(e) } else { after.remove(e) }
-        }
         batch.push((keys::extent_key(ino, e), comes.then(|| crate::format::encode_extent(e))));
-        batch.push((owner_key(ino, e), comes.then(Vec::new)));
+        for at in needed(e) {
+            let key = use_key(&at);
+            if !uses.contains_key(&key) {
+                let before = index.get(&key)?.map(|v| SegmentUse::decode(&v)).transpose()?.unwrap_or_default();
+                uses.insert(key.clone(), (at.pack, before, before));
+            }
+            if let Some((_, _, after)) = uses.get_mut(&key) {
+                count(after, &at, e, comes);
+            }
+            batch.push((owner_key(&at, ino, e), comes.then(Vec::new)));
+        }
     }
     for (key, (pack, before, after)) in &uses {
-        if before.extents > 0 && after.extents == 0 {
+        if before.is_used() && !after.is_used() {
             content::forget_segment(index, *pack, keys::last_number(key)?)?;
         }
     }
     let mut live = index.live();
     for (key, (pack, before, after)) in uses {
         live.segment(pack, &before, &after);
-        batch.push((key, (after.extents > 0).then(|| after.encode())));
+        batch.push((key, after.is_used().then(|| after.encode())));
     }
     gone.iter().for_each(|e| live.extent(e, false));
     new.iter().for_each(|e| live.extent(e, true));
@@ -332,7 +383,7 @@ pub(crate) fn segments_of(
         .collect()
 }
 
-/// Up to `limit` extents that name a segment.
+/// Up to `limit` extents that name a segment, or were coded from it.
 pub(crate) fn owners_of(index: &Index, segment: SegmentRef, limit: usize) -> Result<Vec<(Ino, Extent)>, Error> {
     let from = by_two(keys::OWNER, segment.pack.0, segment.offset);
     let mut end = from.clone();
@@ -344,7 +395,7 @@ pub(crate) fn owners_of(index: &Index, segment: SegmentRef, limit: usize) -> Res
         // One that changed between the two look-ups is passed over.
         if let Some(value) = index.get(&by_two(keys::EXTENT, ino.0, file_offset))? {
             let e = decode_extent(&value).map_err(bad)?;
-            if e.segment == segment {
+            if needed(&e).any(|at| at == segment) {
                 out.push((ino, e));
             }
         }
@@ -384,7 +435,7 @@ pub(crate) fn audit(index: &Index, mend: bool) -> Result<Audit, Error> {
         let named = match index.get(&by_two(keys::EXTENT, ino.0, file_offset))? {
             Some(value) => {
                 let e = decode_extent(&value).map_err(bad)?;
-                (e.segment.pack.0, e.segment.offset) == (pack, offset)
+                needed(&e).any(|at| (at.pack.0, at.offset) == (pack, offset))
             }
             None => false,
         };
@@ -400,12 +451,14 @@ pub(crate) fn audit(index: &Index, mend: bool) -> Result<Audit, Error> {
         let e = decode_extent(value).map_err(bad)?;
         let ino = Ino(u64::from_be_bytes(*key.get(1..).and_then(|k| k.first_chunk::<8>()).unwrap_or(&[0; 8])));
         live.extent(&e, true);
-        let owner = owner_key(ino, &e);
-        if index.get(&owner)?.is_none() {
-            differs(
-                format!("inode {ino} offset {} has no key as an owner", e.file_offset),
-                vec![(owner, Some(Vec::new()))],
-            );
+        for at in needed(&e) {
+            let owner = owner_key(&at, ino, &e);
+            if index.get(&owner)?.is_none() {
+                differs(
+                    format!("inode {ino} offset {} has no key as an owner of {at}", e.file_offset),
+                    vec![(owner, Some(Vec::new()))],
+                );
+            }
         }
         Ok(())
     })?;
@@ -425,13 +478,11 @@ pub(crate) fn audit(index: &Index, mend: bool) -> Result<Audit, Error> {
         let (pack, offset, ino, file_offset) = owner(key)?;
         let Some(value) = index.get(&by_two(keys::EXTENT, ino.0, file_offset))? else { return Ok(()) };
         let e = decode_extent(&value).map_err(bad)?;
-        if (e.segment.pack.0, e.segment.offset) != (pack, offset) {
-            return Ok(());
-        }
-        if current.as_ref().is_some_and(|(at, _)| *at != e.segment) {
+        let Some(at) = needed(&e).find(|at| (at.pack.0, at.offset) == (pack, offset)) else { return Ok(()) };
+        if current.as_ref().is_some_and(|(last, _)| *last != at) {
             close(&mut current)?;
         }
-        current.get_or_insert((e.segment, SegmentUse::default())).1.add(&e);
+        count(&mut current.get_or_insert((at, SegmentUse::default())).1, &at, &e, true);
         Ok(())
     })?;
     close(&mut current)?;

@@ -49,7 +49,7 @@ use crate::format::{
 use crate::host::{self, Disk, OpenMode};
 
 pub use check::{Named, superblocks_lost};
-pub use content::Content;
+pub use content::{Content, LOOKS, Looks};
 pub use draft::write_whole;
 pub use error::Error;
 pub use gc::{GcAction, GcPack, PackState, plan as plan_gc};
@@ -304,6 +304,8 @@ impl Store {
         let bytes = |id: &PackId| -> Option<u64> { reader.file(*id).ok()?.len().ok() };
         let meta_bytes = packs.meta.iter().filter_map(bytes).sum();
         let closed = packs.data.iter().map(|id| (*id, bytes(id).unwrap_or(0))).collect();
+        // A pack that is lost and named must not be taken for another that has its number.
+        let named = index.live().ledger().packs.keys().last().map_or(0, |id| id.0);
         let store = Store {
             uuid: block.uuid,
             superblock: Mutex::new(block),
@@ -313,7 +315,7 @@ impl Store {
             log: Mutex::new(Log { active: None, position, closed_bytes: meta_bytes, packs: packs.meta.clone() }),
             data: Mutex::new(Data { active: None, closed, deleted: BTreeSet::new(), appended: 0 }),
             segments_synced: Mutex::new(0),
-            next_pack: AtomicU64::new(packs.highest + 1),
+            next_pack: AtomicU64::new(packs.highest.max(named) + 1),
             next_ino: AtomicU64::new(position.next_ino.max(2)),
             next_serial: AtomicU64::new(position.next_serial.max(3)),
             inodes: AtomicU64::new(position.inodes),
@@ -504,6 +506,9 @@ impl Store {
         let fields = header.encode();
         if fields.len() > crate::format::HEADER_BYTES_MAX - 64 || payload.len() > BODY_BYTES_MAX {
             return Err(Error::TooLarge { what: "segment", bytes: (fields.len() + payload.len()) as u64 });
+        }
+        if header.coding.reference.is_some() {
+            self.set_incompat(crate::format::INCOMPAT_REFERENCES)?;
         }
         let mut data = self.data_lock();
         let full = data.active.as_ref().is_none_or(|a| a.tail >= self.options.pack_bytes_max);

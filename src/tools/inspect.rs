@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::base::{Class, MethodId};
+use crate::base::{Class, MethodId, PlainHash};
 use crate::format::MetaOp;
 use crate::host::Disk;
 use crate::store::{Error, RecordSummary, Survey};
@@ -35,6 +35,9 @@ pub enum InspectLine {
         class: String,
         plain_bytes: u32,
         plain_hash: String,
+        /// Hash of the plain bytes that it was coded from.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reference: Option<String>,
         /// inode, offset in the file, offset in the segment, bytes
         owners: Vec<(u64, u64, u32, u32)>,
     },
@@ -66,6 +69,10 @@ pub enum InspectLine {
     },
 }
 
+fn hex(hash: &PlainHash) -> String {
+    hash.iter().map(|b| format!("{b:02x}")).collect()
+}
+
 fn op(op: &MetaOp) -> String {
     let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
     match op {
@@ -79,7 +86,8 @@ fn op(op: &MetaOp) -> String {
         MetaOp::PutDentry { parent, name, dentry } => format!("name {parent}/{} = {}", text(name), dentry.ino),
         MetaOp::RemoveDentry { parent, name } => format!("remove name {parent}/{}", text(name)),
         MetaOp::PutExtent { ino, extent: e } => {
-            format!("extent {ino} {}+{} = {} +{}", e.file_offset, e.len, e.segment, e.segment_offset)
+            let from = e.reference.map_or(String::new(), |r| format!(" from {}", r.segment));
+            format!("extent {ino} {}+{} = {} +{}{from}", e.file_offset, e.len, e.segment, e.segment_offset)
         }
         MetaOp::RemoveExtents { ino, start, end } => format!("remove extents {ino} {start}..{end}"),
         MetaOp::PutXattr { ino, name, value } => format!("xattr {ino} {} ({} bytes)", text(name), value.len()),
@@ -118,7 +126,8 @@ pub fn inspect(disk: Arc<dyn Disk>, mut show: impl FnMut(InspectLine)) -> Result
                         revision: c.revision,
                         class: Class::name(c.class).to_string(),
                         plain_bytes: c.raw_len,
-                        plain_hash: c.plain_hash.iter().map(|b| format!("{b:02x}")).collect(),
+                        plain_hash: hex(&c.plain_hash),
+                        reference: c.reference.as_ref().map(hex),
                         owners: header
                             .owners
                             .iter()

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use crate::base::{Class, Ino};
-use crate::codec::{self, Library, Policy};
+use crate::codec::{self, Basis, Policy};
 use crate::format::{HEADER_FIXED_BYTES, Owner, RECORD_ALIGN, SegmentHeader};
 use crate::host;
 
@@ -19,7 +19,7 @@ thread_local! {
 fn warm(raw: &[u8], class: Class, policy: &Policy) {
     if WARM.with_borrow_mut(|warm| warm.insert((class, *policy))) {
         // A failure shows when the whole is coded.
-        let _ = codec::encode(raw.get(..WARM_BYTES).unwrap_or(raw), class, policy, &Library::default());
+        let _ = codec::encode(raw.get(..WARM_BYTES).unwrap_or(raw), class, policy, Basis::default());
     }
 }
 
@@ -42,10 +42,9 @@ pub(super) fn measure(raw: &[u8], class: Class, policy: &Policy, owners: &[u32])
     warm(raw, class, policy);
     let started = host::thread_cpu_seconds();
     // What a volume has learned of its own files is not known here.
-    let library = Library::default();
-    let encoded = codec::encode(raw, class, policy, &library).map_err(|e| e.to_string())?;
+    let encoded = codec::encode(raw, class, policy, Basis::default()).map_err(|e| e.to_string())?;
     let coded = host::thread_cpu_seconds();
-    let plain = codec::decode(&encoded.coding, &encoded.payload, &library).map_err(|e| e.to_string())?;
+    let plain = codec::decode(&encoded.coding, &encoded.payload, Basis::default()).map_err(|e| e.to_string())?;
     let decode_s = host::thread_cpu_seconds() - coded;
     if plain != raw {
         return Err("a segment does not decode to what was coded".to_string());

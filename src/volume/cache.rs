@@ -8,8 +8,22 @@ use crate::base::SegmentRef;
 /// Plain bytes of a decoded segment.
 pub(crate) type Plain = Arc<Vec<u8>>;
 
+/// Why a segment was not decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub what: String,
+    /// Its extents are to be looked up again: what it needs has been moved since.
+    pub moved: bool,
+}
+
+impl From<String> for Failure {
+    fn from(what: String) -> Failure {
+        Failure { what, moved: false }
+    }
+}
+
 /// Called with the outcome of a decode; the sentence of a failure goes to every waiter.
-pub(crate) type Waiter = Box<dyn FnOnce(&Result<Plain, String>) + Send>;
+pub(crate) type Waiter = Box<dyn FnOnce(&Result<Plain, Failure>) + Send>;
 
 struct Held {
     plain: Plain,
@@ -91,7 +105,7 @@ impl SegmentCache {
     }
 
     /// Ends a decode: keeps the bytes, calls everybody who waited.
-    pub fn finish(&self, at: SegmentRef, outcome: Result<Plain, String>) {
+    pub fn finish(&self, at: SegmentRef, outcome: Result<Plain, Failure>) {
         let waiters = {
             let mut inner = self.lock();
             if let Ok(plain) = &outcome {
@@ -102,6 +116,11 @@ impl SegmentCache {
         for waiter in waiters {
             waiter(&outcome);
         }
+    }
+
+    /// Keeps plain bytes that were decoded for another segment.
+    pub fn put(&self, at: SegmentRef, plain: Plain) {
+        self.lock().keep(at, plain, self.bytes_max);
     }
 
     /// A segment was copied as it is: its plain bytes are kept under the new name.
@@ -206,13 +225,13 @@ mod tests {
         let cache = SegmentCache::new(1000);
         let (tx, rx) = std::sync::mpsc::channel();
         let waiter = |tx: std::sync::mpsc::Sender<bool>| -> Option<Waiter> {
-            Some(Box::new(move |r: &Result<Plain, String>| {
+            Some(Box::new(move |r: &Result<Plain, Failure>| {
                 let _ = tx.send(r.is_ok());
             }))
         };
         assert!(matches!(cache.join(at(1), waiter(tx.clone())), Joined::First));
         assert!(matches!(cache.join(at(1), waiter(tx.clone())), Joined::Waiting));
-        cache.finish(at(1), Err("gone".into()));
+        cache.finish(at(1), Err("gone".to_string().into()));
         assert_eq!(rx.try_iter().collect::<Vec<_>>(), [false, false]);
         assert!(matches!(cache.join(at(1), None), Joined::First), "a failure is not kept");
     }

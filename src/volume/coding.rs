@@ -10,17 +10,17 @@ use roaring::RoaringTreemap;
 use super::data::{EXTENTS_PER_PAGE, coded_in, stored_share};
 use super::inode::{Inode, InodeState, lock_all, locked};
 use super::policy::{self, Readiness, SmallFile};
-use super::sharing::{Claims, Gathered, SHARED_BYTES_MIN, worth_decoding};
+use super::sharing::{Claims, Gathered, Place, SHARED_BYTES_MIN, worth_decoding};
 use super::types::{Coded, CodedSegment, CodingTask, Error, Piece};
 use super::{EVERYTHING, Volume, seal, similar, staging};
-use crate::base::{ByteRange, Class, Generation, Ino, PlainHash, SegmentRef};
-use crate::codec::{self, Policy};
+use crate::base::{ByteRange, Class, Generation, Ino, PlainHash};
+use crate::codec::{self, Basis, Policy};
 use crate::format::{Extent, InodeRecord, MetaOp, SegmentHeader};
 use crate::host::{DiskFile, Seek};
-use crate::store::Content;
+use crate::store::{Content, Looks};
 
 /// Bytes looked at to tell the class of a file.
-const SAMPLE_BYTES: u64 = 64 << 10;
+const SAMPLE_BYTES: u64 = similar::SKETCH_BYTES;
 /// Runs of data in one grid cell that are looked up; the rest of a more fragmented cell is coded with its holes.
 const RUNS_LOOKED_UP_MAX: usize = 1024;
 /// Files looked at in one plan, and files that wait for others like them.
@@ -96,10 +96,7 @@ pub(crate) struct Queue {
     pool_changes: u64,
 }
 
-/// A segment that seems to hold the content of a file, and its plain bytes.
-type Place = (SegmentRef, u32);
-
-/// A small file that was looked at, and where its content seems to lie.
+/// A small file that was looked at, and a segment that seems to hold its content.
 type Pooled = (SmallFile, Option<Place>);
 
 impl Queue {
@@ -325,6 +322,7 @@ struct Cell {
     next: u64,
     /// Hash of its content, where it is looked for in the volume.
     hash: Option<PlainHash>,
+    looks: similar::Sketch,
 }
 
 /// What a commit does to one inode, worked out under its lock.
@@ -379,9 +377,12 @@ impl Volume {
                 Ok(Found::Later(at)) => later.push((ino, at)),
                 Ok(Found::Clean) => clean.push(ino),
                 Ok(Found::Plain(changes)) => self.leave_plain(ino, changes),
-                Ok(Found::Small(file)) => {
+                Ok(Found::Small(mut file)) => {
                     let place = file.hash.as_ref().and_then(|hash| self.look_for(hash, file.bytes));
                     if place.is_some() || !file.hash.is_some_and(|hash| self.queue_lock().park(ino, &hash)) {
+                        if place.is_none() && file.hash.is_some() {
+                            file.reference = self.alike(&file.sketch, file.bytes);
+                        }
                         pool_bytes += file.bytes;
                         pool.push((file, place.map(|(at, used)| (at.segment, used.segment_bytes))));
                     }
@@ -466,13 +467,19 @@ impl Volume {
         let places: HashMap<Ino, Place> =
             known.iter().filter_map(|(file, place)| Some((file.ino, (*place)?))).collect();
         let mut small: Vec<SmallFile> = small.into_iter().map(|(file, _)| file).collect();
+        let referring = refer(&mut small, all);
         similar::order(&mut small);
         let mut bundles = policy::bundle(shared, SmallFile::about, codec::cut);
+        for group in referring {
+            bundles.extend(policy::bundle(group, SmallFile::about, codec::cut));
+        }
         bundles.extend(policy::bundle(small, SmallFile::about, codec::cut));
         // Full ones first while more may come, and the oldest first.
         bundles.sort_by_key(|b| (!all && !b.full, b.files.iter().map(|f| f.ino).min()));
         let mut queue = self.queue_lock();
         for policy::Bundle { class, policy, files, .. } in bundles {
+            // Those of one bundle have one, or none.
+            let reference = files.first().and_then(|file| file.reference);
             if tasks.len() >= limit {
                 for file in files {
                     if let Some(item) = queue.items.get_mut(&file.ino) {
@@ -502,7 +509,7 @@ impl Volume {
                     });
                 }
             }
-            tasks.push(CodingTask { class, policy, pieces, claims, known });
+            tasks.push(CodingTask { class, policy, pieces, claims, known, reference });
         }
     }
 
@@ -642,7 +649,7 @@ impl Volume {
             };
             let pieces = runs.into_iter().map(|range| Piece { ino, generation, range }).collect();
             let sketch = similar::sketch(&sample);
-            return Ok(Found::Small(SmallFile { ino, class, policy, pieces, bytes, hash, sketch }));
+            return Ok(Found::Small(SmallFile { ino, class, policy, pieces, bytes, hash, sketch, reference: None }));
         }
         Ok(Found::Large(Progress {
             generation,
@@ -690,6 +697,10 @@ impl Volume {
             let cell = self.next_cell(ino, cursor, planned, generation, (class, &policy));
             let known =
                 matches!(&cell, Ok(Some(Cell { hash: Some(hash), len, .. })) if self.look_for(hash, *len).is_some());
+            let reference = match &cell {
+                Ok(Some(cell)) if !known && cell.hash.is_some() => self.alike(&cell.looks, cell.len),
+                Ok(_) | Err(_) => None,
+            };
             let mut queue = self.queue_lock();
             if let Ok(Some(Cell { hash: Some(hash), .. })) = &cell
                 && !known
@@ -705,7 +716,7 @@ impl Volume {
                     (progress.cursor, progress.planned) = (next, next);
                     progress.outstanding += 1;
                     let claims = hash.into_iter().filter(|_| !known).collect();
-                    tasks.push(CodingTask { class, policy, pieces, claims, known });
+                    tasks.push(CodingTask { class, policy, pieces, claims, known, reference });
                 }
                 Ok(None) => {
                     progress.exhausted = true;
@@ -761,8 +772,14 @@ impl Volume {
             bytes.truncate(codec::first_cut(&bytes, bounds, len == run.len()));
             let len = bytes.len() as u64;
             let range = ByteRange::at(at, len);
-            let hash = self.content_hash(&bytes);
-            return Ok(Some(Cell { next: range.end, pieces: vec![Piece { ino, generation, range }], len, hash }));
+            let (hash, looks) = (self.content_hash(&bytes), self.looks_of(&bytes));
+            return Ok(Some(Cell {
+                next: range.end,
+                pieces: vec![Piece { ino, generation, range }],
+                len,
+                hash,
+                looks,
+            }));
         }
         let grid = u64::from(codec::cut(class, policy));
         let start = at / grid * grid;
@@ -770,7 +787,7 @@ impl Volume {
         let pieces: Vec<Piece> =
             self.runs(&state, &*file, cell)?.into_iter().map(|range| Piece { ino, generation, range }).collect();
         let len = pieces.iter().map(|p| p.range.len()).sum();
-        Ok(Some(Cell { next: cell.end, pieces, len, hash: None }))
+        Ok(Some(Cell { next: cell.end, pieces, len, hash: None, looks: similar::Sketch::default() }))
     }
 
     /// The staged bytes from `at` on, where none of them was coded before and they are so many, or the last of the file and
@@ -856,8 +873,8 @@ impl Volume {
 
     /// Collects the plain bytes, codes, decodes, compares. For a worker thread; never panics.
     pub fn code(&self, task: CodingTask) -> CodedSegment {
-        let CodingTask { class, policy, pieces, claims, known } = task;
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.code_pieces((class, &policy), &pieces, known)))
+        let CodingTask { class, policy, pieces, claims, known, reference } = task;
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.code_pieces((class, &policy), &pieces, known, reference)))
             .unwrap_or(Err(Error::Invalid("the coder failed on this data; the bytes stay in staging")));
         if let Err(e) = &outcome {
             self.note_staged_damage(e);
@@ -865,7 +882,13 @@ impl Volume {
         CodedSegment { pieces, claims, outcome }
     }
 
-    fn code_pieces(&self, kind: (Class, &Policy), pieces: &[Piece], known: bool) -> Result<Coded, Error> {
+    fn code_pieces(
+        &self,
+        kind: (Class, &Policy),
+        pieces: &[Piece],
+        known: bool,
+        reference: Option<Place>,
+    ) -> Result<Coded, Error> {
         let mut gathered = Vec::with_capacity(pieces.len());
         let mut last = None;
         for piece in pieces {
@@ -884,12 +907,18 @@ impl Volume {
             self.fill(piece.ino, &mut buf, &coded, &mut last)?;
             gathered.push(Gathered { ino: piece.ino, file_offset: piece.range.start, bytes: buf });
         }
-        self.share_or_code(kind, gathered, known)
+        self.share_or_code(kind, gathered, known, reference)
     }
 
-    /// Codes the bytes of a segment, with what the volume has learned.
-    pub(super) fn encode(&self, raw: &[u8], class: Class, policy: &Policy) -> Result<codec::Encoded, Error> {
-        codec::encode(raw, class, policy, &self.library)
+    /// Codes the bytes of a segment, with what the volume has learned, and from the bytes of another where that pays.
+    pub(super) fn encode(
+        &self,
+        raw: &[u8],
+        class: Class,
+        policy: &Policy,
+        reference: Option<&[u8]>,
+    ) -> Result<codec::Encoded, Error> {
+        codec::encode(raw, class, policy, Basis { library: &self.library, reference })
             .map_err(|e| Error::Io { what: "coding".into(), source: std::io::Error::other(e.to_string()) })
     }
 
@@ -961,15 +990,24 @@ impl Volume {
     fn place(&self, coded: Coded) -> Result<Placed, crate::store::Error> {
         let mut placed = Placed::default();
         for (ino, extent) in coded.found {
-            if self.store.is_segment_used(extent.segment)? {
+            let reference = extent.reference.map_or(Ok(true), |r| self.store.is_segment_used(r.segment))?;
+            if reference && self.store.is_segment_used(extent.segment)? {
                 placed.found_bytes += u64::from(extent.len);
                 placed.extents.push((ino, extent));
             }
         }
         let Some((encoded, owners)) = coded.segment else { return Ok(placed) };
+        if let Some(r) = coded.reference
+            && !self.store.is_segment_used(r.segment)?
+        {
+            return Ok(placed);
+        }
         let header = SegmentHeader { coding: encoded.coding, owners };
         let segment = self.store.append_segment(&header, &encoded.payload)?;
         placed.appended = true;
+        if coded.reference.is_some() {
+            placed.referring = [1, u64::from(header.coding.raw_len), u64::from(segment.stored_len)];
+        }
         placed.extents.extend(header.owners.iter().map(|o| {
             let extent = Extent {
                 file_offset: o.file_offset,
@@ -978,12 +1016,13 @@ impl Volume {
                 segment_offset: o.segment_offset,
                 segment_bytes: header.coding.raw_len,
                 method: header.coding.method,
+                reference: coded.reference,
             };
             (o.ino, extent)
         }));
-        for (owner, hash) in coded.learned {
+        for (owner, hash, looks) in coded.learned {
             if let Some(o) = header.owners.get(owner) {
-                placed.learned.push((o.ino, hash, Content { segment, start: o.segment_offset, len: o.len }));
+                placed.learned.push((o.ino, hash, Content { segment, start: o.segment_offset, len: o.len }, looks));
             }
         }
         Ok(placed)
@@ -1138,9 +1177,12 @@ impl Volume {
     /// Counts what was swapped in, and remembers what lies in the new segment.
     fn swapped_in(&self, placed: &Placed, plan: &BTreeMap<Ino, Swap>) {
         self.counts.segments_coded.fetch_add(u64::from(placed.appended), Ordering::Relaxed);
+        for (count, by) in self.counts.referring.iter().zip(placed.referring) {
+            count.fetch_add(by, Ordering::Relaxed);
+        }
         self.counts.found_bytes.fetch_add(placed.found_bytes, Ordering::Relaxed);
-        for (_, hash, at) in placed.learned.iter().filter(|(ino, _, _)| plan.contains_key(ino)) {
-            if let Err(e) = self.store.remember_content(hash, *at) {
+        for (_, hash, at, looks) in placed.learned.iter().filter(|(ino, ..)| plan.contains_key(ino)) {
+            if let Err(e) = self.store.remember_content(hash, *at, looks) {
                 log::warn!("what lies in {} is not looked for in new files: {e}", at.segment);
                 return;
             }
@@ -1239,6 +1281,25 @@ impl Volume {
     }
 }
 
+/// Takes the files out that are coded from another segment, those of one class and policy together where it is the same, so
+/// that it is decoded once. Few of them for a large one are left with those that are coded from none.
+fn refer(files: &mut Vec<SmallFile>, all: bool) -> Vec<Vec<SmallFile>> {
+    let (mut referring, alone): (Vec<_>, Vec<_>) = files.drain(..).partition(|file| file.reference.is_some());
+    files.extend(alone);
+    referring.sort_by_key(|file| (file.class, file.policy, file.reference, file.ino));
+    let mut out = Vec::new();
+    for group in referring.chunk_by(|a, b| (a.class, a.policy, a.reference) == (b.class, b.policy, b.reference)) {
+        let bytes = group.iter().map(|file| file.bytes).sum();
+        let worth = group.iter().all(|file| file.reference.is_none_or(|(_, of)| worth_decoding(bytes, u64::from(of))));
+        if worth || !all {
+            out.push(group.to_vec());
+        } else {
+            files.extend(group.iter().map(|file| SmallFile { reference: None, ..file.clone() }));
+        }
+    }
+    out
+}
+
 /// What the log must forget when the staging of a sealed file ends.
 fn forget_seal(rec: &InodeRecord) -> Option<MetaOp> {
     rec.staging.is_some_and(|s| s.sealed).then_some(MetaOp::RemoveSeals { ino: rec.ino })
@@ -1253,8 +1314,10 @@ struct Placed {
     extents: Vec<(Ino, Extent)>,
     /// A segment was appended for them.
     appended: bool,
+    /// It was coded from another: one, its plain bytes, and its bytes in the pack.
+    referring: [u64; 3],
     /// Content of the new segment, by the file that has it.
-    learned: Vec<(Ino, PlainHash, Content)>,
+    learned: Vec<(Ino, PlainHash, Content, Looks)>,
     /// Plain bytes that were there before.
     found_bytes: u64,
 }

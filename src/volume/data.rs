@@ -4,13 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::cache::{Joined, Plain};
+use super::cache::{Failure, Joined, Plain, SegmentCache};
 use super::coding::MOVED;
 use super::inode::{Inode, InodeState};
+use super::reference::{self, Unread};
 use super::types::{AllocateMode, Error, HandleId, OpenFor, Opened, SeekFor};
-use super::{EVERYTHING, FILE_BYTES_MAX, FileKind, ReadDone, StoreError, Volume, seal, staging};
+use super::{EVERYTHING, FILE_BYTES_MAX, FileKind, ReadDone, Volume, seal, staging};
 use crate::base::{ByteRange, Ino, SegmentRef};
-use crate::codec;
 use crate::format::{Extent, MetaOp, Staging};
 use crate::host::Seek;
 pub(super) use crate::store::stored_share;
@@ -100,7 +100,7 @@ struct Pending {
 }
 
 impl Pending {
-    fn arrived(&self, pieces: &[CodedPiece], outcome: &Result<Plain, String>) {
+    fn arrived(&self, pieces: &[CodedPiece], outcome: &Result<Plain, Failure>) {
         let offset = pieces.first().map_or(0, |p| p.file_offset);
         let bad = match outcome {
             Ok(plain) => {
@@ -111,11 +111,11 @@ impl Pending {
                     Some("extent reaches beyond its segment".to_string())
                 }
             }
-            Err(what) => {
-                if pieces.first().is_some_and(|p| self.volume.store.has_deleted(p.segment.pack)) {
+            Err(failure) => {
+                if failure.moved || pieces.first().is_some_and(|p| self.volume.store.has_deleted(p.segment.pack)) {
                     self.moved.store(true, Ordering::Release);
                 }
-                Some(what.clone())
+                Some(failure.what.clone())
             }
         };
         if let Some(what) = bad {
@@ -147,7 +147,7 @@ struct Flight {
 }
 
 impl Flight {
-    fn land(&mut self, outcome: Result<Plain, String>) {
+    fn land(&mut self, outcome: Result<Plain, Failure>) {
         if !std::mem::replace(&mut self.landed, true) {
             self.volume.segments.finish(self.segment, outcome);
         }
@@ -156,7 +156,7 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.land(Err("too many reads wait for a decode, or the volume is closing; try again".to_string()));
+        self.land(Err("too many reads wait for a decode, or the volume is closing; try again".to_string().into()));
     }
 }
 
@@ -302,7 +302,7 @@ impl Volume {
             let Some(segment) = pieces.first().map(|p| p.segment) else { continue };
             let offset = pieces.first().map_or(0, |p| p.file_offset);
             let pending = pending.clone();
-            let waiter = Box::new(move |outcome: &Result<Plain, String>| pending.arrived(&pieces, outcome));
+            let waiter = Box::new(move |outcome: &Result<Plain, Failure>| pending.arrived(&pieces, outcome));
             match self.segments.join(segment, Some(waiter)) {
                 Joined::Ready(plain, waiter) => waiter(&Ok(plain)),
                 Joined::Waiting => {}
@@ -318,7 +318,7 @@ impl Volume {
         let job: Box<dyn FnOnce() + Send> = Box::new(move || {
             // A flight always lands: a panic in a decoder would otherwise leave its readers waiting for ever.
             let outcome = catch_unwind(AssertUnwindSafe(|| flight.volume.decode(ino, offset, segment)))
-                .unwrap_or_else(|_| Err("the decoder failed".to_string()));
+                .unwrap_or_else(|_| Err("the decoder failed".to_string().into()));
             flight.land(outcome);
         });
         if let Err(job) = self.workers.submit(priority, job)
@@ -329,18 +329,34 @@ impl Volume {
         }
     }
 
-    /// Fetches, checks, decodes and checks a segment. A failure is logged once per segment, with the file's path.
-    pub(super) fn decode(&self, ino: Ino, offset: u64, segment: SegmentRef) -> Result<Plain, String> {
+    /// Fetches, checks, decodes and checks a segment, and its reference if that is not in the cache. A failure is logged once
+    /// per segment, with the file's path.
+    pub(super) fn decode(&self, ino: Ino, offset: u64, segment: SegmentRef) -> Result<Plain, Failure> {
+        self.decode_with(&self.segments, ino, offset, segment)
+    }
+
+    /// The same from the disk alone, whatever the cache has.
+    pub(super) fn decode_anew(&self, ino: Ino, offset: u64, segment: SegmentRef) -> Result<Plain, Failure> {
+        self.decode_with(&SegmentCache::new(0), ino, offset, segment)
+    }
+
+    fn decode_with(&self, cache: &SegmentCache, ino: Ino, offset: u64, segment: SegmentRef) -> Result<Plain, Failure> {
         let outcome = match self.store.fetch_segment(segment) {
-            Ok((header, payload)) => codec::decode(&header.coding, &payload, &self.library).map_err(|e| e.to_string()),
+            Ok((header, payload)) => {
+                reference::decode(&self.store, &self.library, cache, segment, (&header.coding, &payload))
+            }
+            Err(e) => Err(Unread::fetched(&self.store, segment, e)),
+        };
+        let outcome = match outcome {
             // Who wanted it looks its extents up again.
-            Err(e) if self.store.has_deleted(segment.pack) => return Err(e.to_string()),
-            Err(e @ (StoreError::Io { .. } | StoreError::TooManyFiles { .. })) => {
+            Err(Unread::Moved(what)) => return Err(Failure { what, moved: true }),
+            Err(Unread::Disk(e)) => {
                 // The bytes may be good: the next read tries again.
                 log::error!("inode {ino} cannot be read near offset {offset}: {segment}: {e}");
-                return Err(e.to_string());
+                return Err(e.to_string().into());
             }
-            Err(e) => Err(e.to_string()),
+            Err(Unread::Damaged(what)) => Err(what),
+            Ok(plain) => Ok(plain),
         };
         self.counts.decodes.fetch_add(1, Ordering::Relaxed);
         match outcome {
@@ -353,7 +369,7 @@ impl Volume {
                     let path = self.path_of(ino).unwrap_or_else(|| format!("inode {ino}"));
                     log::error!("{path} (inode {ino}) is damaged near offset {offset}: {segment}: {what}");
                 }
-                Err(what)
+                Err(what.into())
             }
         }
     }
@@ -362,7 +378,10 @@ impl Volume {
     pub(super) fn plain(&self, ino: Ino, offset: u64, segment: SegmentRef) -> Result<Plain, Error> {
         match self.segments.get(segment) {
             Some(plain) => Ok(plain),
-            None => self.decode(ino, offset, segment).map_err(|what| Error::Damaged { ino, offset, what }),
+            None => self.decode(ino, offset, segment).map_err(|failure| match failure {
+                Failure { moved: true, .. } => Error::Invalid(MOVED),
+                Failure { what, .. } => Error::Damaged { ino, offset, what },
+            }),
         }
     }
 

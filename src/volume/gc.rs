@@ -18,11 +18,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::inode::{Inode, lock_all, locked};
+use super::reference::{self, Unread};
 use super::types::Error;
 use super::{StoreError, Volume};
 use crate::base::{ByteRange, Class, Ino, PackId, RangeSet, SegmentRef};
 use crate::codec::{self, Policy};
-use crate::format::{Coding, Extent, MetaOp, Owner, SegmentHeader};
+use crate::format::{Coding, Extent, MetaOp, Owner, Reference, SegmentHeader};
 use crate::store::{self, GcAction, GcPack, stored_share};
 
 /// Segments looked at in one step.
@@ -160,8 +161,14 @@ impl Move {
         Some((part.segment, part.segment_offset + (range.start - part.range.start) as u32))
     }
 
-    /// The extent with the new place of the same bytes.
+    /// The extent with the new place of the bytes that it needs: its own, or those of its reference, which must still lie in
+    /// one segment alone.
     fn moved(&self, e: &Extent) -> Option<Extent> {
+        if let Some(r) = e.reference.filter(|r| r.segment == self.old) {
+            let whole = ByteRange { start: 0, end: u64::from(r.segment_bytes) };
+            let part = self.parts.iter().find(|p| p.range == whole && p.segment_bytes == r.segment_bytes)?;
+            return Some(Extent { reference: Some(Reference { segment: part.segment, ..r }), ..*e });
+        }
         let range = ByteRange::at(u64::from(e.segment_offset), u64::from(e.len));
         let part = self.part(&range)?;
         Some(Extent {
@@ -169,6 +176,8 @@ impl Move {
             segment_offset: part.segment_offset + (range.start - part.range.start) as u32,
             segment_bytes: part.segment_bytes,
             method: part.method.unwrap_or(e.method),
+            // What is coded anew is coded from no other.
+            reference: e.reference.filter(|_| part.method.is_none()),
             ..*e
         })
     }
@@ -332,10 +341,17 @@ impl Volume {
     /// Fetches and decodes a segment that is to be coded anew. `None` when nothing names it any more.
     pub(super) fn unpack(&self, at: SegmentRef) -> Result<Option<Unpacked>, Error> {
         let (header, payload) = self.store.fetch_segment(at).map_err(Error::Store)?;
-        let owners = self.store.owners_of(at, usize::MAX).map_err(Error::Store)?;
+        let mut owners = self.store.owners_of(at, usize::MAX).map_err(Error::Store)?;
+        // What was coded from it needs all of it, and has its bytes elsewhere.
+        owners.retain(|(_, e)| e.segment == at);
         let Some((ino, _)) = owners.first() else { return Ok(None) };
-        let plain =
-            codec::decode(&header.coding, &payload, &self.library).map_err(|e| damaged(&owners, e.to_string()))?;
+        let coded = (&header.coding, payload.as_slice());
+        let plain = match reference::decode(&self.store, &self.library, &self.segments, at, coded) {
+            Ok(plain) => plain,
+            Err(Unread::Moved(_)) => return Ok(None),
+            Err(Unread::Disk(e)) => return Err(Error::Store(e)),
+            Err(Unread::Damaged(what)) => return Err(damaged(&owners, what)),
+        };
         // A segment's files had one policy when it was coded, and mostly still have.
         let policy = self.policy_of(*ino)?;
         Ok(Some(Unpacked { coding: header.coding, payload_bytes: payload.len() as u64, plain, owners, policy }))
@@ -405,7 +421,7 @@ impl Volume {
         if bundle.raw.is_empty() {
             return Ok(());
         }
-        let encoded = self.encode(&bundle.raw, class, &policy)?;
+        let encoded = self.encode(&bundle.raw, class, &policy, None)?;
         let (segment_bytes, method) = (encoded.coding.raw_len, Some(encoded.coding.method));
         let header = SegmentHeader { coding: encoded.coding, owners: bundle.owners };
         let segment = self.store.append_segment(&header, &encoded.payload).map_err(Error::Store)?;

@@ -41,6 +41,7 @@ mod inode;
 mod memory;
 mod names;
 mod policy;
+mod reference;
 mod report;
 mod scrub;
 mod seal;

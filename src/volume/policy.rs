@@ -1,5 +1,6 @@
 //! What is coded when and with what: pure functions from what is known to what to do.
 
+use super::sharing::Place;
 use super::similar::Sketch;
 use super::types::Piece;
 use crate::base::{ByteRange, Class, Ino, PlainHash};
@@ -57,6 +58,8 @@ pub(super) struct SmallFile {
     /// Hash of its content, where it is looked for in the volume.
     pub hash: Option<PlainHash>,
     pub sketch: Sketch,
+    /// A segment of the volume that it is likely to repeat.
+    pub reference: Option<Place>,
 }
 
 impl SmallFile {
@@ -138,6 +141,7 @@ mod tests {
             bytes,
             hash: None,
             sketch: Sketch::default(),
+            reference: None,
         }
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct Counts {
     pub segments_coded: AtomicU64,
     /// Plain bytes that were found in the volume instead of being coded.
     pub found_bytes: AtomicU64,
+    /// Segments that were coded from others, their plain bytes, and their bytes in packs.
+    pub referring: [AtomicU64; 3],
 }
 
 /// Name of a method number.
@@ -91,6 +93,10 @@ impl Volume {
         status.shared_plain_bytes = ledger.packs.values().map(|p| p.shared_bytes).sum();
         status.shared_stored_bytes = ledger.packs.values().map(|p| p.shared_stored_bytes).sum();
         status.found_bytes = self.counts.found_bytes.load(Ordering::Relaxed);
+        let [segments, plain, stored] = &self.counts.referring;
+        status.referring_segments = segments.load(Ordering::Relaxed);
+        status.referring_plain_bytes = plain.load(Ordering::Relaxed);
+        status.referring_stored_bytes = stored.load(Ordering::Relaxed);
         for (method, sums) in ledger.methods {
             status.coded_plain_bytes += sums.plain_bytes;
             status.coded_stored_bytes += sums.stored_bytes;
@@ -141,7 +147,8 @@ impl Volume {
             at = e.file_offset + u64::from(e.len);
             let header = self.store.segment_header(e.segment).map(|header| header.coding);
             let unread = if self.store.has_deleted(e.segment.pack) { "moving" } else { "damaged" };
-            let predicted = MethodId::from_u16(e.method).map_or(0, |m| codec::predicted_decode_ms(m, e.segment_bytes));
+            let decoded = e.segment_bytes.saturating_add(e.reference.map_or(0, |r| r.segment_bytes));
+            let predicted = MethodId::from_u16(e.method).map_or(0, |m| codec::predicted_decode_ms(m, decoded));
             segments.push(SegmentReport {
                 file_offset: e.file_offset,
                 bytes: u64::from(e.len),
@@ -154,6 +161,7 @@ impl Volume {
                 segment_bytes: u64::from(e.segment_bytes),
                 bits_per_byte: f64::from(e.segment.stored_len) * 8.0 / f64::from(e.segment_bytes.max(1)),
                 predicted_decode_ms: predicted,
+                reference: e.reference.map(|r| (r.segment.pack.0, r.segment.offset)),
                 shared_bytes: self.shared_in(ino, e)?,
             });
         }

@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::cache::SegmentCache;
+use super::reference::{self, Unread};
 use super::types::Error;
 use super::{Volume, seal, staging};
 use crate::base::{Ino, PackId, SegmentRef};
-use crate::codec::{self, Library};
+use crate::codec::Library;
 use crate::host::{self, Disk, OpenMode};
 use crate::store::{self, RecordSummary, Store, Survey};
 
@@ -29,6 +31,8 @@ const MEMORY_VERSION: u32 = 1;
 /// The memory is written this often while a pack is read.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
 /// Longest sleep before a look at whether to stop.
+/// Plain bytes of references that are kept for the next segment.
+const REFERENCES_BYTES: u64 = 4 << 20;
 const NAP: Duration = Duration::from_millis(100);
 /// Places of damage listed; more are counted.
 const LISTED_MAX: usize = 10_000;
@@ -323,15 +327,23 @@ impl Scrub<'_> {
         let mut good_end = from;
         let mut torn = false;
         let mut going = true;
+        // Segments that follow each other were often coded from the same one.
+        let references = SegmentCache::new(REFERENCES_BYTES);
         let walked = survey.walk_from(id, from, true, |offset, record_len, record| {
             match record {
-                RecordSummary::Segment { header, payload: Some(payload), .. } => {
+                RecordSummary::Segment { at, header, payload: Some(payload) } => {
                     self.report.segments += 1;
                     self.report.plain_bytes += u64::from(header.coding.raw_len);
                     if !self.options.quick
-                        && let Err(e) = codec::decode(&header.coding, &payload, self.library)
+                        && let Err(e) =
+                            reference::decode(self.store, self.library, &references, at, (&header.coding, &payload))
                     {
-                        damaged.push((offset, record_len, e.to_string()));
+                        match e {
+                            // What nobody needs has no reference to be decoded with.
+                            Unread::Moved(_) => {}
+                            Unread::Disk(e) => damaged.push((offset, record_len, e.to_string())),
+                            Unread::Damaged(what) => damaged.push((offset, record_len, what)),
+                        }
                     }
                     good_end = offset + record_len;
                 }

@@ -21,13 +21,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
 use super::Volume;
-use super::cache::Plain;
+use super::cache::{Failure, Plain};
 use super::coding::MOVED;
 use super::types::{Coded, Error};
 use crate::base::{ByteRange, Class, Ino, MethodId, PlainHash, SegmentRef, plain_hash};
 use crate::codec::{self, Policy};
-use crate::format::{Extent, Owner};
-use crate::store::{Content, SegmentUse};
+use crate::format::{Extent, Owner, Reference};
+use crate::store::{Content, Looks, SegmentUse};
 
 /// Content below this is not worth two keys of the index and a decode, bytes.
 pub(super) const SHARED_BYTES_MIN: u64 = 512;
@@ -38,6 +38,9 @@ const WORTH_PART: u64 = 64;
 const RELEARN_PER_STEP: usize = 1024;
 /// Owners of a segment looked at for `stat`.
 const OWNERS_LOOKED_AT_MAX: usize = 1024;
+
+/// A segment, and its plain bytes.
+pub(super) type Place = (SegmentRef, u32);
 
 /// Hashes that are being coded, and the files that wait for one of them.
 #[derive(Debug, Default)]
@@ -89,12 +92,13 @@ impl Volume {
     }
 
     /// Finds pieces in the volume, and codes the others as one segment. With `known` the plan has seen to it that what is to
-    /// be decoded is worth it.
+    /// be decoded is worth it; with `reference` it has found a segment that the others are likely to repeat.
     pub(super) fn share_or_code(
         &self,
         (class, policy): (Class, &Policy),
         pieces: Vec<Gathered>,
         known: bool,
+        reference: Option<Place>,
     ) -> Result<Coded, Error> {
         let mut coded = Coded::default();
         let hashes: Vec<Option<PlainHash>> = pieces.iter().map(|p| self.content_hash(&p.bytes)).collect();
@@ -114,7 +118,7 @@ impl Volume {
                 let (Some(piece), Some(Some(hash))) = (pieces.get(n), hashes.get(n)) else { continue };
                 let range = at.start as usize..(at.start as usize).saturating_add(at.len as usize);
                 match &opened {
-                    Opened::Plain(plain, method) if plain.get(range) == Some(piece.bytes.as_slice()) => {
+                    Opened::Plain(plain, method, reference) if plain.get(range) == Some(piece.bytes.as_slice()) => {
                         let extent = Extent {
                             file_offset: piece.file_offset,
                             len: at.len,
@@ -122,6 +126,7 @@ impl Volume {
                             segment_offset: at.start,
                             segment_bytes: plain.len() as u32,
                             method: *method,
+                            reference: *reference,
                         };
                         coded.found.push((piece.ino, extent));
                         found.insert(n);
@@ -137,7 +142,7 @@ impl Volume {
         let mut owners = Vec::new();
         for (n, piece) in pieces.into_iter().enumerate().filter(|(n, _)| !found.contains(n)) {
             if let Some(Some(hash)) = hashes.get(n) {
-                coded.learned.push((owners.len(), *hash));
+                coded.learned.push((owners.len(), *hash, self.looks_of(&piece.bytes)));
             }
             owners.push(Owner {
                 ino: piece.ino,
@@ -151,7 +156,13 @@ impl Volume {
             if codec::outgrows(&raw, class, policy) {
                 return Err(Error::Invalid(MOVED));
             }
-            let encoded = self.encode(&raw, class, policy)?;
+            let reference = reference.and_then(|at| self.open_reference(at, class, policy, raw.len()));
+            let encoded = self.encode(&raw, class, policy, reference.as_ref().map(|(_, plain)| plain.as_slice()))?;
+            if encoded.coding.reference.is_some() {
+                coded.reference = reference.map(|(at, _)| at);
+                // What was coded from another is no reference itself.
+                coded.learned.iter_mut().for_each(|(_, _, looks)| *looks = Looks::default());
+            }
             coded.segment = Some((encoded, owners));
         }
         if coded.segment.is_none() && coded.found.is_empty() {
@@ -165,13 +176,22 @@ impl Volume {
         let owners = self.store.owners_of(segment, 1).map_err(Error::Store)?;
         // Nobody's any more, since it was looked for.
         let Some((ino, e)) = owners.first() else { return Ok(Opened::Declined) };
-        let accepted = MethodId::from_u16(e.method).is_some_and(|method| policy.accepts(method, e.segment_bytes));
-        if !worth_decoding(wanted, u64::from(e.segment_bytes)) || !accepted {
+        let (method, bytes, reference) = if e.segment == segment {
+            (e.method, e.segment_bytes, e.reference)
+        } else {
+            // It is kept for what was coded from it.
+            let Ok(header) = self.store.segment_header(segment) else { return Ok(Opened::Declined) };
+            (header.coding.method, header.coding.raw_len, None)
+        };
+        let decoded = bytes.saturating_add(reference.map_or(0, |r| r.segment_bytes));
+        let accepted = MethodId::from_u16(method).is_some_and(|method| policy.accepts(method, decoded));
+        if !worth_decoding(wanted, u64::from(decoded)) || !accepted {
             return Ok(Opened::Declined);
         }
         // Damage is told as that of a file that has the segment.
-        match self.decode(*ino, e.file_offset, segment) {
-            Ok(plain) => Ok(Opened::Plain(plain, e.method)),
+        match self.decode_anew(*ino, e.file_offset, segment) {
+            Ok(plain) => Ok(Opened::Plain(plain, method, reference)),
+            Err(Failure { moved: true, .. }) => Ok(Opened::Declined),
             Err(_) if self.store.has_deleted(segment.pack) => Ok(Opened::Declined),
             Err(_) => Ok(Opened::Damaged),
         }
@@ -184,7 +204,7 @@ impl Volume {
         for (other, o) in self.store.owners_of(e.segment, OWNERS_LOOKED_AT_MAX).map_err(Error::Store)? {
             let inside = other == ino && (e.file_offset..e.file_offset + u64::from(e.len)).contains(&o.file_offset);
             let part = ByteRange::at(u64::from(o.segment_offset), u64::from(o.len)).intersect(&own);
-            if !inside && !part.is_empty() {
+            if o.segment == e.segment && !inside && !part.is_empty() {
                 shared.insert(part);
             }
         }
@@ -219,8 +239,8 @@ impl Volume {
 
 /// A segment that something may be found in.
 enum Opened {
-    /// Its plain bytes, and its method.
-    Plain(Plain, u16),
+    /// Its plain bytes, its method, and the segment that it was coded from.
+    Plain(Plain, u16, Option<Reference>),
     /// It is not worth it, or cannot be read now.
     Declined,
     /// It did not decode.

@@ -1,4 +1,4 @@
-//! Which small files look alike: pure, from their first bytes to an order in which they are bundled.
+//! What looks alike: pure, from the first bytes of content to an order in which small files are bundled.
 //!
 //! Files that share most of their bytes (versions of one, say) repeat each other only where they lie in one segment. A sketch
 //! is made of the smallest values that hash functions give on windows of the bytes (N-transform super-features, as in
@@ -10,9 +10,12 @@ use std::collections::HashMap;
 use super::policy::SmallFile;
 use crate::base::Class;
 use crate::codec::Policy;
+use crate::store::{LOOKS, Looks};
 
 /// Super-features of a file.
-const SUPERS: usize = 3;
+const SUPERS: usize = LOOKS;
+/// Bytes that a sketch is made of, from the first on.
+pub(super) const SKETCH_BYTES: u64 = 64 << 10;
 /// Smallest values in each of them: the more, the more alike files must be.
 const VALUES: usize = 3;
 /// One window in so many is looked at, chosen by its hash; as a shift of 64 bits.
@@ -21,7 +24,7 @@ const SAMPLED_SHIFT: u32 = 60;
 const WINDOWS_MIN: u32 = 8;
 
 /// What files that look alike have in common; zeros where nothing is known.
-pub(super) type Sketch = [u32; SUPERS];
+pub(super) type Sketch = Looks;
 
 const fn mix(mut x: u64) -> u64 {
     x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -56,7 +59,7 @@ const FUNCTIONS: [u64; SUPERS * VALUES] = {
 pub(super) fn sketch(bytes: &[u8]) -> Sketch {
     let mut smallest = [u32::MAX; SUPERS * VALUES];
     let (mut hash, mut windows) = (0u64, 0);
-    for byte in bytes {
+    for byte in bytes.get(..SKETCH_BYTES as usize).unwrap_or(bytes) {
         // Two bits a byte: the upper ones depend on the last 32 bytes.
         hash = (hash << 2).wrapping_add(GEAR[usize::from(*byte)]);
         if hash >> SAMPLED_SHIFT == 0 {
@@ -119,6 +122,7 @@ mod tests {
             bytes: 1,
             hash: None,
             sketch: sketch(bytes),
+            reference: None,
         }
     }
 

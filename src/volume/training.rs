@@ -471,7 +471,8 @@ impl Volume {
     /// Codes one segment anew and appends it, where another prior than that it has promises more and it becomes smaller.
     fn recode(&self, at: SegmentRef, saves_percent: u32) -> Result<Option<Part>, Error> {
         let before = self.store.segment_header(at).map_err(Error::Store)?;
-        if !self.library.knows(before.coding.class) {
+        // What was coded from another takes next to nothing.
+        if !self.library.knows(before.coding.class) || before.coding.reference.is_some() {
             return Ok(None);
         }
         let Some(Unpacked { coding, payload_bytes, plain, owners, policy }) = self.unpack(at)? else {
@@ -481,7 +482,7 @@ impl Volume {
         if promised == ModelId::NONE || promised == ModelId(coding.model) {
             return Ok(None);
         }
-        let encoded = self.encode(&plain, coding.class, &policy)?;
+        let encoded = self.encode(&plain, coding.class, &policy, None)?;
         if encoded.payload.len() as u64 * 100 > payload_bytes * u64::from(100 - saves_percent.min(100)) {
             return Ok(None);
         }

@@ -6,8 +6,8 @@ use std::io;
 
 use crate::base::{ByteRange, Class, Generation, Ino, PACK_BYTES_MAX, PlainHash};
 use crate::codec::{Encoded, Policy};
-use crate::format::{Extent, FileKind, Owner, Time};
-use crate::store::{self, IndexEngine};
+use crate::format::{Extent, FileKind, Owner, Reference, Time};
+use crate::store::{self, IndexEngine, Looks};
 
 /// How a volume behaves.
 #[derive(Clone, Debug)]
@@ -311,6 +311,8 @@ pub struct CodingTask {
     pub(crate) claims: Vec<PlainHash>,
     /// All of it seems to be in the volume already, in segments that are worth decoding for it.
     pub(crate) known: bool,
+    /// A segment that it is likely to repeat.
+    pub(crate) reference: Option<super::sharing::Place>,
 }
 
 /// What became of the pieces of a task.
@@ -318,8 +320,10 @@ pub struct CodingTask {
 pub(crate) struct Coded {
     /// A new segment, with what lies in it.
     pub segment: Option<(Encoded, Vec<Owner>)>,
-    /// Content of the new segment worth remembering, by the number of its owner.
-    pub learned: Vec<(usize, PlainHash)>,
+    /// The segment that it was coded from.
+    pub reference: Option<Reference>,
+    /// Content of the new segment worth remembering, by the number of its owner, and what it looks like.
+    pub learned: Vec<(usize, PlainHash, Looks)>,
     /// Pieces that were found in segments of the volume, and compared.
     pub found: Vec<(Ino, Extent)>,
 }
@@ -391,6 +395,13 @@ pub struct Status {
     /// Plain bytes that were found in the volume instead of being coded, since it was opened.
     #[serde(default)]
     pub found_bytes: u64,
+    /// Segments that were coded from others since it was opened, their plain bytes, and what they take.
+    #[serde(default)]
+    pub referring_segments: u64,
+    #[serde(default)]
+    pub referring_plain_bytes: u64,
+    #[serde(default)]
+    pub referring_stored_bytes: u64,
     pub meta_pack_bytes: u64,
     /// Packs given back since the volume was opened, and their bytes.
     pub gc_packs_deleted: u64,
@@ -427,7 +438,11 @@ pub struct SegmentReport {
     /// Plain bytes of the whole segment.
     pub segment_bytes: u64,
     pub bits_per_byte: f64,
+    /// With the segment that it was coded from.
     pub predicted_decode_ms: u32,
+    /// Pack and offset of the segment that it was coded from.
+    #[serde(default)]
+    pub reference: Option<(u64, u64)>,
     /// Bytes of it that other files, or other places of this one, name too.
     #[serde(default)]
     pub shared_bytes: u64,

@@ -1,6 +1,7 @@
-//! `zstd`: one zstd frame without checksum, size and dictionary. Fast to decode; the fallback of the context model.
+//! `zstd`: one zstd frame without checksum and size. Fast to decode; the fallback of the context model.
 //!
-//! Payload: the frame. Level 19, since a segment is coded once and read often.
+//! Payload: the frame; where there is a reference, with it as a dictionary of raw content. Level 19, since a segment is
+//! coded once and read often.
 
 use super::{Basis, Coded, Declined, Error, Model, stands_alone};
 use crate::base::{Class, MethodId, ModelId};
@@ -28,12 +29,16 @@ impl Model for Zstd {
         500_000
     }
 
-    fn encode(&self, raw: &[u8], _class: Class, _basis: Basis<'_>) -> Result<Coded, Declined> {
-        let mut compressor = ::zstd::bulk::Compressor::new(LEVEL).map_err(|_| Declined::Failed)?;
+    fn encode(&self, raw: &[u8], _class: Class, basis: Basis<'_>) -> Result<Coded, Declined> {
+        let mut compressor = ::zstd::bulk::Compressor::with_dictionary(LEVEL, basis.reference.unwrap_or_default())
+            .map_err(|_| Declined::Failed)?;
         compressor.include_checksum(false).map_err(|_| Declined::Failed)?;
         compressor.include_contentsize(false).map_err(|_| Declined::Failed)?;
         let payload = compressor.compress(raw).map_err(|_| Declined::Failed)?;
-        if payload.len() < raw.len() { Ok(Coded::alone(payload)) } else { Err(Declined::DoesNotShrink) }
+        if payload.len() >= raw.len() {
+            return Err(Declined::DoesNotShrink);
+        }
+        Ok(Coded { refers: basis.reference.is_some(), ..Coded::alone(payload) })
     }
 
     fn decode(
@@ -44,13 +49,15 @@ impl Model for Zstd {
         model: ModelId,
         basis: Basis<'_>,
     ) -> Result<Vec<u8>, Error> {
-        stands_alone(model, basis)?;
+        stands_alone(model, Basis::of(basis.library))?;
         if revision != 1 {
             return Err(Error::UnknownRevision(revision));
         }
         // The capacity bounds what a damaged frame can ask for.
+        let mut decompressor = ::zstd::bulk::Decompressor::with_dictionary(basis.reference.unwrap_or_default())
+            .map_err(|_| Error::Corrupt("the reference is no dictionary of zstd"))?;
         let raw =
-            ::zstd::bulk::decompress(payload, raw_len).map_err(|_| Error::Corrupt("zstd frame does not decode"))?;
+            decompressor.decompress(payload, raw_len).map_err(|_| Error::Corrupt("zstd frame does not decode"))?;
         if raw.len() == raw_len { Ok(raw) } else { Err(Error::Corrupt("zstd frame is too short")) }
     }
 }

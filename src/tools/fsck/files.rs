@@ -1,12 +1,12 @@
 //! Inodes one by one: links, extents and the segments they name, what is charged; xattrs and orphans.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::names::{Nodes, each_inode};
 use super::{Check, Findings, Fix, FsckReport, Kind};
-use crate::base::{ByteRange, Ino, SEGMENT_BYTES_MAX, SegmentRef};
-use crate::format::{Extent, FileKind, InodeRecord, MetaOp};
-use crate::store::Error;
+use crate::base::{ByteRange, Ino, PlainHash, SEGMENT_BYTES_MAX, SegmentRef};
+use crate::format::{Extent, FileKind, InodeRecord, MetaOp, Reference, SegmentHeader};
+use crate::store::{Error, RecordSummary, Survey};
 use crate::tools::Progress;
 
 /// Extents read at a time.
@@ -85,7 +85,7 @@ impl Check<'_> {
         let mut lost: Vec<(u64, u64)> = Vec::new();
         let mut why = String::new();
         // Extents of one bundle or one cut segment follow each other: it is read once.
-        let mut known: BTreeMap<SegmentRef, String> = BTreeMap::new();
+        let mut known: BTreeMap<(SegmentRef, Option<SegmentRef>), String> = BTreeMap::new();
         loop {
             let page = store.extents(rec.ino, ByteRange { start: from, end: u64::MAX }, PAGE)?;
             for e in &page {
@@ -103,7 +103,7 @@ impl Check<'_> {
                     beyond.get_or_insert(end);
                 }
                 from = from.max(end);
-                let verdict = match known.get(&e.segment) {
+                let verdict = match known.get(&needs(e)) {
                     Some(why) => Segment::Lost(why.clone()),
                     None => self.segment(e, report)?,
                 };
@@ -116,7 +116,7 @@ impl Check<'_> {
                     Segment::TooShort(what) => what,
                     Segment::Lost(what) => {
                         if known.len() < PAGE {
-                            known.insert(e.segment, what.clone());
+                            known.insert(needs(e), what.clone());
                         }
                         what
                     }
@@ -149,7 +149,7 @@ impl Check<'_> {
         }
         if !other.is_empty() {
             let at = found.path(store, nodes, ino);
-            let what = "a segment is not as long, or not coded as, its extent says".to_string();
+            let what = "a segment is not as long, or not coded as or from what its extent says".to_string();
             let fix = ("let the extent say what the segment's own header says".to_string(), Fix::Ops(other));
             found.add(Kind::WrongSegmentLength, at, what, Some(fix));
         }
@@ -189,7 +189,7 @@ impl Check<'_> {
     /// Reads the segment of an extent, once.
     fn segment(&mut self, e: &Extent, report: &mut FsckReport) -> Result<Segment, Error> {
         let sane = e.len <= SEGMENT_BYTES_MAX;
-        if sane && self.whole.contains(&e.segment) {
+        if sane && self.whole.contains(&needs(e)) {
             return Ok(Segment::Whole);
         }
         report.segments += 1;
@@ -206,15 +206,67 @@ impl Check<'_> {
                 Err(_) => return lost(first),
             },
         };
-        if at == e.segment && coding.raw_len == e.segment_bytes && coding.method == e.method {
-            self.whole.insert(e.segment);
+        let reference = match coding.reference {
+            None => None,
+            Some(hash) => match self.reference_of(e, &hash)? {
+                Ok(reference) => Some(reference),
+                Err(why) => return Ok(Segment::Lost(why)),
+            },
+        };
+        let mended = Extent { segment: at, segment_bytes: coding.raw_len, method: coding.method, reference, ..*e };
+        if mended == *e {
+            self.whole.insert(needs(e));
             return Ok(Segment::Whole);
         }
-        let mended = Extent { segment: at, segment_bytes: coding.raw_len, method: coding.method, ..*e };
         if u64::from(e.segment_offset) + u64::from(e.len) > u64::from(coding.raw_len) {
             return Ok(Segment::TooShort(format!("the segment at {} has only {} bytes", e.segment, coding.raw_len)));
         }
         Ok(Segment::Other(mended))
+    }
+
+    /// The segment that an extent's was coded from: the one that it names, if it has these plain bytes and can be read, or
+    /// another; why there is none.
+    fn reference_of(&mut self, e: &Extent, hash: &PlainHash) -> Result<Result<Reference, String>, Error> {
+        let mut why = "it is not what the extent says".to_string();
+        let named = e.reference;
+        let other = self.reference(hash)?.filter(|r| Some(*r) != named);
+        for r in named.into_iter().chain(other) {
+            match self.store.fetch_segment(r.segment) {
+                Ok((SegmentHeader { coding, .. }, _)) if coding.reference.is_none() && coding.plain_hash == *hash => {
+                    return Ok(Ok(Reference { segment_bytes: coding.raw_len, ..r }));
+                }
+                Ok(_) => {}
+                Err(Error::Io { what, source })
+                    if source.kind() != std::io::ErrorKind::NotFound && !is_rot(&source) =>
+                {
+                    return Err(Error::Io { what, source });
+                }
+                Err(e) => why = e.to_string(),
+            }
+        }
+        let at = named.map_or(String::new(), |r| format!(" at {}", r.segment));
+        Ok(Err(format!("the segment{at} that it was coded from is lost: {why}")))
+    }
+
+    /// Where plain bytes of a hash lie in a segment that was coded from no other.
+    pub(super) fn reference(&mut self, hash: &PlainHash) -> Result<Option<Reference>, Error> {
+        if self.references.is_none() {
+            let mut references = HashMap::new();
+            let survey = Survey::open(self.disk.clone())?;
+            for (id, _, _) in survey.packs()? {
+                survey.walk(id, false, |_, _, record| {
+                    if let RecordSummary::Segment { at, header: SegmentHeader { coding, .. }, .. } = record
+                        && coding.reference.is_none()
+                    {
+                        let reference = Reference { segment: at, segment_bytes: coding.raw_len };
+                        references.insert(coding.plain_hash, reference);
+                    }
+                    Ok(())
+                })?;
+            }
+            self.references = Some(references);
+        }
+        Ok(self.references.as_ref().and_then(|references| references.get(hash).copied()))
     }
 
     /// Operations that put the extents of a file in order, each ended by the next; `None` for a file with too many.
@@ -231,6 +283,11 @@ impl Check<'_> {
         }
         Ok(Some(ops))
     }
+}
+
+/// The segments that an extent needs.
+fn needs(e: &Extent) -> (SegmentRef, Option<SegmentRef>) {
+    (e.segment, e.reference.map(|r| r.segment))
 }
 
 /// A disk that cannot read a sector is damage; one that cannot do anything is not.

@@ -110,7 +110,7 @@ impl Check<'_> {
     }
 
     /// Segments whose owners have no inode, or no extent there, and were not removed as far as the log says.
-    fn segments_of_nobody(&self, nodes: &Nodes, files: &mut BTreeMap<Ino, Lost>) -> Result<(), Error> {
+    fn segments_of_nobody(&mut self, nodes: &Nodes, files: &mut BTreeMap<Ino, Lost>) -> Result<(), Error> {
         let survey = Survey::open(self.disk.clone())?;
         let mut count = 0;
         let mut limit = Ino(u64::MAX);
@@ -129,6 +129,10 @@ impl Check<'_> {
                         segment_offset: o.segment_offset,
                         segment_bytes: header.coding.raw_len,
                         method: header.coding.method,
+                        reference: match header.coding.reference {
+                            Some(hash) => self.reference(&hash)?,
+                            None => None,
+                        },
                     };
                     if o.file_offset.checked_add(u64::from(o.len)).is_none()
                         || !self.is_missing(nodes, o.ino, &extent)?

@@ -10,7 +10,7 @@
 //! in the place of the bytes would be an answer that is wrong for ever.
 //!
 //! # Limits
-//! 40 bytes of memory for each inode and about 60 for each segment, besides the index, which is held in memory when
+//! 40 bytes of memory for each inode and about 100 for each segment, besides the index, which is held in memory when
 //! nothing may be written.
 
 mod files;
@@ -18,14 +18,14 @@ mod lost;
 mod names;
 mod stray;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::Progress;
-use crate::base::{Ino, PACK_BYTES_MAX, SegmentRef};
-use crate::format::{InodeRecord, MetaOp};
+use crate::base::{Ino, PACK_BYTES_MAX, PlainHash, SegmentRef};
+use crate::format::{InodeRecord, MetaOp, Reference};
 use crate::host::Disk;
 use crate::store::{self, Error, Recovery, Store, StoreOptions};
 
@@ -65,9 +65,9 @@ pub enum Kind {
     WrongLinkCount,
     ExtentBeyondSize,
     OverlappingExtents,
-    /// A segment is not as long, or not coded as, an extent says.
+    /// A segment is not as long, or not coded as, or not coded from what an extent says.
     WrongSegmentLength,
-    /// A segment that a file needs is missing or damaged.
+    /// A segment that a file needs, or that such a one was coded from, is missing or damaged.
     DamagedSegment,
     /// A model that segments may name is lost; where one of its two files is good, a repair writes the other anew.
     DamagedModel,
@@ -218,7 +218,9 @@ struct Check<'a> {
     /// Metadata was lost: what nobody owns may be all that is left of a file.
     metadata_lost: bool,
     /// Segments read and found whole, in this run.
-    whole: BTreeSet<SegmentRef>,
+    whole: BTreeSet<(SegmentRef, Option<SegmentRef>)>,
+    /// Where plain bytes lie that segments were coded from, by their hash; made when the first is looked for.
+    references: Option<HashMap<PlainHash, Reference>>,
     /// When metadata was lost: inodes that what is left of the log calls removed.
     removed: HashSet<Ino>,
 }
@@ -293,6 +295,7 @@ pub fn fsck_with(disk: Arc<dyn Disk>, wanted: FsckOptions, progress: Progress<'_
         options: wanted,
         metadata_lost: recovery.has_lost_metadata() || missing_root,
         whole: BTreeSet::new(),
+        references: None,
         removed: HashSet::new(),
     };
     for round in 0..ROUNDS_MAX {
