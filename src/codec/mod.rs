@@ -21,7 +21,7 @@ pub use crate::models::{
 };
 pub use bounds::{Bounds, bounds, first_cut};
 pub use classify::{classify, segment_bytes};
-pub use policy::{DECODE_MS_MAX, Policy, SEGMENT_BYTES_MIN, Tier, cut, outgrows};
+pub use policy::{DECODE_MS_MAX, Policy, SEGMENT_BYTES_MIN, Tier, cut, cut_beside, outgrows};
 pub use rate::predicted_decode_ms;
 
 /// Bytes tried before a segment is called incompressible.

@@ -130,6 +130,15 @@ pub fn cut(class: Class, policy: &Policy) -> u32 {
     plan(class, policy).1
 }
 
+/// As `cut`, for segments that are coded from one of `reference_bytes`: the longest with which both are decoded within the
+/// budget. `None` where none is.
+pub fn cut_beside(class: Class, policy: &Policy, reference_bytes: u32) -> Option<u32> {
+    let (method, longest) = plan(class, policy);
+    std::iter::successors(Some(longest), |n| Some(n / 2))
+        .take_while(|n| *n >= SEGMENT_BYTES_MIN)
+        .find(|len| policy.may_refer(class, *len, (method, reference_bytes)))
+}
+
 /// The method that a policy leads to, and the plain bytes of its segments.
 pub(super) fn plan(class: Class, policy: &Policy) -> (MethodId, u32) {
     let longest = match policy.tier {

@@ -471,7 +471,10 @@ impl Volume {
         similar::order(&mut small);
         let mut bundles = policy::bundle(shared, SmallFile::about, codec::cut);
         for group in referring {
-            bundles.extend(policy::bundle(group, SmallFile::about, codec::cut));
+            let beside = group.first().and_then(|file| file.reference).map_or(0, |(_, bytes)| bytes);
+            let cut =
+                |class, policy: &Policy| codec::cut_beside(class, policy, beside).unwrap_or(codec::cut(class, policy));
+            bundles.extend(policy::bundle(group, SmallFile::about, cut));
         }
         bundles.extend(policy::bundle(small, SmallFile::about, codec::cut));
         // Full ones first while more may come, and the oldest first.
@@ -1282,7 +1285,8 @@ impl Volume {
 }
 
 /// Takes the files out that are coded from another segment, those of one class and policy together where it is the same, so
-/// that it is decoded once. Few of them for a large one are left with those that are coded from none.
+/// that it is decoded once. Few of them for a large one, when no more are to come, are left with those that are coded from
+/// none; so are those that would take too long to decode.
 fn refer(files: &mut Vec<SmallFile>, all: bool) -> Vec<Vec<SmallFile>> {
     let (mut referring, alone): (Vec<_>, Vec<_>) = files.drain(..).partition(|file| file.reference.is_some());
     files.extend(alone);
@@ -1290,8 +1294,13 @@ fn refer(files: &mut Vec<SmallFile>, all: bool) -> Vec<Vec<SmallFile>> {
     let mut out = Vec::new();
     for group in referring.chunk_by(|a, b| (a.class, a.policy, a.reference) == (b.class, b.policy, b.reference)) {
         let bytes = group.iter().map(|file| file.bytes).sum();
-        let worth = group.iter().all(|file| file.reference.is_none_or(|(_, of)| worth_decoding(bytes, u64::from(of))));
-        if worth || !all {
+        let worth = group.iter().all(|file| {
+            file.reference.is_some_and(|(_, of)| {
+                let fits = codec::cut_beside(file.class, &file.policy, of).is_some();
+                fits && (!all || worth_decoding(bytes, u64::from(of)))
+            })
+        });
+        if worth {
             out.push(group.to_vec());
         } else {
             files.extend(group.iter().map(|file| SmallFile { reference: None, ..file.clone() }));
