@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::base::{Class, MethodId, ModelId, PlainHash, SEGMENT_BYTES_MAX, plain_hash};
 use crate::format::Coding;
-use crate::models::{self, BY_STRENGTH, Coded, MODELS};
+use crate::models::{self, BY_STRENGTH, Coded};
 use crate::telemetry;
 
 pub use crate::models::{
@@ -99,9 +99,10 @@ pub fn kept_model_bytes() -> u64 {
     models::kept_bytes()
 }
 
-/// Bytes of tables that a thread keeps for the largest of the models it may use.
+/// Bytes of tables that a thread keeps for the default method, and for the one that chooses its priors. What others take
+/// counts from when they are used: `kept_model_bytes`.
 pub fn model_bytes() -> u64 {
-    MODELS.iter().map(|model| model.memory_bytes()).max().unwrap_or(0)
+    method_memory_bytes(MethodId::Primed) + method_memory_bytes(MethodId::Swift)
 }
 
 /// Bytes of memory that coding or decoding a segment by a method takes besides the segment itself.

@@ -7,6 +7,7 @@
 //! ln(p / (1 - p)) in 1/256.
 
 mod apm;
+mod chain;
 mod coder;
 mod history;
 mod layers;
@@ -15,6 +16,7 @@ mod mixer;
 mod stage;
 
 pub use apm::{Apm, StateMap};
+pub use chain::Link;
 pub use coder::{Decoder, Encoder};
 pub use history::{HISTORIES, History};
 pub use layers::{LANES, Lanes, Layers};

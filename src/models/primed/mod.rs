@@ -31,7 +31,7 @@ mod slots;
 
 use std::marker::PhantomData;
 
-use super::{Basis, Coded, Declined, Error, Model};
+use super::{Basis, Coded, Declined, Error, Model, keep};
 use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX};
 use crate::entropy::{Decoder, Encoder};
 use layout::Form;
@@ -67,7 +67,13 @@ pub(super) const STRONG: &dyn Model = &Primed::<Strong>(PhantomData);
 fn with_predictor<M: Held, T>(snapshot: &M, f: impl FnOnce(&mut M) -> T) -> T {
     M::local().with(|tables| {
         // Taken out while in use: a panic in between only costs the tables.
-        let mut predictor = tables.take().unwrap_or_else(|| M::new(Kind::Binary));
+        let mut predictor = tables.take().unwrap_or_else(|| {
+            if M::PROFILE == Profile::Strong {
+                // Most threads never need it.
+                keep(M::BYTES);
+            }
+            M::new(Kind::Binary)
+        });
         predictor.copy_from(snapshot);
         let out = f(&mut predictor);
         tables.replace(Some(predictor));

@@ -4,7 +4,7 @@ use super::contexts::{Contexts, HASHED_MAX, Kind, ORDERS, SORTS};
 use super::matches::Matches;
 use super::profile::{PROFILES, Profile, SPECS, Spec};
 use super::slots::{Place, Slots};
-use crate::entropy::{HISTORIES, History, LANES, Lanes, Layers, Outcomes, Stage, boxed, squash_within};
+use crate::entropy::{HISTORIES, History, LANES, Lanes, Layers, Link, Outcomes, Stage, boxed, squash_within};
 use crate::models::Predictor;
 
 /// Contexts with histories: hashed ones, order 1, order 0.
@@ -12,10 +12,15 @@ const CONTEXTS_MAX: usize = HASHED_MAX + 2;
 
 /// First weight of every input, 1/16384.
 const FIRST_WEIGHT: i16 = 4500;
-/// Rows of the mixer by match, bit and known orders; by last byte; by sorts of the last two bytes and bit.
+/// Rows of the mixer by match, bit and known orders; by last byte, the byte before it, the expected byte, partial byte; by
+/// sorts of the last two bytes and bit.
 const ROWS: usize = 4096;
 const ROWS_BYTE: usize = 512;
+const ROWS_BEFORE: usize = ROWS_BYTE + 256;
+const ROWS_EXPECTED: usize = ROWS_BEFORE + 256;
+const ROWS_PARTIAL: usize = ROWS_EXPECTED + 256;
 const ROWS_SORTS: usize = 2048;
+const _: () = assert!(ROWS_PARTIAL + 256 <= ROWS_SORTS);
 
 /// A predictor of some profile.
 pub(super) trait Tables: Predictor + Send + Sync + Sized + 'static {
@@ -69,7 +74,8 @@ pub(super) enum Asked {
 }
 
 /// State of a bit predictor of profile number `P`: `TABLE` bytes of hashed contexts, `PLACES` bytes for each table of places
-/// of matches, mixers of `V` vectors with `CHOSEN` rows for each bit, last stages of `STAGE` contexts.
+/// of matches, mixers of `V` vectors with `CHOSEN` rows for each bit, last stages of `STAGE` contexts; a chain of `LINKS` of
+/// the hashed contexts, and one more last stage, of `STAGE2` contexts, where there is a chain.
 pub(super) struct Mixing<
     const P: usize,
     const TABLE: usize,
@@ -77,6 +83,8 @@ pub(super) struct Mixing<
     const V: usize,
     const CHOSEN: usize,
     const STAGE: usize,
+    const LINKS: usize,
+    const STAGE2: usize,
 > {
     contexts: Contexts,
     slots: Slots<TABLE>,
@@ -85,9 +93,14 @@ pub(super) struct Mixing<
     order0: [History; 256],
     outcomes: Box<[Outcomes; CONTEXTS_MAX]>,
     matches: Matches<PLACES>,
+    /// Each corrects what the one before it predicts, the first one order 1.
+    chain: Box<[Link; LINKS]>,
+    chained: [i32; LINKS],
     mixer: Layers<V, CHOSEN, ROWS, 256>,
-    /// Last stages: by last byte and partial byte; by the byte that is expected, or what is known in its stead.
+    /// Last stages: by last byte and partial byte; by the last two; by the byte that is expected, or what is known in its
+    /// stead.
     stage: Stage<STAGE>,
+    stage2: Stage<STAGE2>,
     stage_match: Stage<STAGE>,
 
     /// Hashes of the contexts at the byte's start; their rows in the table, by nibble.
@@ -108,8 +121,16 @@ pub(super) struct Mixing<
     learns: bool,
 }
 
-impl<const P: usize, const TABLE: usize, const PLACES: usize, const V: usize, const CHOSEN: usize, const STAGE: usize>
-    Mixing<P, TABLE, PLACES, V, CHOSEN, STAGE>
+impl<
+    const P: usize,
+    const TABLE: usize,
+    const PLACES: usize,
+    const V: usize,
+    const CHOSEN: usize,
+    const STAGE: usize,
+    const LINKS: usize,
+    const STAGE2: usize,
+> Mixing<P, TABLE, PLACES, V, CHOSEN, STAGE, LINKS, STAGE2>
 {
     const SPEC: &Spec = &SPECS[P];
     const HASHED: usize = Self::SPEC.hashed;
@@ -119,15 +140,23 @@ impl<const P: usize, const TABLE: usize, const PLACES: usize, const V: usize, co
     /// The match and a constant follow.
     const MATCH: usize = Self::CONTEXTS;
     const CONSTANT: usize = Self::CONTEXTS + 1;
+    const CHAINED: usize = Self::CONSTANT + 1;
 
     const TABLES: u64 = Slots::<TABLE>::BYTES
         + Matches::<PLACES>::BYTES
         + Layers::<V, CHOSEN, ROWS, 256>::BYTES
         + 2 * Stage::<STAGE>::BYTES
-        + (65536 + CONTEXTS_MAX * size_of::<Outcomes>()) as u64;
+        + Stage::<STAGE2>::BYTES
+        + (65536 + CONTEXTS_MAX * size_of::<Outcomes>() + LINKS * size_of::<Link>()) as u64;
 
     fn first_weights() -> Lanes<V> {
         Lanes::new(|i| if i == Self::CONSTANT { 0 } else { FIRST_WEIGHT })
+    }
+
+    /// What order 1 predicts of this bit, stretched.
+    #[inline(always)]
+    fn order1_input(&self) -> i32 {
+        i32::from(self.outcomes[Self::ORDER1].stretched(self.seen[Self::ORDER1]))
     }
 
     /// Finds the rows of all contexts, for the first or the second nibble.
@@ -203,15 +232,23 @@ impl<const P: usize, const TABLE: usize, const PLACES: usize, const V: usize, co
     }
 }
 
-impl<const P: usize, const TABLE: usize, const PLACES: usize, const V: usize, const CHOSEN: usize, const STAGE: usize>
-    Tables for Mixing<P, TABLE, PLACES, V, CHOSEN, STAGE>
+impl<
+    const P: usize,
+    const TABLE: usize,
+    const PLACES: usize,
+    const V: usize,
+    const CHOSEN: usize,
+    const STAGE: usize,
+    const LINKS: usize,
+    const STAGE2: usize,
+> Tables for Mixing<P, TABLE, PLACES, V, CHOSEN, STAGE, LINKS, STAGE2>
 {
     const PROFILE: Profile = PROFILES[P];
     const BYTES: u64 = Self::TABLES;
     const REFERENCE_BYTES: u64 = Matches::<PLACES>::REFERENCE_BYTES;
 
     fn new(kind: Kind) -> Box<Self> {
-        const { assert!(Self::CONSTANT < V * LANES && Self::HASHED <= HASHED_MAX) };
+        const { assert!(Self::CHAINED + LINKS <= V * LANES && Self::HASHED <= HASHED_MAX && LINKS <= Self::HASHED) };
         let mut new = Box::new(Mixing {
             contexts: Contexts::new(kind, 0),
             slots: Slots::default(),
@@ -219,8 +256,11 @@ impl<const P: usize, const TABLE: usize, const PLACES: usize, const V: usize, co
             order0: [0; 256],
             outcomes: boxed(Outcomes::new()),
             matches: Matches::default(),
+            chain: boxed(Link::new()),
+            chained: [0; LINKS],
             mixer: Layers::new(Self::first_weights()),
             stage: Stage::new(),
+            stage2: Stage::new(),
             stage_match: Stage::new(),
             hashes: [0; HASHED_MAX],
             rows: [0; HASHED_MAX],
@@ -252,8 +292,10 @@ impl<const P: usize, const TABLE: usize, const PLACES: usize, const V: usize, co
         self.order0 = other.order0;
         self.outcomes.as_mut_slice().clone_from_slice(other.outcomes.as_slice());
         self.matches.copy_from(&other.matches);
+        self.chain.as_mut_slice().clone_from_slice(other.chain.as_slice());
         self.mixer.copy_from(&other.mixer);
         self.stage.copy_from(&other.stage);
+        self.stage2.copy_from(&other.stage2);
         self.stage_match.copy_from(&other.stage_match);
         self.begin(other.contexts.kind);
     }
@@ -290,8 +332,16 @@ impl<const P: usize, const TABLE: usize, const PLACES: usize, const V: usize, co
     }
 }
 
-impl<const P: usize, const TABLE: usize, const PLACES: usize, const V: usize, const CHOSEN: usize, const STAGE: usize>
-    Predictor for Mixing<P, TABLE, PLACES, V, CHOSEN, STAGE>
+impl<
+    const P: usize,
+    const TABLE: usize,
+    const PLACES: usize,
+    const V: usize,
+    const CHOSEN: usize,
+    const STAGE: usize,
+    const LINKS: usize,
+    const STAGE2: usize,
+> Predictor for Mixing<P, TABLE, PLACES, V, CHOSEN, STAGE, LINKS, STAGE2>
 {
     #[inline(always)]
     fn predict(&mut self) -> u16 {
@@ -299,6 +349,10 @@ impl<const P: usize, const TABLE: usize, const PLACES: usize, const V: usize, co
         let c2 = (self.contexts.now.last >> 8 & 0xff) as usize;
         let partial = self.partial & 255;
         self.stage.choose(partial | c1 << 8);
+        if LINKS > 0 {
+            // The first of the hashed contexts is that of two bytes.
+            self.stage2.choose((self.hashes[0] as usize).wrapping_add(partial * 0x9E35));
+        }
         let expected = self.matches.expected();
         let confidence = self.matches.confidence();
         self.stage_match.choose(match expected {
@@ -314,21 +368,40 @@ impl<const P: usize, const TABLE: usize, const PLACES: usize, const V: usize, co
             self.seen[Self::ORDER0] = self.order0[partial];
         }
         let by_match = self.matches.predict(self.bit_index);
+        let mut prediction = self.order1_input();
+        for k in 0..LINKS {
+            prediction = self.chain[k].refine(self.seen[k], prediction);
+            self.chained[k] = prediction;
+        }
         self.inputs = Lanes::new(|i| match i {
             _ if i < Self::CONTEXTS => self.outcomes[i].stretched(self.seen[i]),
             _ if i == Self::MATCH => by_match,
             _ if i == Self::CONSTANT => 256,
+            _ if i < Self::CHAINED + LINKS => self.chained[i - Self::CHAINED] as i16,
             _ => 0,
         });
         let known: usize = self.seen.iter().take(ORDERS).map(|h| usize::from(*h != 0)).sum();
         let bit = self.bit_index as usize;
         let sorts = usize::from(SORTS[c1]) << 4 | usize::from(SORTS[c2]);
-        let sets = [(confidence << 3 | bit) << 3 | known, ROWS_BYTE + c1, ROWS_SORTS + (sorts << 3 | bit)];
+        let sets = [
+            (confidence << 3 | bit) << 3 | known,
+            ROWS_BYTE + c1,
+            ROWS_SORTS + (sorts << 3 | bit),
+            ROWS_BEFORE + c2,
+            ROWS_EXPECTED + expected.map_or(0, usize::from),
+            ROWS_PARTIAL + partial,
+        ];
         let mixed = self.mixer.mix(&self.inputs, std::array::from_fn(|s| sets[s]), partial);
-        let p = u32::from(squash_within(mixed)).max(1)
-            + u32::from(self.stage.refine(mixed))
-            + 2 * u32::from(self.stage_match.refine(mixed));
-        let p = (p.div_ceil(4)).clamp(1, 65_535) as u16;
+        let plain = u32::from(squash_within(mixed)).max(1);
+        let by_bytes = u32::from(self.stage.refine(mixed));
+        let by_match = u32::from(self.stage_match.refine(mixed));
+        // Half by what is expected, half by the rest.
+        let p = if LINKS > 0 {
+            (2 * plain + by_bytes + u32::from(self.stage2.refine(mixed)) + 4 * by_match).div_ceil(8)
+        } else {
+            (plain + by_bytes + 2 * by_match).div_ceil(4)
+        };
+        let p = p.clamp(1, 65_535) as u16;
         if self.bit_index == 7 {
             self.guess(p > 32_767);
         }
@@ -338,6 +411,14 @@ impl<const P: usize, const TABLE: usize, const PLACES: usize, const V: usize, co
     #[inline(always)]
     fn observe(&mut self, bit: u8) {
         self.stage.update(bit);
+        if LINKS > 0 {
+            self.stage2.update(bit);
+        }
+        let mut prediction = self.order1_input();
+        for k in 0..LINKS {
+            self.chain[k].update(self.seen[k], prediction, self.chained[k], bit);
+            prediction = self.chained[k];
+        }
         self.stage_match.update(bit);
         if self.learns {
             for i in 0..Self::CONTEXTS {

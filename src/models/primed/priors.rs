@@ -14,12 +14,12 @@
 //! code              to the end
 //! ```
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::contexts::Kind;
 use super::layout::Form;
 use super::predictor::Tables;
-use super::profile::{Held, Snapshots, Swift};
+use super::profile::{Held, Profile, Snapshots, Swift};
 use super::{decode_with, encode_with, read_with};
 use crate::base::Class;
 
@@ -82,17 +82,33 @@ pub(super) fn candidates(class: Class, raw: &[u8]) -> Vec<u8> {
 
 static SNAPSHOTS: [Snapshots; PRIORS.len()] = [const { Snapshots::new() }; PRIORS.len()];
 
+/// Priors that the strong profile keeps tables for at a time: each takes forty megabytes, and two seconds to make.
+const STRONG_MAX: usize = 4;
+/// Those, the one used last at the end.
+static STRONG_USED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
 /// The predictor that has read a prior; `None` when there is no such prior. The first call for each takes the time to
 /// decode its text, and for the profiles but the swift one to read it: a second or two.
 pub(super) fn snapshot<M: Held>(number: u8) -> Option<Arc<M>> {
     let prior = PRIORS.get(usize::from(number))?;
     let snapshots = SNAPSHOTS.get(usize::from(number))?;
     let swift = snapshots.get(|| Some(read(prior.file).unwrap_or_else(|| Swift::new(Kind::Binary))))?;
-    snapshots.get(|| {
+    let snapshot = snapshots.get(|| {
         let mut predictor = M::new(swift.kind());
         read_with(&mut *predictor, swift.history());
         Some(predictor)
-    })
+    });
+    if M::PROFILE == Profile::Strong {
+        let mut used = STRONG_USED.lock().unwrap_or_else(|e| e.into_inner());
+        used.retain(|n| *n != number);
+        used.push(number);
+        if used.len() > STRONG_MAX
+            && let Some(unused) = SNAPSHOTS.get(usize::from(used.remove(0)))
+        {
+            unused.forget::<M>();
+        }
+    }
+    snapshot
 }
 
 /// Decodes the text of a prior; `None` when it is not a prior.

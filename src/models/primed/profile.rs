@@ -53,9 +53,9 @@ pub(super) const SPECS: [Spec; 3] = [
     Spec { hashed: 10, order0: true, learn_every: 1, rate: 64, sure_len: 1000 },
 ];
 
-pub(super) type Swift = Mixing<0, { 4 << 20 }, { 256 << 10 }, 1, 1, 1024>;
-pub(super) type Usual = Mixing<1, { 16 << 20 }, { 1 << 20 }, 2, 3, 65536>;
-pub(super) type Strong = Mixing<2, { 64 << 20 }, { 2 << 20 }, 2, 3, 65536>;
+pub(super) type Swift = Mixing<0, { 4 << 20 }, { 256 << 10 }, 1, 1, 1024, 0, 1>;
+pub(super) type Usual = Mixing<1, { 16 << 20 }, { 1 << 20 }, 2, 3, 65536, 0, 1>;
+pub(super) type Strong = Mixing<2, { 32 << 20 }, { 2 << 20 }, 3, 6, 65536, 5, 65536>;
 
 /// A predictor of one of the profiles, with its tables in their places.
 pub(super) trait Held: Tables {
