@@ -13,7 +13,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("models", &["base", "entropy", "telemetry"]),
     ("store", &["base", "format", "host", "telemetry"]),
     ("workers", &["base", "host", "telemetry"]),
-    ("codec", &["base", "format", "telemetry", "models"]),
+    ("codec", &["base", "format", "host", "telemetry", "models"]),
     ("volume", &["base", "format", "host", "telemetry", "store", "workers", "codec"]),
     ("fuse", &["base", "telemetry", "volume"]),
     ("background", &["base", "host", "telemetry", "workers", "volume"]),

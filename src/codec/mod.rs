@@ -9,10 +9,11 @@ mod policy;
 mod rate;
 
 use std::fmt;
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::base::{Class, MethodId, ModelId, PlainHash, SEGMENT_BYTES_MAX, plain_hash};
 use crate::format::Coding;
+use crate::host;
 use crate::models::{self, BY_STRENGTH, Coded};
 use crate::telemetry;
 
@@ -124,7 +125,7 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Re
     if raw.is_empty() || raw.len() > SEGMENT_BYTES_MAX as usize {
         return Err(Error::BadLength { len: raw.len() as u64 });
     }
-    let started = Instant::now();
+    let started = host::thread_cpu_seconds();
     let best = match basis.reference.and_then(|_| smallest(raw, class, policy, basis)) {
         Some(from) if from.1.refers && surely_smaller(raw, from.1.payload.len()) => Some(from),
         // Even what no method shrinks by itself may be there already.
@@ -150,7 +151,7 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Re
     });
     let (id, Coded { payload, model, refers }) = chosen.unwrap_or_else(|| (MethodId::Raw, Coded::alone(raw.to_vec())));
     telemetry::ENCODED_BYTES.add(raw.len() as u64);
-    telemetry::ENCODE_US.add(started.elapsed().as_micros() as u64);
+    telemetry::ENCODE_US.add(cpu_since(started).as_micros() as u64);
     let coding = Coding {
         method: id as u16,
         revision: models::model(id).revision(),
@@ -211,6 +212,11 @@ pub fn stored_bytes(raw: &[u8], class: Class, library: &Library) -> u64 {
     coded.map_or(raw.len(), |coded| coded.payload.len()) as u64
 }
 
+/// Processor time of this thread since `started`, which is what a method takes however busy the machine is.
+fn cpu_since(started: f64) -> Duration {
+    Duration::try_from_secs_f64(host::thread_cpu_seconds() - started).unwrap_or_default()
+}
+
 fn decode_timed(
     id: MethodId,
     payload: &[u8],
@@ -221,9 +227,9 @@ fn decode_timed(
 ) -> Result<Vec<u8>, models::Error> {
     let model = models::model(id);
     model.prepare(payload, named, basis);
-    let started = Instant::now();
+    let started = host::thread_cpu_seconds();
     let plain = model.decode(payload, raw_len, revision, named, basis)?;
-    let elapsed = started.elapsed();
+    let elapsed = cpu_since(started);
     rate::learn(id, plain.len() as u64, elapsed);
     telemetry::DECODED_BYTES.add(plain.len() as u64);
     telemetry::DECODE_US.add(elapsed.as_micros() as u64);

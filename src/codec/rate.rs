@@ -1,6 +1,6 @@
-//! How fast each method decodes on this machine: moving averages of what was measured, for short and long segments apart,
-//! since a segment has costs that do not depend on its length. What disturbs a measurement makes it longer, never shorter,
-//! so the average follows shorter times at once and longer ones slowly: it is what a machine does that is not busy.
+//! How fast each method decodes on this machine: moving averages of the processor time that was measured, for short and long
+//! segments apart, since a segment has costs that do not depend on its length. What disturbs a measurement makes it longer, never
+//! shorter, so the average follows shorter times at once and longer ones slowly: it is what a machine does that is not busy.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -26,11 +26,11 @@ impl Counter {
 pub static JOBS_PANICKED: Counter = Counter::new();
 /// Plain bytes coded into segments.
 pub static ENCODED_BYTES: Counter = Counter::new();
-/// Time spent coding and verifying segments, microseconds.
+/// Processor time spent coding and verifying segments, microseconds.
 pub static ENCODE_US: Counter = Counter::new();
 /// Plain bytes decoded from segments.
 pub static DECODED_BYTES: Counter = Counter::new();
-/// Time spent decoding segments, microseconds.
+/// Processor time spent decoding segments, microseconds.
 pub static DECODE_US: Counter = Counter::new();
 /// Segments stored raw after a look at a sample.
 pub static EARLY_ABORTS: Counter = Counter::new();
