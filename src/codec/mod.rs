@@ -236,7 +236,8 @@ fn decode_timed(
     Ok(plain)
 }
 
-/// Decodes a payload and checks it against the plain hash. A reference must be given when the coding names one. Never returns bytes that fail the check, never panics.
+/// Decodes a payload and checks it against the plain hash. A reference must be given when the coding names one. Never returns
+/// bytes that fail the check, never panics.
 pub fn decode(coding: &Coding, payload: &[u8], basis: Basis<'_>) -> Result<Vec<u8>, Error> {
     if coding.raw_len == 0 || coding.raw_len > SEGMENT_BYTES_MAX {
         return Err(Error::BadLength { len: u64::from(coding.raw_len) });

@@ -52,9 +52,9 @@ const HAS_REFERENCE: u8 = 2;
 const OWNERS_MAX: u64 = 1 << 17;
 
 impl SegmentHeader {
-    /// Fields of a SEGMENT record: method, revision, profile, class, plain length, then which of the
-    /// next two follow (`HAS_MODEL`, `HAS_REFERENCE`), model, hash of the reference, plain hash, owners. Owners lie one after the other in the plain bytes as a rule, so
-    /// offsets are differences from where the last one ended.
+    /// Fields of a SEGMENT record: method, revision, profile, class, plain length, then which of the next two follow
+    /// (`HAS_MODEL`, `HAS_REFERENCE`), model, hash of the reference, plain hash, owners. Owners lie one after the other in
+    /// the plain bytes as a rule, so offsets are differences from where the last one ended.
     pub fn encode(&self) -> Vec<u8> {
         let c = &self.coding;
         let mut w = Writer::default();

@@ -8,7 +8,8 @@
 //! not what lies in bundles.
 //!
 //! # Limits
-//! An entry takes about 70 bytes of keys and values, and 54 more with what it looks like. The caller remembers no content that is too small to be worth that.
+//! An entry takes about 70 bytes of keys and values, and 54 more with what it looks like. The caller remembers no content
+//! that is too small to be worth that.
 
 use super::Store;
 use super::error::Error;

@@ -1,7 +1,7 @@
 //! What of the packs is live: kept with every change of extents, exact, and derived like all of the index.
 //!
-//! A segment is *used* while an extent names it, or names a segment that was coded from it. The index has a key for each use (from the segment back to the file), one
-//! with sums for each used segment, and sums for each pack and each method. The sums of packs and methods live in memory
+//! A segment is *used* while an extent names it, or names a segment that was coded from it. The index has a key for each
+//! use (from the segment back to the file), one with sums for each used segment, and sums for each pack and each method. The sums of packs and methods live in memory
 //! and are written together with the position; an index whose last checkpoint was cut off may be ahead of its position,
 //! so it is gone through once (`audit`) after the log was replayed.
 

@@ -30,9 +30,9 @@ const MEMORY_BYTES_MAX: u64 = 64 << 20;
 const MEMORY_VERSION: u32 = 1;
 /// The memory is written this often while a pack is read.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
-/// Longest sleep before a look at whether to stop.
 /// Plain bytes of references that are kept for the next segment.
 const REFERENCES_BYTES: u64 = 4 << 20;
+/// Longest sleep before a look at whether to stop.
 const NAP: Duration = Duration::from_millis(100);
 /// Places of damage listed; more are counted.
 const LISTED_MAX: usize = 10_000;
