@@ -3,10 +3,9 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::{Dice, code_all, fresh, gc_all, open, options, put, read, remove};
+use common::{Dice, Files, check, code_all, fresh, gc_all, holds, open, options, packs, put, read, remove};
 use tersefs::base::{ByteRange, Ino, MethodId, SegmentRef};
 use tersefs::codec::Policy;
 use tersefs::format::{Extent, INCOMPAT_REFERENCES, MetaOp, Reference, SegmentHeader, Stream};
@@ -15,8 +14,6 @@ use tersefs::store::{IndexEngine, RecordSummary, Store, StoreOptions, Survey};
 use tersefs::tools::{self, FsckOptions, FsckReport, Kind, fsck, fsck_with};
 use tersefs::volume::{Error, OpenFor, ScrubOptions, Volume, VolumeOptions};
 use tersefs::workers::Workers;
-
-type Files = BTreeMap<String, Vec<u8>>;
 
 const REPAIR: FsckOptions = FsckOptions { repair: true, dry_run: false, rebuild_index: false, drop_damaged: false };
 
@@ -63,16 +60,6 @@ fn copy(volume: &Arc<Volume>, files: &Files, prefix: &str) {
     code_all(volume, || ()).unwrap();
 }
 
-fn holds(volume: &Arc<Volume>, files: &Files, prefix: &str) {
-    for (name, data) in files {
-        let name = format!("{prefix} {name}");
-        let ino = volume.lookup(Ino::ROOT, name.as_bytes()).unwrap_or_else(|e| panic!("{name}: {e}")).ino;
-        let found = read(volume, ino, 0, data.len() as u64 + 1).unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert!(found == *data, "{name} is not what it was");
-    }
-    assert_eq!(volume.audit().unwrap(), [""; 0]);
-}
-
 fn clear(volume: &Arc<Volume>, files: &Files, prefix: &str) {
     for name in files.keys() {
         remove(volume, &format!("{prefix} {name}")).unwrap();
@@ -86,17 +73,8 @@ fn uncached(method: MethodId) -> VolumeOptions {
     VolumeOptions { cache_bytes: Some(1), policy, ..options(Some(method)) }
 }
 
-fn packs(volume: &Volume) -> u64 {
-    volume.status().unwrap().data_pack_bytes
-}
-
 fn shared(disk: &SimDisk) -> Arc<dyn Disk> {
     Arc::new(disk.clone())
-}
-
-fn check(disk: &SimDisk) {
-    let report = fsck(Arc::new(disk.survivor(Survival::Kernel)), false, &mut |_, _| ()).unwrap();
-    assert!(report.problems.is_empty(), "{:?}", report.problems);
 }
 
 fn store(disk: &SimDisk, read_only: bool) -> Store {

@@ -2,17 +2,14 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::{Dice, code_all, fresh, gc_all, open, options, put, read, remove};
+use common::{Dice, Files, check, code_all, fresh, gc_all, holds, open, options, packs, put, remove};
 use tersefs::base::{Ino, MethodId};
-use tersefs::host::{SimDisk, Survival};
+use tersefs::host::Survival;
 use tersefs::store::IndexEngine;
 use tersefs::volume::{OpenFor, Volume, VolumeOptions};
 use tersefs::workers::Workers;
-
-type Files = BTreeMap<String, Vec<u8>>;
 
 /// A tree of small files, and a few of several segments.
 fn tree(seed: u64) -> Files {
@@ -35,27 +32,8 @@ fn copy(volume: &Arc<Volume>, files: &Files, prefix: &str) {
     }
 }
 
-fn holds(volume: &Arc<Volume>, files: &Files, prefix: &str) {
-    for (name, data) in files {
-        let name = format!("{prefix} {name}");
-        let ino = volume.lookup(Ino::ROOT, name.as_bytes()).unwrap_or_else(|e| panic!("{name}: {e}")).ino;
-        let found = read(volume, ino, 0, data.len() as u64 + 1).unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert!(found == *data, "{name} is not what it was");
-    }
-    assert_eq!(volume.audit().unwrap(), [""; 0]);
-}
-
-fn check(disk: &SimDisk) {
-    let report = tersefs::tools::fsck(Arc::new(disk.survivor(Survival::Kernel)), false, &mut |_, _| ()).unwrap();
-    assert!(report.problems.is_empty(), "{:?}", report.problems);
-}
-
 fn uncached(method: MethodId) -> VolumeOptions {
     VolumeOptions { cache_bytes: Some(1), ..options(Some(method)) }
-}
-
-fn packs(volume: &Volume) -> u64 {
-    volume.status().unwrap().data_pack_bytes
 }
 
 fn bytes(files: &Files) -> u64 {

@@ -2,11 +2,12 @@
 
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 
 use tersefs::base::{ByteRange, Ino, MethodId};
 use tersefs::codec::Policy;
-use tersefs::host::{Disk, SimDisk};
+use tersefs::host::{Disk, SimDisk, Survival};
 use tersefs::store::{IndexEngine, Store};
 use tersefs::volume::{Caller, Error, GcReport, GcRun, OpenFor, Volume, VolumeOptions};
 use tersefs::workers::Workers;
@@ -154,4 +155,29 @@ pub fn remove(volume: &Arc<Volume>, name: &str) -> Result<(), Error> {
     volume.unlink(Ino::ROOT, name.as_bytes())?;
     volume.forget(ino);
     Ok(())
+}
+
+/// Names and content.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// Holds the files of which the names begin so against what was written, and the index against itself.
+pub fn holds(volume: &Arc<Volume>, files: &Files, prefix: &str) {
+    for (name, data) in files {
+        let name = format!("{prefix} {name}");
+        let ino = volume.lookup(Ino::ROOT, name.as_bytes()).unwrap_or_else(|e| panic!("{name}: {e}")).ino;
+        let found = read(volume, ino, 0, data.len() as u64 + 1).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(found == *data, "{name} is not what it was");
+    }
+    assert_eq!(volume.audit().unwrap(), [""; 0]);
+}
+
+/// What a kill would leave now is sound.
+pub fn check(disk: &SimDisk) {
+    let report = tersefs::tools::fsck(Arc::new(disk.survivor(Survival::Kernel)), false, &mut |_, _| ()).unwrap();
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+}
+
+/// Bytes of the packs of segments.
+pub fn packs(volume: &Volume) -> u64 {
+    volume.status().unwrap().data_pack_bytes
 }
