@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::Dice;
 use tersefs::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX, crc32c};
-use tersefs::models::{Basis, Error, MODELS, Model};
+use tersefs::models::{Basis, Error, Library, MODELS, Model};
 
 /// Real data: cuts named in tests/data/README.md.
 fn cuts() -> Vec<(String, Vec<u8>)> {
@@ -212,6 +212,37 @@ const STRONG: [(&str, u8, usize, u32); 9] = [
     ("binary", 0, 572, 424392656),
     ("incompressible", 0, 575, 1398076702),
 ];
+
+/// Payloads that earlier builds wrote: `tests/golden/README.md` says what is in their files.
+#[test]
+fn payloads_of_older_revisions_decode() {
+    let mut priors = std::collections::BTreeSet::new();
+    let mut rest = include_bytes!("golden/primed-1").as_slice();
+    let (mut raw, mut reference, mut library, mut named) = (&[][..], None, Library::default(), ModelId::NONE);
+    while let Some(([tag, len @ ..], bytes)) = rest.split_first_chunk::<5>() {
+        let (bytes, after) = bytes.split_at(u32::from_le_bytes(*len) as usize);
+        rest = after;
+        match tag {
+            b'R' => (raw, reference) = (bytes, None),
+            b'F' => reference = Some(bytes),
+            b'P' => {
+                library = Library::default();
+                named = library.add(bytes).unwrap();
+            }
+            method => {
+                let model = tersefs::models::model(MethodId::from_u16(u16::from(*method)).unwrap());
+                let id = if bytes[0] == 255 { named } else { ModelId::NONE };
+                let decode =
+                    |revision| model.decode(bytes, raw.len(), revision, id, Basis { library: &library, reference });
+                assert!(decode(1).unwrap() == raw, "{} prior {}", model.id().name(), bytes[0]);
+                assert!(decode(2).unwrap() == raw && decode(0).is_err() && decode(3).is_err());
+                priors.insert((*method, bytes[0]));
+            }
+        }
+    }
+    // Every prior and one of a volume, in three profiles.
+    assert_eq!(priors.len(), 3 * (12 + 1));
+}
 
 #[test]
 fn a_payload_names_the_prior_that_suits_it() {

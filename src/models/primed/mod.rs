@@ -53,6 +53,9 @@ const TRIAL_RECORDS_BYTES: usize = 16384;
 /// Bytes of a reference that are used; what comes behind them is passed over.
 const REFERENCE_BYTES_MAX: usize = SEGMENT_BYTES_MAX as usize;
 
+/// Revision of the payloads that are written. Revision 1 had `priors::OF_REVISION_1` priors; it goes on being decoded.
+const REVISION: u16 = 2;
+
 /// In place of a prior's number: the segment's header names a prior of the volume.
 const NAMED: u8 = 255;
 
@@ -219,7 +222,7 @@ impl<M: Held> Model for Primed<M> {
     }
 
     fn revision(&self) -> u16 {
-        1
+        REVISION
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -273,10 +276,13 @@ impl<M: Held> Model for Primed<M> {
         model: ModelId,
         basis: Basis<'_>,
     ) -> Result<Vec<u8>, Error> {
-        if revision != self.revision() {
+        if !(1..=REVISION).contains(&revision) {
             return Err(Error::UnknownRevision(revision));
         }
         let (number, form, refers, code) = layout::split(payload)?;
+        if revision == 1 && (priors::OF_REVISION_1..NAMED).contains(&number) {
+            return Err(Error::Corrupt("primed payload of revision 1 names a prior that came later"));
+        }
         let start = match (number, model, form) {
             (NAMED, ModelId::NONE, _) => return Err(Error::Corrupt("it needs a prior of the volume and names none")),
             (0, ModelId::NONE, Form::Records(len)) => Start::Records(len),

@@ -26,6 +26,9 @@ use crate::base::Class;
 /// Longest text of a prior, bytes: what is decoded before the first segment can be.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
 
+/// Priors that revision 1 of the methods had; a payload of it names none of the later ones.
+pub(super) const OF_REVISION_1: u8 = 12;
+
 /// One prior of this build.
 struct Prior {
     name: &'static str,
