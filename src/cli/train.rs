@@ -4,24 +4,33 @@ use std::path::Path;
 
 use super::{Failure, Outcome};
 use crate::host::{Disk, OpenMode, RealDisk};
-use crate::models::{Kind, TEXT_BYTES_MAX, train};
+use crate::models::{Kind, PACKED_BYTES_MAX, train};
 
 /// Largest recipe, bytes.
 const RECIPE_BYTES_MAX: u64 = 1 << 20;
 
-/// One prior of a recipe: its name, its kind of contexts, its cuts (file, offset, bytes).
-type Prior = (String, Kind, Vec<(String, u64, usize)>);
+/// One prior of a recipe.
+#[derive(Debug)]
+struct Prior {
+    name: String,
+    kind: Kind,
+    /// Bytes at the end of the text that are read in full; `None` for a prior of revision 1.
+    full: Option<usize>,
+    /// File, offset, bytes.
+    cuts: Vec<(String, u64, usize)>,
+}
 
-/// Reads a recipe: lines `prior NAME KIND`, each followed by lines `cut FILE OFFSET LENGTH`; `#` begins a comment.
+/// Reads a recipe: lines `prior NAME KIND FULL`, or `prior NAME KIND` for a prior of revision 1, each followed by lines
+/// `cut FILE OFFSET LENGTH`; `#` begins a comment.
 fn parse(recipe: &str) -> Result<Vec<Prior>, String> {
     let mut priors: Vec<Prior> = Vec::new();
     for (n, line) in recipe.lines().enumerate() {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let bad = || format!("line {}: `{line}` is neither `prior NAME KIND` nor `cut FILE OFFSET LENGTH`", n + 1);
+        let bad = || format!("line {}: `{line}` is neither `prior NAME KIND FULL` nor `cut FILE OFFSET LENGTH`", n + 1);
         match words.as_slice() {
             [] => {}
             [first, ..] if first.starts_with('#') => {}
-            ["prior", name, kind] => {
+            ["prior", name, kind, full @ ..] if full.len() < 2 => {
                 let kind = match *kind {
                     "text" => Kind::Text,
                     "nested" => Kind::Nested,
@@ -41,13 +50,14 @@ fn parse(recipe: &str) -> Result<Vec<Prior>, String> {
                         n + 1
                     ));
                 }
-                priors.push((name.to_string(), kind, Vec::new()));
+                let full = full.first().map(|full| full.parse()).transpose().map_err(|_| bad())?;
+                priors.push(Prior { name: name.to_string(), kind, full, cuts: Vec::new() });
             }
             ["cut", file, offset, len] => {
                 let prior = priors.last_mut().ok_or_else(bad)?;
                 let offset = offset.parse().map_err(|_| bad())?;
-                let len = len.parse().ok().filter(|l| *l <= TEXT_BYTES_MAX).ok_or_else(bad)?;
-                prior.2.push((file.to_string(), offset, len));
+                let len = len.parse().ok().filter(|l| *l <= PACKED_BYTES_MAX).ok_or_else(bad)?;
+                prior.cuts.push((file.to_string(), offset, len));
             }
             _ => return Err(bad()),
         }
@@ -90,12 +100,12 @@ pub(super) fn builtin(recipe: &Path, from: &Path, to: &Path) -> Outcome {
     let text = String::from_utf8(read(home.as_ref(), name, 0, len as usize)?)?;
     let priors = parse(&text).map_err(|e| Failure(format!("{}: {e}", recipe.display())))?;
     let (corpus, target) = (open(from, false)?, open(to, true)?);
-    for (name, kind, cuts) in priors {
+    for Prior { name, kind, full, cuts } in priors {
         let mut text = Vec::new();
         for (file, offset, len) in cuts {
             text.extend(read(corpus.as_ref(), &file, offset, len)?);
         }
-        let prior = train(kind, &text).map_err(|e| Failure(format!("prior {name}: {e}")))?;
+        let prior = train(kind, &text, full).map_err(|e| Failure(format!("prior {name}: {e}")))?;
         let path = format!("{name}.prior");
         let written = target.open(&path, OpenMode::Create).and_then(|file| {
             file.set_len(0)?;
@@ -114,7 +124,7 @@ mod tests {
 
     fn check(recipe: &str, expected: Result<usize, &str>) {
         match (parse(recipe), expected) {
-            (Ok(priors), Ok(n)) => assert_eq!(priors.iter().map(|p| p.2.len()).sum::<usize>(), n),
+            (Ok(priors), Ok(n)) => assert_eq!(priors.iter().map(|p| p.cuts.len()).sum::<usize>(), n),
             (Err(e), Err(part)) => assert!(e.contains(part), "{e}"),
             (found, _) => panic!("{recipe}: {found:?}"),
         }
@@ -127,6 +137,9 @@ mod tests {
         check("cut x 0 10", Err("line 1"));
         check("prior a text\ncut x 0", Err("line 2"));
         check("prior a text\ncut x 0 99999999", Err("line 2"));
+        check("prior a text 5\ncut x 0 10", Ok(1));
+        check("prior a text five", Err("line 1"));
+        check("prior a text 5 6", Err("line 1"));
         check("prior a verse", Err("verse"));
         check("prior ../a text", Err("letters"));
     }
@@ -135,20 +148,24 @@ mod tests {
     fn a_recipe_makes_the_same_prior_each_time() {
         let dir = tempfile::tempdir().unwrap();
         let disk = RealDisk::open(dir.path(), true).unwrap();
-        for (name, bytes) in
-            [("recipe", &b"prior a text\ncut t 3 900\n"[..]), ("t", &b"some text, some other text; ".repeat(40)[..])]
-        {
+        for (name, bytes) in [
+            ("recipe", &b"prior a text\ncut t 3 900\nprior b text 90\ncut t 3 1000"[..]),
+            ("t", &b"some text, some other text; ".repeat(40)[..]),
+        ] {
             disk.open(name, OpenMode::Create).unwrap().write_at(bytes, 0).unwrap();
         }
         for to in ["one", "two"] {
             let to = dir.path().join(to);
             assert_eq!(builtin(&dir.path().join("recipe"), dir.path(), &to).unwrap(), 0);
         }
-        let file = |d: &str| {
-            let len = disk.open(&format!("{d}/a.prior"), OpenMode::Read).unwrap().len().unwrap();
-            read(disk.as_ref(), &format!("{d}/a.prior"), 0, len as usize).unwrap()
+        let file = |d: &str, name: &str| {
+            let path = format!("{d}/{name}.prior");
+            let len = disk.open(&path, OpenMode::Read).unwrap().len().unwrap();
+            read(disk.as_ref(), &path, 0, len as usize).unwrap()
         };
-        assert!(file("one").len() > 5 && file("one") == file("two"));
+        for name in ["a", "b"] {
+            assert!(file("one", name).len() > 9 && file("one", name) == file("two", name));
+        }
         assert!(read(disk.as_ref(), "t", 1000, 900).is_err());
     }
 }

@@ -7,6 +7,9 @@
 /// Number of a history. 0 has seen nothing.
 pub type History = u8;
 
+/// Largest count of a faded history.
+const FADED_MAX: u8 = 8;
+
 /// Largest count of one bit, by the count of the other.
 const LIMITS: [u8; 8] = [40, 24, 12, 7, 5, 4, 0, 0];
 
@@ -16,6 +19,8 @@ pub struct Table {
     pub next: [[History; 2]; 256],
     /// (zeros, ones) of each.
     pub counts: [(u8, u8); 256],
+    /// What is left of each where the data changes: counts of no more than `FADED_MAX`, in about the same ratio.
+    pub faded: [History; 256],
     /// Histories in use.
     pub len: usize,
 }
@@ -33,6 +38,19 @@ const fn discount(n: u8) -> u8 {
         5..=8 => 4,
         9..=16 => 5,
         _ => 6,
+    }
+}
+
+/// A count of a history whose larger one is `most`, when it is faded.
+const fn fade(n: u8, most: u8) -> u8 {
+    let scaled = ((n as u32 * FADED_MAX as u32 + most as u32 / 2) / most as u32) as u8;
+    // What was seen once is not forgotten.
+    if most <= FADED_MAX || n == 0 {
+        n
+    } else if scaled == 0 {
+        1
+    } else {
+        scaled
     }
 }
 
@@ -55,6 +73,7 @@ const fn table() -> Table {
     // index[n0][n1][last]: number + 1 of a history, 0 where there is none.
     let mut index = [[[0u16; 2]; 41]; 41];
     let mut counts = [(0u8, 0u8); 256];
+    let mut lasts = [0; 256];
     let mut len = 0;
     let mut total = 0;
     // In the order of their totals, so that a low number means little seen: replacement looks at it.
@@ -70,6 +89,7 @@ const fn table() -> Table {
                     if last < kinds {
                         index[n0][n1][last] = len as u16 + 1;
                         counts[len] = (n0 as u8, n1 as u8);
+                        lasts[len] = last;
                         len += 1;
                     } else {
                         index[n0][n1][last] = index[n0][n1][0];
@@ -83,6 +103,7 @@ const fn table() -> Table {
     }
     assert!(len <= 256);
     let mut next = [[0u8; 2]; 256];
+    let mut faded = [0u8; 256];
     let mut i = 0;
     while i < len {
         let mut bit = 0;
@@ -93,9 +114,16 @@ const fn table() -> Table {
             next[i][bit] = (number - 1) as u8;
             bit += 1;
         }
+        let (n0, n1) = counts[i];
+        let most = if n0 > n1 { n0 } else { n1 };
+        if most > 0 {
+            let number = index[fade(n0, most) as usize][fade(n1, most) as usize][lasts[i]];
+            assert!(number > 0);
+            faded[i] = (number - 1) as u8;
+        }
         i += 1;
     }
-    Table { next, counts, len }
+    Table { next, counts, faded, len }
 }
 
 /// The one table of histories.
@@ -106,6 +134,12 @@ impl Table {
     #[inline]
     pub fn after(&self, history: History, bit: u8) -> History {
         self.next[usize::from(history)][usize::from(bit & 1)]
+    }
+
+    /// What is left of a history where the data changes.
+    #[inline]
+    pub fn fade(&self, history: History) -> History {
+        self.faded[usize::from(history)]
     }
 
     /// First guess of the probability of a 1 after a history, in 1/65536.
@@ -129,6 +163,18 @@ mod tests {
                 assert!(usize::from(HISTORIES.after(h as u8, bit)) < HISTORIES.len);
             }
         }
+    }
+
+    #[test]
+    fn what_is_faded_says_the_same_and_is_sooner_contradicted() {
+        for h in 0..HISTORIES.len {
+            let faded = HISTORIES.fade(h as u8);
+            let ((a, b), (x, y)) = (HISTORIES.counts[h], HISTORIES.counts[usize::from(faded)]);
+            assert!(x.max(y) == a.max(b).min(FADED_MAX) && (x == 0) == (a == 0) && (y == 0) == (b == 0));
+            assert_eq!((x.cmp(&y), HISTORIES.fade(faded)), (a.cmp(&b), faded));
+        }
+        let sure = (0..40).fold(0, |h, _| HISTORIES.after(h, 1));
+        assert!(HISTORIES.guess(HISTORIES.fade(sure)) < HISTORIES.guess(sure));
     }
 
     #[test]

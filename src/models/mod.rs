@@ -20,7 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::{Class, MethodId, ModelId};
 
-pub use primed::{Kind, Library, Likeness, TEXT_BYTES_MAX, VolumePrior, prior_for, prior_name, train, train_from};
+pub use primed::{
+    Kind, Library, Likeness, PACKED_BYTES_MAX, TEXT_BYTES_MAX, VolumePrior, prior_for, prior_name, train, train_from,
+};
 
 /// Bytes that are kept beside the tables of the default method.
 static KEPT_BYTES: AtomicU64 = AtomicU64::new(0);

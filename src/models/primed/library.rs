@@ -1,15 +1,15 @@
 //! Priors of a volume: what its own files taught.
 //!
 //! A volume's prior is a text too, samples of files of one class, but coded by the usual profile of the predictor, after it
-//! has read a prior of the program: so it knows both. The other profiles read both texts. Its file is immutable and named by
-//! its hash, and segments name it.
+//! has read a prior of the program: so it knows both. The other profiles learn from both texts. Its file is immutable and
+//! named by its hash, and segments name it.
 //!
 //! ```text
 //! offset  width  field
 //!      0      8  magic "TERSEPRI"
-//!      8      1  version, 1
+//!      8      1  version, 2; of version 1, the other profiles read all of the text in full
 //!      9      1  class of the data
-//!     10      1  number of the program's prior that it goes on from
+//!     10      1  number of the program's prior that it goes on from; with version 1 one of revision 1
 //!     11      1  (zero)
 //!     12      4  serial: among priors of one class the latest has the highest
 //!     16      4  length of text, bytes; at most TEXT_BYTES_MAX
@@ -24,12 +24,14 @@ use super::likeness::Likeness;
 use super::predictor::Tables;
 use super::priors::{self, TEXT_BYTES_MAX};
 use super::profile::{Held, Profile, Snapshots, Usual};
-use super::{decode_with, encode_with, read_with};
+use super::{decode_with, encode_with, learn_with, read_with};
 use crate::base::{Class, ModelId, plain_hash};
 use crate::models::Error;
 
 const MAGIC: &[u8; 8] = b"TERSEPRI";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Bytes at the end of a text that the profiles which have not decoded it read in full.
+const FULL_BYTES: usize = 192 << 10;
 const HEADER_BYTES: usize = 20 + Likeness::BYTES;
 /// Longest file of a prior, bytes: a text that does not shrink, and its header.
 const PRIOR_BYTES_MAX: usize = TEXT_BYTES_MAX + TEXT_BYTES_MAX / 8 + 64;
@@ -48,6 +50,7 @@ pub struct VolumePrior {
     pub text_bytes: u32,
     pub file_bytes: u32,
     likeness: Likeness,
+    version: u8,
     base: u8,
     code: Vec<u8>,
     tables: Snapshots,
@@ -61,7 +64,12 @@ impl VolumePrior {
         let (serial, text) = rest.split_first_chunk::<4>()?;
         let (text, likeness) = text.split_first_chunk::<4>()?;
         let text_bytes = u32::from_le_bytes(*text);
-        let known = magic == MAGIC && *version == VERSION && *zero == 0 && priors::prior_name(*base).is_some();
+        let has_base = match *version {
+            1 => *base < priors::OF_REVISION_1,
+            VERSION => priors::prior_name(*base).is_some(),
+            _ => false,
+        };
+        let known = magic == MAGIC && has_base && *zero == 0;
         if !known || text_bytes as usize > TEXT_BYTES_MAX || file.len() > PRIOR_BYTES_MAX {
             return None;
         }
@@ -72,6 +80,7 @@ impl VolumePrior {
             text_bytes,
             file_bytes: file.len() as u32,
             likeness: Likeness::from_bytes(*likeness.first_chunk()?),
+            version: *version,
             base: *base,
             code: code.to_vec(),
             tables: Snapshots::new(),
@@ -91,7 +100,11 @@ impl VolumePrior {
         self.tables.get(|| {
             let mut predictor = after::<M>(self.base)?;
             let history = usual.history();
-            read_with(&mut *predictor, history.get(history.len().saturating_sub(self.text_bytes as usize)..)?);
+            let text = history.get(history.len().saturating_sub(self.text_bytes as usize)..)?;
+            match self.version {
+                1 => read_with(&mut *predictor, text),
+                _ => learn_with(&mut *predictor, text, FULL_BYTES),
+            }
             Some(predictor)
         })
     }
@@ -300,6 +313,12 @@ mod tests {
             assert_eq!(library.add(&bad).is_ok(), matches!(at, 9 | 12..=17), "{at}");
             assert!(library.add(&file[..at]).is_err());
         }
+        // Version 1 knew none of the priors that new ones go on from.
+        let mut bad = file.clone();
+        bad[8] = 1;
+        assert!(library.add(&bad).is_err());
+        bad[10] = 6;
+        assert!(library.add(&bad).is_ok());
         assert!(library.add(&vec![0; PRIOR_BYTES_MAX + 1]).is_err());
         assert!(train_from(Class::Text, 1, &vec![0; TEXT_BYTES_MAX + 1]).is_err());
         assert_eq!(library.add(&file).unwrap(), library.add(&file).unwrap());

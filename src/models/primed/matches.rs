@@ -186,11 +186,23 @@ impl<const TABLE: usize> Matches<TABLE> {
     /// Takes half a byte: the last seven bytes, latest lowest, and the high half of the next with a leading 1.
     #[inline(always)]
     pub fn half_byte(&mut self, last: u64, high: u32) {
-        let last = last << 8 | u64::from(high);
-        self.hashes = [hash_bytes(last & 0xff_ffff_ffff, 13), hash_bytes(last, 14)];
-        for (table, hash) in self.tables.iter().zip(self.hashes) {
+        self.hashes = hashes_of(last, high);
+        self.fetch(last, high);
+    }
+
+    /// Starts to fetch what `half_byte` of the same will need.
+    #[inline(always)]
+    pub fn fetch(&self, last: u64, high: u32) {
+        for (table, hash) in self.tables.iter().zip(hashes_of(last, high)) {
             prefetch_index(table.bytes(), entry::<TABLE>(hash, 0));
         }
+    }
+
+    /// Takes a whole byte of a text that is only remembered.
+    #[inline(always)]
+    pub fn push(&mut self, byte: u8) {
+        self.history.push(byte);
+        self.index(self.history.len(), byte);
     }
 
     /// Takes a whole byte.
@@ -222,8 +234,7 @@ impl<const TABLE: usize> Matches<TABLE> {
         let mut last = 0;
         for byte in text {
             self.half_byte(last, u32::from(byte >> 4) | 16);
-            self.history.push(*byte);
-            self.index(self.history.len(), *byte);
+            self.push(*byte);
             self.far_step(*byte);
             let at = self.far_entry();
             if let Some(place) = self.far.get_mut(at) {
@@ -290,6 +301,13 @@ impl<const TABLE: usize> Matches<TABLE> {
             self.at = 0;
         }
     }
+}
+
+/// Hashes of the last bytes, of which the latest is half a byte with a leading 1: for short places and for long ones.
+#[inline(always)]
+fn hashes_of(last: u64, high: u32) -> [u32; 2] {
+    let last = last << 8 | u64::from(high);
+    [hash_bytes(last & 0xff_ffff_ffff, 13), hash_bytes(last, 14)]
 }
 
 /// Where the entry of a hash begins: its line by the hash, its place there by half a byte.

@@ -3,7 +3,7 @@
 //! Each bit is predicted by contexts of one to six bytes, words, columns or what encloses, and the longest match in the
 //! segment and in the text of the prior; a mixer of two layers and an adaptive stage make one probability of them, which
 //! a binary range coder codes. A segment stands alone, but it does not start knowing nothing: it starts from tables that
-//! have read half a megabyte or one of data of its kind (`priors`), or of the volume's own files (`library`), copied for
+//! have read a megabyte or two of data of its kind (`priors`), or of the volume's own files (`library`), copied for
 //! each segment. It may have a reference too: bytes of another segment that it is likely to repeat. They are followed where
 //! they are repeated, which takes milliseconds to prepare, and teach nothing else.
 //!
@@ -13,7 +13,7 @@
 //! It comes in three profiles (`profile`), each a method on disk: `swift`, `primed` itself, and `strong`.
 //!
 //! Idea: M. Mahoney, lpaq1, paq8 and zpaq; bit histories, tables and priors are our own. Limits: the tables of a profile for
-//! each thread that uses it, and as much for each prior in use; a second or two for the first segment of each prior;
+//! each thread that uses it, and as much for each prior in use; half a second or more for the first segment of each prior;
 //! decoding is as fast as encoding.
 
 mod code;
@@ -41,7 +41,7 @@ use profile::{Held, Profile, Strong, Swift, Usual};
 pub use contexts::Kind;
 pub use library::{Library, VolumePrior, train_from};
 pub use likeness::Likeness;
-pub use priors::{TEXT_BYTES_MAX, prior_name, train};
+pub use priors::{PACKED_BYTES_MAX, TEXT_BYTES_MAX, prior_name, train};
 
 /// Bytes after which an encoder looks whether it has lost already.
 const CHECK_EVERY: usize = 4096;
@@ -117,6 +117,19 @@ fn decode_with<M: Tables>(predictor: &mut M, code: &[u8], raw_len: usize) -> Vec
         raw.push(predictor.next_byte(|_, p| coder.decode(p)));
     }
     raw
+}
+
+/// Learns from as much of the end of a text as the profile does; in full from the last `full` bytes alone, what comes before
+/// is skimmed, and what comes before the last `TEXT_BYTES_MAX` bytes is not remembered. As a segment is of other data than
+/// the text, what was learned is faded.
+fn learn_with<M: Tables>(predictor: &mut M, text: &[u8], full: usize) {
+    let (_, text) = text.split_at(text.len().saturating_sub(M::TEXT_BYTES));
+    let (skimmed, read) = text.split_at(text.len().saturating_sub(full.min(TEXT_BYTES_MAX)));
+    let (forgotten, remembered) = skimmed.split_at(text.len().saturating_sub(TEXT_BYTES_MAX));
+    predictor.skim(forgotten, false);
+    predictor.skim(remembered, true);
+    read_with(predictor, read);
+    predictor.fade();
 }
 
 /// Learns from a text.
@@ -226,7 +239,8 @@ impl<M: Held> Model for Primed<M> {
     }
 
     fn memory_bytes(&self) -> u64 {
-        M::BYTES + M::REFERENCE_BYTES + TEXT_BYTES_MAX as u64 + u64::from(SEGMENT_BYTES_MAX)
+        // Texts of a prior of the program and of one of the volume.
+        M::BYTES + M::REFERENCE_BYTES + 2 * TEXT_BYTES_MAX as u64 + u64::from(SEGMENT_BYTES_MAX)
     }
 
     fn decode_rate_guess(&self) -> u64 {

@@ -1,12 +1,21 @@
 //! Priors: what a predictor knows before the first byte of a segment.
 //!
-//! A prior is a text, coded by the swift profile of the predictor itself, starting from nothing. Decoding it is training on
-//! it: when the text has come out, tables, weights and match history are those of a predictor that has read it. The other
-//! profiles read the text then. So the program holds a tenth of a megabyte for each prior, and builds the tables, megabytes,
-//! when they are first needed.
+//! A prior is a text. The tables of a predictor that has read it, megabytes, are built when they are first needed. Most of it
+//! is only skimmed, which teaches what follows which contexts; its end is read in full, which teaches what such knowledge is
+//! worth. So two megabytes take some tenths of a second, and the program holds some hundred kilobytes for each prior.
 //!
 //! A prior's number is on disk, in each payload; so its bytes, and the predictor's, are part of the format. The files
-//! are rebuilt by `tersefs train --builtin` from `recipe.txt` beside them, which names their sources.
+//! are rebuilt by `tersefs train --builtin` from recipes beside them, which name their sources.
+//!
+//! ```text
+//! kind of contexts  u8
+//! length of text    u32, little-endian, bytes; at most PACKED_BYTES_MAX
+//! read in full      u32, bytes at the end of the text; at most TEXT_BYTES_MAX
+//! text              by zstd, to the end; of machine code in the form that is coded
+//! ```
+//!
+//! Those of revision 1 are coded by the swift profile of the predictor, starting from nothing. Decoding them is training on
+//! them; the other profiles read the text then, in full.
 //!
 //! ```text
 //! kind of contexts  u8
@@ -20,11 +29,14 @@ use super::contexts::Kind;
 use super::layout::Form;
 use super::predictor::Tables;
 use super::profile::{Held, Profile, Snapshots, Swift};
-use super::{decode_with, encode_with, read_with};
-use crate::base::Class;
+use super::{decode_with, encode_with, learn_with, read_with};
+use crate::base::{Class, MethodId, ModelId};
+use crate::models::{Basis, model};
 
-/// Longest text of a prior, bytes: what is decoded before the first segment can be.
+/// Longest text of a prior that is remembered, bytes: of a volume's prior, and of the program's the end.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
+/// Longest text of a prior of the program, bytes.
+pub const PACKED_BYTES_MAX: usize = 2 << 20;
 
 /// Priors that revision 1 of the methods had; a payload of it names none of the later ones.
 pub(super) const OF_REVISION_1: u8 = 12;
@@ -32,39 +44,62 @@ pub(super) const OF_REVISION_1: u8 = 12;
 /// One prior of this build.
 struct Prior {
     name: &'static str,
-    file: &'static [u8],
+    file: File,
+}
+
+/// The bytes of a prior's file.
+#[derive(Clone, Copy)]
+enum File {
+    /// A text coded by the swift profile.
+    Coded(&'static [u8]),
+    /// A text packed by zstd.
+    Packed(&'static [u8]),
 }
 
 /// Every prior by its number, which is on disk: never reused, never renumbered. Number 0 knows nothing.
-static PRIORS: [Prior; 12] = [
-    Prior { name: "none", file: &[Kind::Binary as u8, 0, 0, 0, 0] },
-    Prior { name: "prose", file: include_bytes!("priors/prose.prior") },
-    Prior { name: "manual", file: include_bytes!("priors/manual.prior") },
-    Prior { name: "python", file: include_bytes!("priors/python.prior") },
-    Prior { name: "rust", file: include_bytes!("priors/rust.prior") },
-    Prior { name: "markup", file: include_bytes!("priors/markup.prior") },
-    Prior { name: "json", file: include_bytes!("priors/json.prior") },
-    Prior { name: "log", file: include_bytes!("priors/log.prior") },
-    Prior { name: "exec", file: include_bytes!("priors/exec.prior") },
-    Prior { name: "c", file: include_bytes!("priors/c.prior") },
-    Prior { name: "web", file: include_bytes!("priors/web.prior") },
-    Prior { name: "table", file: include_bytes!("priors/table.prior") },
+static PRIORS: [Prior; 25] = [
+    Prior { name: "none", file: File::Coded(&[Kind::Binary as u8, 0, 0, 0, 0]) },
+    Prior { name: "prose", file: File::Coded(include_bytes!("priors/prose.prior")) },
+    Prior { name: "manual", file: File::Coded(include_bytes!("priors/manual.prior")) },
+    Prior { name: "python", file: File::Coded(include_bytes!("priors/python.prior")) },
+    Prior { name: "rust", file: File::Coded(include_bytes!("priors/rust.prior")) },
+    Prior { name: "markup", file: File::Coded(include_bytes!("priors/markup.prior")) },
+    Prior { name: "json", file: File::Coded(include_bytes!("priors/json.prior")) },
+    Prior { name: "log", file: File::Coded(include_bytes!("priors/log.prior")) },
+    Prior { name: "exec", file: File::Coded(include_bytes!("priors/exec.prior")) },
+    Prior { name: "c", file: File::Coded(include_bytes!("priors/c.prior")) },
+    Prior { name: "web", file: File::Coded(include_bytes!("priors/web.prior")) },
+    Prior { name: "table", file: File::Coded(include_bytes!("priors/table.prior")) },
+    Prior { name: "prose2", file: File::Packed(include_bytes!("priors/prose2.prior")) },
+    Prior { name: "manual2", file: File::Packed(include_bytes!("priors/manual2.prior")) },
+    Prior { name: "python2", file: File::Packed(include_bytes!("priors/python2.prior")) },
+    Prior { name: "rust2", file: File::Packed(include_bytes!("priors/rust2.prior")) },
+    Prior { name: "markup2", file: File::Packed(include_bytes!("priors/markup2.prior")) },
+    Prior { name: "json2", file: File::Packed(include_bytes!("priors/json2.prior")) },
+    Prior { name: "log2", file: File::Packed(include_bytes!("priors/log2.prior")) },
+    Prior { name: "exec2", file: File::Packed(include_bytes!("priors/exec2.prior")) },
+    Prior { name: "c2", file: File::Packed(include_bytes!("priors/c2.prior")) },
+    Prior { name: "web2", file: File::Packed(include_bytes!("priors/web2.prior")) },
+    Prior { name: "table2", file: File::Packed(include_bytes!("priors/table2.prior")) },
+    Prior { name: "articles", file: File::Packed(include_bytes!("priors/articles.prior")) },
+    Prior { name: "go", file: File::Packed(include_bytes!("priors/go.prior")) },
 ];
 
 /// Words of the languages whose priors there are.
-const LANGUAGES: [(u8, [&[u8]; 5]); 4] = [
-    (3, [b"def ", b"self.", b"import ", b"None", b"elif "]),
-    (4, [b"fn ", b"let ", b"impl ", b"pub ", b"::"]),
-    (9, [b"#include", b"#define", b"->", b"int ", b"struct "]),
-    (10, [b"function", b"const ", b"var ", b"=> ", b"this."]),
+const LANGUAGES: [(u8, [&[u8]; 5]); 5] = [
+    (14, [b"def ", b"self.", b"import ", b"None", b"elif "]),
+    (15, [b"fn ", b"let ", b"impl ", b"pub ", b"::"]),
+    (20, [b"#include", b"#define", b"->", b"int ", b"struct "]),
+    (21, [b"function", b"const ", b"var ", b"=> ", b"this."]),
+    (24, [b"func ", b":= ", b"package ", b"nil", b"err "]),
 ];
 /// Bytes that are searched for them.
 const LANGUAGE_BYTES: usize = 16384;
 
-/// Priors that a segment of a class may start from; the first is taken for segments that are too small to try them.
+/// Priors that a new segment of a class may start from; the first is taken for segments that are too small to try them.
 pub(super) fn candidates(class: Class, raw: &[u8]) -> Vec<u8> {
     match class {
-        Class::Unknown | Class::Text => vec![1, 2],
+        Class::Unknown | Class::Text => vec![12, 13, 23],
         Class::Source => {
             let sample = raw.get(..LANGUAGE_BYTES).unwrap_or(raw);
             let count = |words: &[&[u8]]| -> usize {
@@ -73,34 +108,40 @@ pub(super) fn candidates(class: Class, raw: &[u8]) -> Vec<u8> {
             let mut languages: Vec<(usize, u8)> = LANGUAGES.iter().map(|(prior, w)| (count(w), *prior)).collect();
             languages.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
             // The two that are likely, and what describes programs rather than being one.
-            languages.into_iter().take(2).map(|(_, prior)| prior).chain([2]).collect()
+            languages.into_iter().take(2).map(|(_, prior)| prior).chain([13]).collect()
         }
-        Class::Markup => vec![5],
-        Class::Json => vec![6],
-        Class::Log => vec![7, 11],
-        Class::Exec => vec![8],
-        Class::Binary | Class::Incompressible => vec![0, 8],
+        Class::Markup => vec![16],
+        Class::Json => vec![17],
+        Class::Log => vec![18, 22],
+        Class::Exec => vec![19],
+        Class::Binary | Class::Incompressible => vec![0, 19],
     }
 }
 
 static SNAPSHOTS: [Snapshots; PRIORS.len()] = [const { Snapshots::new() }; PRIORS.len()];
 
-/// Priors that the strong profile keeps tables for at a time: each takes forty megabytes, and two seconds to make.
+/// Priors that the strong profile keeps tables for at a time: each takes forty megabytes, and a second or two to make.
 const STRONG_MAX: usize = 4;
 /// Those, the one used last at the end.
 static STRONG_USED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
-/// The predictor that has read a prior; `None` when there is no such prior. The first call for each takes the time to
-/// decode its text, and for the profiles but the swift one to read it: a second or two.
+/// The predictor that has read a prior; `None` when there is no such prior. The first call for each takes half a second or
+/// two thirds, and for those of revision 1 the time to decode the text and, for the profiles but the swift one, to read it: a
+/// second or two.
 pub(super) fn snapshot<M: Held>(number: u8) -> Option<Arc<M>> {
     let prior = PRIORS.get(usize::from(number))?;
     let snapshots = SNAPSHOTS.get(usize::from(number))?;
-    let swift = snapshots.get(|| Some(read(prior.file).unwrap_or_else(|| Swift::new(Kind::Binary))))?;
-    let snapshot = snapshots.get(|| {
-        let mut predictor = M::new(swift.kind());
-        read_with(&mut *predictor, swift.history());
-        Some(predictor)
-    });
+    let snapshot = match prior.file {
+        File::Coded(file) => {
+            let swift = snapshots.get(|| Some(decode(file).unwrap_or_else(|| Swift::new(Kind::Binary))))?;
+            snapshots.get(|| {
+                let mut predictor = M::new(swift.kind());
+                read_with(&mut *predictor, swift.history());
+                Some(predictor)
+            })
+        }
+        File::Packed(file) => snapshots.get(|| Some(learn(file).unwrap_or_else(|| M::new(Kind::Binary)))),
+    };
     if M::PROFILE == Profile::Strong {
         let mut used = STRONG_USED.lock().unwrap_or_else(|e| e.into_inner());
         used.retain(|n| *n != number);
@@ -114,8 +155,25 @@ pub(super) fn snapshot<M: Held>(number: u8) -> Option<Arc<M>> {
     snapshot
 }
 
-/// Decodes the text of a prior; `None` when it is not a prior.
-fn read(file: &[u8]) -> Option<Box<Swift>> {
+/// The predictor that has read a packed text; `None` when it is not a prior.
+fn learn<M: Held>(file: &[u8]) -> Option<Box<M>> {
+    let (kind, rest) = file.split_first()?;
+    let kind = Kind::from_u8(*kind)?;
+    let (len, rest) = rest.split_first_chunk::<4>()?;
+    let (full, packed) = rest.split_first_chunk::<4>()?;
+    let [len, full] = [len, full].map(|n| u32::from_le_bytes(*n) as usize);
+    if len > PACKED_BYTES_MAX || full > TEXT_BYTES_MAX {
+        return None;
+    }
+    let zstd = model(MethodId::Zstd);
+    let text = zstd.decode(packed, len, zstd.revision(), ModelId::NONE, Basis::default()).ok()?;
+    let mut predictor = M::new(kind);
+    learn_with(&mut *predictor, &text, full);
+    Some(predictor)
+}
+
+/// Decodes the text of a prior of revision 1; `None` when it is not one.
+fn decode(file: &[u8]) -> Option<Box<Swift>> {
     let (kind, rest) = file.split_first()?;
     let kind = Kind::from_u8(*kind)?;
     let (len, code) = rest.split_first_chunk::<4>()?;
@@ -128,18 +186,27 @@ fn read(file: &[u8]) -> Option<Box<Swift>> {
     Some(predictor)
 }
 
-/// Codes a text as a prior: the bytes of its file.
+/// Makes a prior of a text: the bytes of its file. `full` bytes of its end are read in full; where that is not said the
+/// file is that of a prior of revision 1.
 ///
 /// # Errors
-/// Says so when the text is longer than `TEXT_BYTES_MAX`.
-pub fn train(kind: Kind, text: &[u8]) -> Result<Vec<u8>, String> {
-    if text.len() > TEXT_BYTES_MAX {
-        return Err(format!("a prior has at most {TEXT_BYTES_MAX} bytes of text, not {}", text.len()));
+/// Says so when the text is too long, or does not shrink.
+pub fn train(kind: Kind, text: &[u8], full: Option<usize>) -> Result<Vec<u8>, String> {
+    let longest = if full.is_some() { PACKED_BYTES_MAX } else { TEXT_BYTES_MAX };
+    if text.len() > longest {
+        return Err(format!("a prior has at most {longest} bytes of text, not {}", text.len()));
     }
     let mut file = vec![kind as u8];
     file.extend_from_slice(&(text.len() as u32).to_le_bytes());
     let text = if kind == Kind::Code { Form::Code.forward(text) } else { text.to_vec() };
-    let code = encode_with(&mut *Swift::new(kind), &text, usize::MAX).unwrap_or_default();
+    let code = match full {
+        Some(full) => {
+            file.extend_from_slice(&(full.min(TEXT_BYTES_MAX) as u32).to_le_bytes());
+            let coded = model(MethodId::Zstd).encode(&text, Class::Unknown, Basis::default());
+            coded.map_err(|_| "a text that does not shrink teaches nothing")?.payload
+        }
+        None => encode_with(&mut *Swift::new(kind), &text, usize::MAX).unwrap_or_default(),
+    };
     file.extend_from_slice(&code);
     Ok(file)
 }
@@ -154,20 +221,26 @@ mod tests {
     use super::*;
     use crate::base::plain_hash;
 
+    fn bytes(prior: &Prior) -> &'static [u8] {
+        match prior.file {
+            File::Coded(file) | File::Packed(file) => file,
+        }
+    }
+
     /// A prior that changes makes every segment that names it unreadable: add a new one instead.
     #[test]
     fn priors_are_pinned() {
         let hashes: Vec<(&str, String)> = PRIORS
             .iter()
-            .map(|p| (p.name, plain_hash(p.file).iter().take(8).map(|b| format!("{b:02x}")).collect()))
+            .map(|p| (p.name, plain_hash(bytes(p)).iter().take(8).map(|b| format!("{b:02x}")).collect()))
             .collect();
         let hashes: Vec<(&str, &str)> = hashes.iter().map(|(n, h)| (*n, h.as_str())).collect();
         assert_eq!(hashes, PINNED);
-        let bytes: usize = PRIORS.iter().map(|p| p.file.len()).sum();
-        assert!(bytes < 8 << 20, "{bytes}");
+        let all: usize = PRIORS.iter().map(|p| bytes(p).len()).sum();
+        assert!(all < 8 << 20, "{all}");
     }
 
-    const PINNED: [(&str, &str); 12] = [
+    const PINNED: [(&str, &str); 25] = [
         ("none", "8f207d1aed1814b8"),
         ("prose", "6f02848f0360bdac"),
         ("manual", "9f3b52f45f905461"),
@@ -180,27 +253,88 @@ mod tests {
         ("c", "d20dd152d0f3a60e"),
         ("web", "1c27fc7701d212dc"),
         ("table", "338fdcf3a2954d8b"),
+        ("prose2", "069046d4adf1b889"),
+        ("manual2", "c1812cf3685c9551"),
+        ("python2", "84c680aca4c60d2c"),
+        ("rust2", "cf0d9fee8817bfdd"),
+        ("markup2", "347a786a7953ef37"),
+        ("json2", "8b68bd51e25bb6dd"),
+        ("log2", "a5dea970dbae0c38"),
+        ("exec2", "df5315b009f6dad0"),
+        ("c2", "e10e2e1c16eb77ef"),
+        ("web2", "4164c6d2acd61f8e"),
+        ("table2", "0f43189186b88dc1"),
+        ("articles", "fc5a1bbbf8d6401b"),
+        ("go", "efc318737001e1ee"),
     ];
 
     #[test]
     fn a_prior_is_read_as_it_was_trained() {
         let text = b"the same text is read again, and the same text is known".repeat(20);
-        let file = train(Kind::Text, &text).unwrap();
-        assert!(file.len() < text.len() / 8);
-        let (mut trained, mut reread) = (Swift::new(Kind::Text), read(&file).unwrap());
-        encode_with(&mut *trained, &text, usize::MAX).unwrap();
         let code = |p: &mut Swift| {
             p.begin(Kind::Text);
             encode_with(p, b"and the same text is coded by both", usize::MAX).unwrap()
         };
+        let file = train(Kind::Text, &text, None).unwrap();
+        assert!(file.len() < text.len() / 8);
+        let (mut trained, mut reread) = (Swift::new(Kind::Text), decode(&file).unwrap());
+        encode_with(&mut *trained, &text, usize::MAX).unwrap();
         assert_eq!(code(&mut trained), code(&mut reread));
-        assert!(train(Kind::Text, &vec![0; TEXT_BYTES_MAX + 1]).is_err());
+        for full in [0, 100, text.len(), text.len() + 1] {
+            let file = train(Kind::Text, &text, Some(full)).unwrap();
+            assert!(file.len() < text.len() / 8);
+            let (mut trained, mut reread) = (Swift::new(Kind::Text), learn::<Swift>(&file).unwrap());
+            learn_with(&mut *trained, &text, full);
+            assert_eq!(reread.history(), text);
+            assert_eq!(code(&mut trained), code(&mut reread));
+        }
+        assert!(train(Kind::Text, &vec![0; TEXT_BYTES_MAX + 1], None).is_err());
+        assert!(train(Kind::Text, &vec![0; PACKED_BYTES_MAX + 1], Some(9)).is_err());
+        assert!(train(Kind::Text, b"short", Some(9)).is_err());
+    }
+
+    /// What was skimmed is known nearly as well as what was read.
+    #[test]
+    fn a_text_may_be_skimmed() {
+        let text = include_bytes!("../../../tests/data/eng");
+        let (text, raw) = text.split_at(text.len() - 8000);
+        let size = |full: Option<usize>| {
+            let mut predictor = Swift::new(Kind::Text);
+            if let Some(full) = full {
+                learn_with(&mut *predictor, text, full);
+            }
+            predictor.begin(Kind::Text);
+            encode_with(&mut *predictor, raw, usize::MAX).unwrap().len()
+        };
+        let (nothing, skimmed, read) = (size(None), size(Some(20_000)), size(Some(text.len())));
+        assert!(skimmed * 100 < read * 102 && read * 100 < nothing * 85, "{nothing} {skimmed} {read}");
+    }
+
+    /// Of a long text the end is remembered.
+    #[test]
+    fn histories_are_bounded() {
+        let text: Vec<u8> = (0..TEXT_BYTES_MAX as u32 / 4 + 1000).flat_map(u32::to_le_bytes).collect();
+        for full in [0, 3000] {
+            let mut predictor = Swift::new(Kind::Binary);
+            learn_with(&mut *predictor, &text, full);
+            assert!(predictor.history() == &text[4000..]);
+        }
     }
 
     #[test]
     fn what_is_not_a_prior_is_refused() {
-        assert!(read(&[]).is_none() && read(&[0, 1, 0]).is_none() && read(&[9, 0, 0, 0, 0, 1]).is_none());
-        assert!(read(&[0, 0xff, 0xff, 0xff, 0xff]).is_none());
+        assert!(decode(&[]).is_none() && decode(&[0, 1, 0]).is_none() && decode(&[9, 0, 0, 0, 0, 1]).is_none());
+        assert!(decode(&[0, 0xff, 0xff, 0xff, 0xff]).is_none());
+        let file = train(Kind::Text, &b"some text ".repeat(9), Some(20)).unwrap();
+        assert!(learn::<Swift>(&file).is_some());
+        for len in 0..file.len() {
+            assert!(learn::<Swift>(&file[..len]).is_none(), "{len}");
+        }
+        for (at, byte) in [(0, 9), (1, 91), (4, 1), (8, 1)] {
+            let mut bad = file.clone();
+            bad[at] = byte;
+            assert!(learn::<Swift>(&bad).is_none(), "{at}");
+        }
         assert!(snapshot::<Swift>(PRIORS.len() as u8).is_none());
     }
 }

@@ -9,7 +9,7 @@
 use prefetch_index::prefetch_index;
 
 use super::memory::Memory;
-use crate::entropy::History;
+use crate::entropy::{HISTORIES, History};
 
 const LINE: usize = 64;
 /// Histories of a row.
@@ -96,6 +96,25 @@ impl<const TABLE: usize> Slots<TABLE> {
             histories[NODES * i..NODES * i + NODES].fill(0);
         }
         (start + 3 + NODES * i) as u32
+    }
+
+    /// Learns half a byte (0 to 15) in the row of a place.
+    #[inline(always)]
+    pub fn learn(&mut self, place: Place, nibble: u32) {
+        let row = self.find(place);
+        let table = self.table();
+        let path = nibble as usize | 16;
+        for k in (0..4).rev() {
+            let history = &mut table[Self::at(row, path >> (k + 1))];
+            *history = HISTORIES.after(*history, (path >> k & 1) as u8);
+        }
+    }
+
+    /// Fades all histories.
+    pub fn fade(&mut self) {
+        for line in self.table.bytes_mut().chunks_exact_mut(LINE) {
+            line.iter_mut().skip(4).for_each(|history| *history = HISTORIES.fade(*history));
+        }
     }
 
     /// The table, for many looks at once: see `at`.
