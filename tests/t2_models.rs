@@ -342,13 +342,28 @@ fn forms_of_bytes_come_back_and_are_named_in_the_payload() {
         let above = records[records.len() - 300];
         records.push((above + next(2) as u8) & 15);
     }
+    // A picture of 200 pixels in a row, cut where no row begins, and sound of two channels of 16 bits.
+    let mut picture: Vec<u8> = Vec::new();
+    while picture.len() < 60_000 {
+        let left = picture.last().map_or(100, |left| *left as u64);
+        let above = picture.len().checked_sub(200).map_or(left, |at| u64::from(picture[at]));
+        picture.push(((left + 3 * above) / 4 + next(9)).clamp(44, 204) as u8 - 4);
+    }
+    picture.remove(0);
+    let loud = |n: u32| 4000.0 * (f64::from(n / 2) / 13.0).sin() + 900.0 * f64::from(n % 2);
+    let sound: Vec<u8> = (0u32..30_000).flat_map(|n| (loud(n) as i16 + next(64) as i16).to_le_bytes()).collect();
     let model = tersefs::models::model(MethodId::Primed);
-    for (raw, class, form) in [(&code, Class::Exec, &[1][..]), (&records, Class::Binary, &[2, 44, 1])] {
+    for (raw, class, form) in [
+        (&code, Class::Exec, &[1][..]),
+        (&records, Class::Binary, &[2, 44, 1]),
+        (&picture, Class::Binary, &[3, 0, 200, 0, 0, 0]),
+        (&sound, Class::Binary, &[3, 25, 0, 0, 0, 0]),
+    ] {
         let payload = encode(model, raw, class).unwrap();
         assert_eq!(&payload[1..1 + form.len()], form, "{}", class.name());
         assert!(decode(model, &payload, raw.len()).unwrap() == *raw);
         for byte in [0, 1, 2, 3, 255] {
-            for at in 1..4 {
+            for at in 1..8 {
                 let mut wrong = payload.clone();
                 wrong[at] = byte;
                 if let Ok(plain) = decode(model, &wrong, 3000) {
@@ -356,9 +371,12 @@ fn forms_of_bytes_come_back_and_are_named_in_the_payload() {
                 }
             }
         }
-        for len in 0..6 {
+        for len in 0..10 {
             decode(model, &payload[..len], 100).ok();
         }
+        // Revision 1 had no samples.
+        let first = model.decode(&payload, raw.len(), 1, ModelId::NONE, Basis::default());
+        assert_eq!(first.is_err(), form[0] == 3);
     }
     // The same calls without their addresses: what the form saves.
     let plain = encode(model, &code, Class::Text).unwrap();

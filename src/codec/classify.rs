@@ -49,7 +49,7 @@ pub fn classify(sample: &[u8]) -> Class {
         || sample.get(4..8) == Some(b"ftyp")
         || (sample.starts_with(b"RIFF") && sample.get(8..12) == Some(b"WEBP"));
     let entropy = order0_bits(&counts, sample.len());
-    if sample.len() >= 1024 && (entropy > RANDOM_BITS || (looks_packed && entropy > 7.5)) {
+    if sample.len() >= 1024 && ((entropy > RANDOM_BITS && !is_smooth(sample)) || (looks_packed && entropy > 7.5)) {
         return Class::Incompressible;
     }
     let total = sample.len() as u64;
@@ -61,6 +61,16 @@ pub fn classify(sample: &[u8]) -> Class {
         return Class::Binary;
     }
     text_class(sample, &counts)
+}
+
+/// True where bytes are nearer to those a few places before than bytes that have nothing to do with each other are, which
+/// differ by 64 on average: loud sound and bright pictures, where every byte is as frequent as any other.
+fn is_smooth(sample: &[u8]) -> bool {
+    [1, 2, 3, 4, 6].into_iter().any(|lag| {
+        let pairs = sample.iter().zip(sample.iter().skip(lag));
+        let differ: usize = pairs.map(|(a, b)| usize::from((a.wrapping_sub(*b) as i8).unsigned_abs())).sum();
+        differ < (sample.len() - lag) * 60
+    })
 }
 
 /// Shannon entropy of single bytes.
@@ -134,6 +144,30 @@ mod tests {
         check(b"\x7fELF\x02\x01\x01\0\0\0", Class::Exec);
         check(&[0, 1, 2, 3, 0, 0, 0, 5, 0, 1], Class::Binary);
         check(b"", Class::Unknown);
+    }
+
+    #[test]
+    fn noise_is_incompressible_unless_it_is_smooth() {
+        let mut x = 1u64;
+        let mut next = || {
+            x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (x >> 40) as u16
+        };
+        // Samples of 16 bits that wander all over, slower than their lower bytes.
+        let mut level = 0u16;
+        let mut sound = Vec::new();
+        while sound.len() < 65536 {
+            level = level.wrapping_add(next() % 1001).wrapping_sub(500);
+            sound.extend_from_slice(&level.to_le_bytes());
+        }
+        check(&sound, Class::Binary);
+        for (n, byte) in sound.iter_mut().enumerate() {
+            *byte ^= (next() >> 8) as u8 * (n % 2) as u8;
+        }
+        check(&sound, Class::Incompressible);
+        // Smooth or not, what is packed stays as it is.
+        let packed = [b"fLaC".as_slice(), &sound].concat();
+        check(&packed, Class::Incompressible);
     }
 
     #[test]

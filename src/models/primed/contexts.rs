@@ -1,6 +1,7 @@
 //! Contexts of the next byte: what came before it, seen in several ways, by kind of data.
 
 use super::records::LEN_MAX;
+use super::samples::{Differences, Shape};
 
 /// Hashed contexts: some orders, and others by kind, the more useful first.
 pub(super) const HASHED_MAX: usize = 10;
@@ -23,6 +24,8 @@ pub enum Kind {
     Code = 4,
     /// Records of one length: what stands above. Without a prior; the length is told by the payload.
     Records = 5,
+    /// Samples: how large the differences around are. Without a prior; their shape is told by the payload.
+    Samples = 6,
 }
 
 impl Kind {
@@ -141,23 +144,38 @@ pub(super) struct Contexts {
     record: usize,
     recent: Vec<u8>,
     place: usize,
+    /// Of samples.
+    differences: Option<Box<Differences>>,
     /// The line before and this one.
     above: Vec<u8>,
     line: Vec<u8>,
 }
 
 impl Contexts {
-    /// At the start of a text. `record` is the length of `Kind::Records`, at most `LEN_MAX`; of no use to others.
-    pub fn new(kind: Kind, record: usize) -> Contexts {
+    /// At the start of a text, of a kind that needs nothing else.
+    pub fn new(kind: Kind) -> Contexts {
         Contexts {
             kind,
             now: Now::default(),
-            record: record.clamp(1, LEN_MAX),
-            recent: if kind == Kind::Records { vec![0; RECENT] } else { Vec::new() },
+            record: 1,
+            recent: Vec::new(),
             place: 0,
+            differences: None,
             above: Vec::new(),
             line: Vec::new(),
         }
+    }
+
+    /// At the start of records of a length, at most `LEN_MAX`.
+    pub fn of_records_of(len: usize) -> Contexts {
+        Contexts { record: len.clamp(1, LEN_MAX), recent: vec![0; RECENT], ..Contexts::new(Kind::Records) }
+    }
+
+    /// At the start of the differences of samples.
+    pub fn of_samples(shape: Shape) -> Contexts {
+        let differences = Differences::new(shape);
+        let now = Now { last: differences.last(), ..Now::default() };
+        Contexts { now, differences: Some(Box::new(differences)), ..Contexts::new(Kind::Samples) }
     }
 
     /// Hashes of the contexts of the next byte.
@@ -170,7 +188,7 @@ impl Contexts {
     #[inline(always)]
     pub fn hashes_after(&self, byte: u8) -> Option<[u32; HASHED_MAX]> {
         let above = if byte == b'\n' { &self.line } else { &self.above };
-        (self.kind != Kind::Records).then(|| self.hashes_of(&self.now.after(byte), above))
+        ((self.kind as u8) < Kind::Records as u8).then(|| self.hashes_of(&self.now.after(byte), above))
     }
 
     #[inline(always)]
@@ -206,6 +224,7 @@ impl Contexts {
                 hash(now.scope, hash_bytes(last & 0xffff, 12)),
             ],
             Kind::Records => self.of_records(),
+            Kind::Samples => self.differences.as_ref().map_or([0; HASHED_MAX - ORDERS], |d| d.hashes()),
             Kind::Binary | Kind::Code => [
                 hash_bytes(last >> 8 & 0xffff, 11),
                 hash_bytes(last & 0xff00_ffff, 12),
@@ -248,6 +267,10 @@ impl Contexts {
 
     /// Takes a whole byte.
     pub fn observe(&mut self, byte: u8) {
+        if let Some(differences) = &mut self.differences {
+            self.now.last = differences.observe(byte);
+            return;
+        }
         if let Some(slot) = self.recent.get_mut(self.place & (RECENT - 1)) {
             *slot = byte;
         }

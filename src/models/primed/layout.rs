@@ -2,14 +2,19 @@
 //!
 //! ```text
 //! number of the prior  u8
-//! form of the bytes    u8    0 as they are, 1 machine code with addresses (code.rs), 2 records of one length; and REFERS
-//!                            where the bytes of a reference, in the same form, come before
+//! form of the bytes    u8    0 as they are, 1 machine code of x86 with addresses (code.rs), 2 records of one length, 3 samples
+//!                            as differences (samples.rs); and REFERS where the bytes of a reference, in the same form, come
+//!                            before: not with form 3. Revision 1 has forms 0 to 2
 //! length of a record   u16   little-endian, bytes, 1 to LEN_MAX; only with form 2
+//! shape of samples     5 bytes, only with form 3: u8, bits 0-1 bytes of a sample less one, 2 the highest byte is first, 3 they
+//!                            may be below zero, 4-6 channels less one, 7 is 0; u16 bytes of a row, 0 for sound; u16 where
+//!                            the first pixel begins, or the first row where it is not a multiple of pixels
 //! range code           to the end
 //! ```
 
 use super::records::LEN_MAX;
-use super::{Error, code};
+use super::samples::{SHAPE_BYTES, Shape};
+use super::{Error, code, samples};
 
 /// Added to the form: the segment is coded from a reference.
 const REFERS: u8 = 128;
@@ -21,6 +26,7 @@ pub(super) enum Form {
     Code,
     /// Nothing is done; the contexts are those of records.
     Records(u16),
+    Samples(Shape),
 }
 
 impl Form {
@@ -30,6 +36,7 @@ impl Form {
         match self {
             Form::Plain | Form::Records(_) => {}
             Form::Code => code::forward(&mut bytes),
+            Form::Samples(shape) => samples::forward(shape, &mut bytes),
         }
         bytes
     }
@@ -39,6 +46,7 @@ impl Form {
         match self {
             Form::Plain | Form::Records(_) => {}
             Form::Code => code::back(bytes),
+            Form::Samples(shape) => samples::back(shape, bytes),
         }
     }
 }
@@ -53,6 +61,10 @@ pub(super) fn join(prior: u8, form: Form, refers: bool, code: &[u8]) -> Vec<u8> 
         Form::Records(len) => {
             payload.push(2 | refers);
             payload.extend_from_slice(&len.to_le_bytes());
+        }
+        Form::Samples(shape) => {
+            payload.push(3 | refers);
+            payload.extend_from_slice(&shape.to_bytes());
         }
     }
     payload.extend_from_slice(code);
@@ -75,6 +87,11 @@ pub(super) fn split(payload: &[u8]) -> Result<(u8, Form, bool, &[u8]), Error> {
             }
             Ok((*prior, Form::Records(len), refers, code))
         }
+        3 if refers => Err(Error::Corrupt("primed payload names a reference, and samples use none")),
+        3 => {
+            let Some((shape, code)) = rest.split_first_chunk::<SHAPE_BYTES>() else { return Err(short) };
+            Ok((*prior, Form::Samples(Shape::from_bytes(*shape)?), refers, code))
+        }
         _ => Err(Error::Corrupt("primed payload names a form of bytes that does not exist")),
     }
 }
@@ -85,14 +102,26 @@ mod tests {
 
     #[test]
     fn heads_come_back_and_others_are_refused() {
-        for form in [Form::Plain, Form::Code, Form::Records(1), Form::Records(LEN_MAX as u16)] {
+        let shape = Shape { width: 3, channels: 2, big: true, signed: true, row: 600, phase: 5 };
+        for form in [Form::Plain, Form::Code, Form::Records(1), Form::Records(LEN_MAX as u16), Form::Samples(shape)] {
             for code in [&[][..], &[7, 8, 9]] {
-                for refers in [false, true] {
+                for refers in [false, true].into_iter().take(if form == Form::Samples(shape) { 1 } else { 2 }) {
                     assert_eq!(split(&join(3, form, refers, code)).unwrap(), (3, form, refers, code));
                 }
             }
         }
-        for bad in [&[][..], &[3], &[3, 3], &[3, 2], &[3, 2, 9], &[3, 2, 0, 0], &[3, 2, 1, 16, 5], &[0, 255, 1]] {
+        for bad in [
+            &[][..],
+            &[3],
+            &[3, 3],
+            &[3, 2],
+            &[3, 2, 9],
+            &[3, 2, 0, 0],
+            &[3, 2, 1, 16, 5],
+            &[0, 3, 0, 0, 0, 0],
+            &[0, 131, 0, 0, 0, 0, 0],
+            &[0, 255, 1],
+        ] {
             assert!(split(bad).is_err(), "{bad:?}");
         }
     }

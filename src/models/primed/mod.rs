@@ -8,7 +8,8 @@
 //! they are repeated, which takes milliseconds to prepare, and teach nothing else.
 //!
 //! Machine code is coded with addresses in the place of distances (`code`); records of one length, which are found by trial
-//! (`records`), have contexts of their own and no prior.
+//! (`records`), have contexts of their own and no prior; and so have samples, which are coded by what they differ by from what
+//! their neighbours lead to expect (`samples`).
 //!
 //! It comes in three profiles (`profile`), each a method on disk: `swift`, `primed` itself, and `strong`.
 //!
@@ -27,6 +28,7 @@ mod predictor;
 mod priors;
 mod profile;
 mod records;
+mod samples;
 mod slots;
 
 use std::marker::PhantomData;
@@ -34,9 +36,11 @@ use std::marker::PhantomData;
 use super::{Basis, Coded, Declined, Error, Model, keep};
 use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX};
 use crate::entropy::{Decoder, Encoder};
+use contexts::Contexts;
 use layout::Form;
 use predictor::{Asked, Tables};
 use profile::{Held, Profile, Strong, Swift, Usual};
+use samples::Shape;
 
 pub use contexts::Kind;
 pub use library::{Library, VolumePrior, train_from};
@@ -50,10 +54,14 @@ const TRIAL_BYTES: usize = 4096;
 /// The same where there may be records: some rows of them.
 const TRIAL_RECORDS_BYTES: usize = 16384;
 
+/// Bytes before those of a trial that samples are predicted from, or two rows.
+const TRIAL_SAMPLES_BYTES: usize = 8192;
+
 /// Bytes of a reference that are used; what comes behind them is passed over.
 const REFERENCE_BYTES_MAX: usize = SEGMENT_BYTES_MAX as usize;
 
-/// Revision of the payloads that are written. Revision 1 had `priors::OF_REVISION_1` priors; it goes on being decoded.
+/// Revision of the payloads that are written. Revision 1 had `priors::OF_REVISION_1` priors and no
+/// samples; it goes on being decoded.
 const REVISION: u16 = 2;
 
 /// In place of a prior's number: the segment's header names a prior of the volume.
@@ -145,6 +153,8 @@ enum Start {
     Named(ModelId),
     /// Nothing, with the contexts of records of a length.
     Records(u16),
+    /// Nothing, with the contexts of the differences of samples.
+    Samples(Shape),
 }
 
 impl Start {
@@ -156,16 +166,18 @@ impl Start {
             }
             f(p)
         };
-        match self {
-            Start::Own(number) => priors::snapshot::<M>(*number).map(|snapshot| with_predictor(&*snapshot, f)),
-            Start::Named(id) => library.snapshot::<M>(*id).map(|snapshot| with_predictor(&*snapshot, f)),
-            Start::Records(len) => priors::snapshot::<M>(0).map(|snapshot| {
-                with_predictor(&*snapshot, |p| {
-                    p.begin_records(Kind::Records, usize::from(*len));
-                    f(p)
-                })
-            }),
-        }
+        let contexts = match self {
+            Start::Own(number) => return priors::snapshot::<M>(*number).map(|snapshot| with_predictor(&*snapshot, f)),
+            Start::Named(id) => return library.snapshot::<M>(*id).map(|snapshot| with_predictor(&*snapshot, f)),
+            Start::Records(len) => Contexts::of_records_of(usize::from(*len)),
+            Start::Samples(shape) => Contexts::of_samples(*shape),
+        };
+        priors::snapshot::<M>(0).map(|snapshot| {
+            with_predictor(&*snapshot, |p| {
+                p.begin_with(contexts);
+                f(p)
+            })
+        })
     }
 }
 
@@ -178,15 +190,23 @@ fn sample(raw: &[u8], len: usize) -> Option<&[u8]> {
 /// The candidate from which the swift profile codes a sample of a segment best, whichever profile codes the segment; the
 /// first where the segment is too short to tell.
 fn choose(raw: &[u8], mut candidates: Vec<Start>, library: &Library) -> Option<Start> {
-    let has_records = candidates.iter().any(|start| matches!(start, Start::Records(_)));
+    let has_records = candidates.iter().any(|start| matches!(start, Start::Records(_) | Start::Samples(_)));
     let len = if has_records { TRIAL_RECORDS_BYTES } else { TRIAL_BYTES };
     let sample = sample(raw, len.min(raw.len().max(TRIAL_BYTES))).filter(|_| candidates.len() > 1);
-    let size = |start: &Start| match sample {
-        Some(sample) => start
-            .run::<Swift, _>(library, None, |p| encode_with(p, sample, usize::MAX))
-            .flatten()
-            .map_or(usize::MAX, |code| code.len()),
-        None => 0,
+    let code = |start: &Start, sample: &[u8]| {
+        let code = start.run::<Swift, _>(library, None, |p| encode_with(p, sample, usize::MAX));
+        code.flatten().map_or(usize::MAX, |code| code.len())
+    };
+    let size = |start: &Start| match (start, sample) {
+        (Start::Samples(shape), Some(sample)) => {
+            let at = raw.len().saturating_sub(sample.len()) / 2;
+            let lead = at.min(TRIAL_SAMPLES_BYTES.max(2 * usize::from(shape.row)));
+            let mut bytes = raw.get(at - lead..at + sample.len()).unwrap_or_default().to_vec();
+            samples::forward(shape.after(at - lead), &mut bytes);
+            code(&Start::Samples(shape.after(at)), bytes.get(lead..).unwrap_or_default())
+        }
+        (_, Some(sample)) => code(start, sample),
+        (_, None) => 0,
     };
     let best = candidates.iter().enumerate().min_by_key(|(_, start)| size(start)).map(|(at, _)| at)?;
     Some(candidates.swap_remove(best))
@@ -197,17 +217,20 @@ fn choose_own(raw: &[u8], class: Class) -> u8 {
     let candidates = priors::candidates(class, raw).into_iter().map(Start::Own).collect();
     match choose(raw, candidates, &Library::default()) {
         Some(Start::Own(number)) => number,
-        Some(Start::Named(_) | Start::Records(_)) | None => 0,
+        Some(Start::Named(_) | Start::Records(_) | Start::Samples(_)) | None => 0,
     }
 }
 
 /// The best of the volume's priors and the program's own, and of records, for bytes of a form.
-fn choose_any(raw: &[u8], form: Form, class: Class, library: &Library) -> Option<Start> {
+fn choose_any(raw: &[u8], form: Form, class: Class, library: &Library, alone: bool) -> Option<Start> {
     let mut candidates: Vec<Start> =
         library.candidates(class, raw).iter().map(|prior| Start::Named(prior.id)).collect();
     candidates.extend(priors::candidates(class, raw).into_iter().map(Start::Own));
     if class == Class::Binary && form == Form::Plain {
         candidates.extend(records::lengths(raw).into_iter().map(Start::Records));
+        if alone {
+            candidates.extend(samples::shapes(raw).into_iter().map(Start::Samples));
+        }
     }
     choose(raw, candidates, library)
 }
@@ -215,9 +238,9 @@ fn choose_any(raw: &[u8], form: Form, class: Class, library: &Library) -> Option
 /// The prior of the volume that a segment would start from.
 pub fn prior_for(raw: &[u8], class: Class, library: &Library) -> ModelId {
     let form = choose_form(raw, class);
-    match choose_any(&form.forward(raw), form, class, library) {
+    match choose_any(&form.forward(raw), form, class, library, true) {
         Some(Start::Named(id)) => id,
-        Some(Start::Own(_) | Start::Records(_)) | None => ModelId::NONE,
+        Some(Start::Own(_) | Start::Records(_) | Start::Samples(_)) | None => ModelId::NONE,
     }
 }
 
@@ -265,8 +288,12 @@ impl<M: Held> Model for Primed<M> {
 
     fn encode(&self, raw: &[u8], class: Class, basis: Basis<'_>) -> Result<Coded, Declined> {
         let form = choose_form(raw, class);
-        let bytes = form.forward(raw);
-        let start = choose_any(&bytes, form, class, basis.library).ok_or(Declined::Failed)?;
+        let mut bytes = form.forward(raw);
+        let alone = basis.reference.is_none();
+        let start = choose_any(&bytes, form, class, basis.library, alone).ok_or(Declined::Failed)?;
+        if let Start::Samples(shape) = start {
+            samples::forward(shape, &mut bytes);
+        }
         let reference = basis.reference.map(|reference| form.forward(reference));
         let code = start
             .run::<M, _>(basis.library, reference.as_deref(), |p| encode_with(p, &bytes, raw.len()))
@@ -276,6 +303,7 @@ impl<M: Held> Model for Primed<M> {
             Start::Own(number) => (number, form, ModelId::NONE),
             Start::Named(id) => (NAMED, form, id),
             Start::Records(len) => (0, Form::Records(len), ModelId::NONE),
+            Start::Samples(shape) => (0, Form::Samples(shape), ModelId::NONE),
         };
         let refers = reference.is_some();
         let payload = layout::join(number, form, refers, &code);
@@ -294,12 +322,17 @@ impl<M: Held> Model for Primed<M> {
             return Err(Error::UnknownRevision(revision));
         }
         let (number, form, refers, code) = layout::split(payload)?;
+        if revision == 1 && matches!(form, Form::Samples(_)) {
+            return Err(Error::Corrupt("primed payload of revision 1 names a form of bytes that came later"));
+        }
         if revision == 1 && (priors::OF_REVISION_1..NAMED).contains(&number) {
             return Err(Error::Corrupt("primed payload of revision 1 names a prior that came later"));
         }
         let start = match (number, model, form) {
             (NAMED, ModelId::NONE, _) => return Err(Error::Corrupt("it needs a prior of the volume and names none")),
             (0, ModelId::NONE, Form::Records(len)) => Start::Records(len),
+            (0, ModelId::NONE, Form::Samples(shape)) => Start::Samples(shape),
+            (_, _, Form::Samples(_)) => return Err(Error::Corrupt("it names a prior, and samples start from none")),
             (_, _, Form::Records(_)) => return Err(Error::Corrupt("it names a prior, and records start from none")),
             (NAMED, id, _) => Start::Named(id),
             (number, ModelId::NONE, _) => Start::Own(number),
@@ -312,7 +345,9 @@ impl<M: Held> Model for Primed<M> {
             (false, Some(_)) => return Err(Error::Corrupt("it names a reference and does not use it")),
         };
         let missing = match start {
-            Start::Own(_) | Start::Records(_) => Error::Corrupt("primed payload names a prior that does not exist"),
+            Start::Own(_) | Start::Records(_) | Start::Samples(_) => {
+                Error::Corrupt("primed payload names a prior that does not exist")
+            }
             Start::Named(id) => Error::MissingModel(id),
         };
         let decoded = start.run::<M, _>(basis.library, reference.as_deref(), |p| decode_with(p, code, raw_len));

@@ -52,11 +52,11 @@ pub(super) trait Tables: Predictor + Send + Sync + Sized + 'static {
 
     /// Stands at the start of a text, keeping what was learned.
     fn begin(&mut self, kind: Kind) {
-        self.begin_records(kind, 0);
+        self.begin_with(Contexts::new(kind));
     }
 
-    /// The same for records of a length.
-    fn begin_records(&mut self, kind: Kind, record: usize);
+    /// The same with contexts that need more than a kind.
+    fn begin_with(&mut self, contexts: Contexts);
 
     /// Takes text in that a segment is likely to repeat, before its first byte.
     fn read(&mut self, text: &[u8]);
@@ -260,7 +260,7 @@ impl<
     fn new(kind: Kind) -> Box<Self> {
         const { assert!(Self::CHAINED + LINKS <= V * LANES && Self::HASHED <= HASHED_MAX && LINKS <= Self::HASHED) };
         let mut new = Box::new(Mixing {
-            contexts: Contexts::new(kind, 0),
+            contexts: Contexts::new(kind),
             slots: Slots::default(),
             order1: boxed([0; 256]),
             order0: [0; 256],
@@ -310,8 +310,8 @@ impl<
         self.begin(other.contexts.kind);
     }
 
-    fn begin_records(&mut self, kind: Kind, record: usize) {
-        self.contexts = Contexts::new(kind, record);
+    fn begin_with(&mut self, contexts: Contexts) {
+        self.contexts = contexts;
         self.matches.begin();
         self.place = 0;
         self.guess = None;
