@@ -51,11 +51,13 @@ pub use priors::{PACKED_BYTES_MAX, TEXT_BYTES_MAX, prior_name, train};
 const CHECK_EVERY: usize = 4096;
 /// Bytes from the middle of a segment that are coded from each candidate, to choose the prior.
 const TRIAL_BYTES: usize = 4096;
-/// The same where there may be records: some rows of them.
-const TRIAL_RECORDS_BYTES: usize = 16384;
+/// The same where there may be records or samples: some rows of them.
+const TRIAL_BINARY_BYTES: usize = 16384;
 
 /// Bytes before those of a trial that samples are predicted from, or two rows.
 const TRIAL_SAMPLES_BYTES: usize = 8192;
+/// Quarters of a bit by which a byte of samples may seem dearer than it is otherwise, and still be tried.
+const EXCESS_MAX: u64 = 8;
 
 /// Bytes of a reference that are used; what comes behind them is passed over.
 const REFERENCE_BYTES_MAX: usize = SEGMENT_BYTES_MAX as usize;
@@ -187,52 +189,61 @@ fn sample(raw: &[u8], len: usize) -> Option<&[u8]> {
     raw.get(start..start + len)
 }
 
-/// The candidate from which the swift profile codes a sample of a segment best, whichever profile codes the segment; the
-/// first where the segment is too short to tell.
-fn choose(raw: &[u8], mut candidates: Vec<Start>, library: &Library) -> Option<Start> {
-    let has_records = candidates.iter().any(|start| matches!(start, Start::Records(_) | Start::Samples(_)));
-    let len = if has_records { TRIAL_RECORDS_BYTES } else { TRIAL_BYTES };
-    let sample = sample(raw, len.min(raw.len().max(TRIAL_BYTES))).filter(|_| candidates.len() > 1);
-    let code = |start: &Start, sample: &[u8]| {
-        let code = start.run::<Swift, _>(library, None, |p| encode_with(p, sample, usize::MAX));
-        code.flatten().map_or(usize::MAX, |code| code.len())
-    };
-    let size = |start: &Start| match (start, sample) {
-        (Start::Samples(shape), Some(sample)) => {
-            let at = raw.len().saturating_sub(sample.len()) / 2;
-            let lead = at.min(TRIAL_SAMPLES_BYTES.max(2 * usize::from(shape.row)));
-            let mut bytes = raw.get(at - lead..at + sample.len()).unwrap_or_default().to_vec();
-            samples::forward(shape.after(at - lead), &mut bytes);
-            code(&Start::Samples(shape.after(at)), bytes.get(lead..).unwrap_or_default())
-        }
-        (_, Some(sample)) => code(start, sample),
-        (_, None) => 0,
-    };
-    let best = candidates.iter().enumerate().min_by_key(|(_, start)| size(start)).map(|(at, _)| at)?;
-    Some(candidates.swap_remove(best))
+/// What the swift profile makes of a sample, bytes, whichever profile codes the segment.
+fn trial(start: &Start, sample: &[u8], library: &Library) -> usize {
+    let code = start.run::<Swift, _>(library, None, |p| encode_with(p, sample, usize::MAX));
+    code.flatten().map_or(usize::MAX, |code| code.len())
+}
+
+/// The candidate from which a sample of a segment is coded best, and to how many bytes; the first where the segment is too
+/// short to tell.
+fn choose(sample: Option<&[u8]>, mut candidates: Vec<Start>, library: &Library) -> Option<(Start, usize)> {
+    let sample = sample.filter(|_| candidates.len() > 1);
+    let sizes = candidates.iter().map(|start| sample.map_or(0, |sample| trial(start, sample, library)));
+    let (at, size) = sizes.enumerate().min_by_key(|(_, size)| *size)?;
+    Some((candidates.swap_remove(at), size))
 }
 
 /// The number of the program's own prior that codes a sample best.
 fn choose_own(raw: &[u8], class: Class) -> u8 {
     let candidates = priors::candidates(class, raw).into_iter().map(Start::Own).collect();
-    match choose(raw, candidates, &Library::default()) {
-        Some(Start::Own(number)) => number,
-        Some(Start::Named(_) | Start::Records(_) | Start::Samples(_)) | None => 0,
+    match choose(sample(raw, TRIAL_BYTES), candidates, &Library::default()) {
+        Some((Start::Own(number), _)) => number,
+        Some((Start::Named(_) | Start::Records(_) | Start::Samples(_), _)) | None => 0,
     }
 }
 
-/// The best of the volume's priors and the program's own, and of records, for bytes of a form.
+/// What samples are like, where the sample of a segment is coded better as such than to `size` bytes.
+fn choose_samples(raw: &[u8], sample: &[u8], size: usize, library: &Library) -> Option<Shape> {
+    let (shape, cost) = samples::likely(raw)?;
+    let excess = (cost * sample.len() as u64 / 256).saturating_sub(8 * size as u64);
+    if excess * 4 > sample.len() as u64 * EXCESS_MAX {
+        return None;
+    }
+    let at = raw.len().saturating_sub(sample.len()) / 2;
+    let sized = samples::shapes(raw, shape).into_iter().map(|shape| {
+        let lead = at.min(TRIAL_SAMPLES_BYTES.max(2 * usize::from(shape.row)));
+        let mut bytes = raw.get(at - lead..at + sample.len()).unwrap_or_default().to_vec();
+        samples::forward(shape.after(at - lead), &mut bytes);
+        (trial(&Start::Samples(shape.after(at)), bytes.get(lead..).unwrap_or_default(), library), shape)
+    });
+    sized.min_by_key(|(size, _)| *size).filter(|(best, _)| *best < size).map(|(_, shape)| shape)
+}
+
+/// The best of the volume's priors and the program's own, of records and, where the segment stands `alone`, of samples, for
+/// bytes of a form.
 fn choose_any(raw: &[u8], form: Form, class: Class, library: &Library, alone: bool) -> Option<Start> {
     let mut candidates: Vec<Start> =
         library.candidates(class, raw).iter().map(|prior| Start::Named(prior.id)).collect();
     candidates.extend(priors::candidates(class, raw).into_iter().map(Start::Own));
-    if class == Class::Binary && form == Form::Plain {
-        candidates.extend(records::lengths(raw).into_iter().map(Start::Records));
-        if alone {
-            candidates.extend(samples::shapes(raw).into_iter().map(Start::Samples));
-        }
+    if class != Class::Binary || form != Form::Plain {
+        return choose(sample(raw, TRIAL_BYTES), candidates, library).map(|(start, _)| start);
     }
-    choose(raw, candidates, library)
+    candidates.extend(records::lengths(raw).into_iter().map(Start::Records));
+    let sample = sample(raw, TRIAL_BINARY_BYTES.min(raw.len().max(TRIAL_BYTES)));
+    let (start, size) = choose(sample, candidates, library)?;
+    let shape = sample.filter(|_| alone).and_then(|sample| choose_samples(raw, sample, size, library));
+    Some(shape.map_or(start, Start::Samples))
 }
 
 /// The prior of the volume that a segment would start from.

@@ -552,7 +552,7 @@ const PLACES: usize = 600;
 const FAR: usize = 61;
 /// Bytes that are compared with those a row above them, and places where they are.
 const ROW_BYTES: usize = 16;
-const ROW_PLACES: usize = 96;
+const ROW_PLACES: usize = 128;
 /// The same where a length is looked at closely, and how far from the first guess.
 const ROW_PLACES_NEAR: usize = 1000;
 const NEAR: usize = 48;
@@ -561,8 +561,8 @@ const ROW_SHARE: (u64, u64) = (9, 10);
 /// Longest row that is looked for.
 const ROW_MAX: usize = 24 << 10;
 
-/// Shapes worth a trial: the most likely one of sound, of pictures or of both.
-pub(super) fn shapes(raw: &[u8]) -> Vec<Shape> {
+/// What samples are like, if there are any, and about how many 1/256 bits a byte of them costs: more than it will.
+pub(super) fn likely(raw: &[u8]) -> Option<(Shape, u64)> {
     let mut best: Option<(u64, Shape)> = None;
     for width in 1..=WIDTH_MAX {
         for channels in 1..=CHANNELS_MAX {
@@ -581,16 +581,17 @@ pub(super) fn shapes(raw: &[u8]) -> Vec<Shape> {
             }
         }
     }
-    let Some((_, shape)) = best else { return Vec::new() };
-    let shape = whole(shape, raw);
-    // Of samples of more than a byte, those of sound are below zero as often as above, and those of pictures never.
-    match if shape.signed && shape.width > 1 { None } else { row(raw, shape) } {
-        Some(row) => vec![Shape { row, ..shape }, shape],
-        None => vec![shape],
-    }
+    best.map(|(cost, shape)| (whole(shape, raw), cost))
 }
 
-/// About how many 1/16 bits a byte costs that is coded as what differs from the samples before it; `None` where it is hardly
+/// Shapes worth a trial, the more likely one first: with the rows that were found, without.
+pub(super) fn shapes(raw: &[u8], shape: Shape) -> Vec<Shape> {
+    // Of samples of more than a byte, those of sound are below zero as often as above, and those of pictures never.
+    let row = if shape.signed && shape.width > 1 { None } else { row(raw, shape) };
+    row.map(|row| Shape { row, ..shape }).into_iter().chain([shape]).collect()
+}
+
+/// About how many 1/256 bits a byte costs that is coded as what differs from the samples before it; `None` where it is hardly
 /// less than what differs from any: by half a bit for each sample.
 fn cost(shape: Shape, raw: &[u8]) -> Option<u64> {
     let (width, pixel) = (usize::from(shape.width), shape.pixel());
@@ -637,12 +638,12 @@ fn row(raw: &[u8], shape: Shape) -> Option<u16> {
     let raw = &slopes;
     let differ = |lag: usize, places: usize| -> u32 {
         let step = raw.len().saturating_sub(from + ROW_BYTES) / places;
-        let at = |place: usize| Some((raw.get(place..place + ROW_BYTES)?, raw.get(place - lag..)?.get(..ROW_BYTES)?));
-        let pairs = (0..places).filter_map(|n| at(from + n * step));
-        pairs
-            .flat_map(|(now, then)| now.iter().zip(then))
-            .map(|(a, b)| u32::from((a.wrapping_sub(*b) as i8).unsigned_abs()))
-            .sum()
+        let bytes = |at: usize| raw.get(at..).and_then(|bytes| bytes.first_chunk::<ROW_BYTES>());
+        let pairs = (0..places).filter_map(|n| Some((bytes(from + n * step)?, bytes(from + n * step - lag)?)));
+        let differ = |now: &[u8; ROW_BYTES], then: &[u8; ROW_BYTES]| -> u16 {
+            now.iter().zip(then).map(|(a, b)| u16::from((a.wrapping_sub(*b) as i8).unsigned_abs())).sum()
+        };
+        pairs.map(|(now, then)| u32::from(differ(now, then))).sum()
     };
     let lags: Vec<(u32, usize)> = (shortest..=longest).map(|lag| (differ(lag, ROW_PLACES), lag)).collect();
     let usual = lags.iter().map(|(sum, _)| u64::from(*sum)).sum::<u64>() / lags.len().max(1) as u64;
@@ -661,6 +662,10 @@ fn row(raw: &[u8], shape: Shape) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn found(raw: &[u8]) -> Vec<Shape> {
+        likely(raw).map_or_else(Vec::new, |(shape, _)| shapes(raw, shape))
+    }
 
     fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
         let mut x = seed;
@@ -790,7 +795,7 @@ mod tests {
             let row = (331 * channels + beside) as u16;
             let all = picture(331, channels, beside, 300);
             for cut in [0, 1, 1000] {
-                let found = shapes(&all[cut..]);
+                let found = found(&all[cut..]);
                 let right = found.iter().any(|s| s.row == row && usize::from(s.channels) == channels && s.width == 1);
                 assert!(right, "{channels} channels, {beside} beside, from {cut}: {found:?}");
             }
@@ -798,7 +803,7 @@ mod tests {
         for (channels, width, big) in [(1, 2, false), (2, 2, true), (2, 3, false), (1, 3, true)] {
             let all = sound(channels, width, big, 30_000);
             for cut in 0..4 {
-                let found = shapes(&all[cut..]);
+                let found = found(&all[cut..]);
                 let right = found.iter().any(|s| {
                     (usize::from(s.channels), usize::from(s.width), s.big) == (channels, width, big)
                         && (cut + usize::from(s.phase)).is_multiple_of(width)
@@ -814,12 +819,12 @@ mod tests {
         let mut next = dice(15);
         let noise: Vec<u8> = (0..60_000).map(|_| next(256) as u8).collect();
         let skewed: Vec<u8> = (0..60_000).map(|_| (next(16) * next(16)) as u8).collect();
-        assert!(shapes(&noise).is_empty() && shapes(&skewed).is_empty());
+        assert!(found(&noise).is_empty() && found(&skewed).is_empty());
         for len in 0..40 {
-            shapes(&noise[..len]);
-            shapes(&vec![7; len]);
+            found(&noise[..len]);
+            found(&vec![7; len]);
         }
-        assert!(shapes(&vec![7; 60_000]).is_empty());
+        assert!(found(&vec![7; 60_000]).is_empty());
     }
 
     #[test]
