@@ -571,8 +571,12 @@ pub(super) fn likely(raw: &[u8]) -> Option<(Shape, u64)> {
                     for phase in 0..u16::from(width) {
                         let shape = Shape { width, channels, big, signed, row: 0, phase };
                         best = match (cost(shape, raw), best) {
-                            // What comes later is not so simple, and must be worth it.
-                            (Some(cost), Some((least, _))) if cost * 50 >= least * 49 => best,
+                            // More channels than need be must be worth it.
+                            (Some(cost), Some((least, other)))
+                                if cost >= least || (channels > other.channels && cost * 50 >= least * 49) =>
+                            {
+                                best
+                            }
                             (Some(cost), _) => Some((cost, shape)),
                             (None, _) => best,
                         };
