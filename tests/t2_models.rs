@@ -374,9 +374,10 @@ fn forms_of_bytes_come_back_and_are_named_in_the_payload() {
         for len in 0..10 {
             decode(model, &payload[..len], 100).ok();
         }
-        // Revision 1 had no samples.
-        let first = model.decode(&payload, raw.len(), 1, ModelId::NONE, Basis::default());
-        assert_eq!(first.is_err(), form[0] == 3);
+        if form[0] == 3 {
+            let first = model.decode(&payload, raw.len(), 1, ModelId::NONE, Basis::default());
+            assert!(matches!(first, Err(Error::Corrupt(what)) if what.contains("a form of bytes that came later")));
+        }
     }
     // The same calls without their addresses: what the form saves.
     let plain = encode(model, &code, Class::Text).unwrap();
