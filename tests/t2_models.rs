@@ -177,11 +177,11 @@ fn profiles_rank_as_they_promise() {
 }
 
 const SWIFT: [(&str, u8, usize, u32); 9] = [
-    ("unknown", 13, 581, 271998299),
-    ("text", 13, 581, 271998299),
-    ("markup", 16, 585, 18253876),
-    ("source", 13, 581, 271998299),
-    ("json", 17, 594, 3195526001),
+    ("unknown", 13, 663, 431682793),
+    ("text", 13, 663, 431682793),
+    ("markup", 16, 662, 3856474320),
+    ("source", 13, 663, 431682793),
+    ("json", 17, 636, 726519474),
     ("log", 18, 597, 1465628921),
     ("exec", 19, 681, 2686952397),
     ("binary", 0, 624, 1405077144),
@@ -189,11 +189,11 @@ const SWIFT: [(&str, u8, usize, u32); 9] = [
 ];
 
 const PRIMED: [(&str, u8, usize, u32); 9] = [
-    ("unknown", 13, 553, 3898524343),
-    ("text", 13, 553, 3898524343),
-    ("markup", 16, 545, 3333766570),
-    ("source", 13, 553, 3898524343),
-    ("json", 17, 555, 2968897344),
+    ("unknown", 13, 584, 1954679594),
+    ("text", 13, 584, 1954679594),
+    ("markup", 16, 574, 3647718217),
+    ("source", 13, 584, 1954679594),
+    ("json", 17, 597, 3932142310),
     ("log", 18, 555, 914417954),
     ("exec", 19, 596, 3796480035),
     ("binary", 0, 577, 3927048830),
@@ -201,11 +201,11 @@ const PRIMED: [(&str, u8, usize, u32); 9] = [
 ];
 
 const STRONG: [(&str, u8, usize, u32); 9] = [
-    ("unknown", 13, 547, 3078162321),
-    ("text", 13, 547, 3078162321),
-    ("markup", 16, 539, 1669480560),
-    ("source", 13, 547, 3078162321),
-    ("json", 17, 547, 830586311),
+    ("unknown", 13, 571, 854862640),
+    ("text", 13, 571, 854862640),
+    ("markup", 16, 565, 2163355531),
+    ("source", 13, 571, 854862640),
+    ("json", 17, 590, 2335530903),
     ("log", 18, 549, 1490797953),
     ("exec", 19, 574, 3105176303),
     ("binary", 0, 572, 424392656),
@@ -274,12 +274,15 @@ fn a_payload_names_the_prior_that_suits_it() {
         };
         assert!(expected.contains(&prior), "{name}, class {}: {prior}", class.name());
         // Whatever prior another payload names, what comes out is bytes or an error.
-        for number in [0, 1, 5, 12, 13, 16, 24, 25, 254] {
+        for number in [payload[0], 1, 5, 13, 16, 25, 254] {
             let mut other = payload.clone();
             other[0] = number;
-            match decode(model, &other, 2000) {
-                Ok(plain) => assert!(plain.len() == 2000 && (number == payload[0]) == (plain == data[..2000])),
-                Err(e) => assert!(tersefs::models::prior_name(number).is_none(), "{e}"),
+            match decode(model, &other, data.len()) {
+                Ok(plain) => assert!(plain.len() == data.len() && (number == payload[0]) == (plain == data)),
+                Err(e) => {
+                    assert!(number != payload[0], "{e}");
+                    assert!(tersefs::models::prior_name(number).is_none() || e.to_string().contains("words"), "{e}");
+                }
             }
         }
     }

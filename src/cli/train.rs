@@ -34,12 +34,14 @@ fn parse(recipe: &str) -> Result<Vec<Prior>, String> {
                 let kind = match *kind {
                     "text" => Kind::Text,
                     "nested" => Kind::Nested,
+                    "words" => Kind::Words,
+                    "fields" => Kind::Fields,
                     "lines" => Kind::Lines,
                     "binary" => Kind::Binary,
                     "code" => Kind::Code,
                     _ => {
                         return Err(format!(
-                            "line {}: kind is text, nested, lines, binary or code, not `{kind}`",
+                            "line {}: kind is words, fields, text, nested, lines, binary or code, not `{kind}`",
                             n + 1
                         ));
                     }

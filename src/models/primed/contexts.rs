@@ -2,10 +2,12 @@
 
 use super::records::LEN_MAX;
 use super::samples::{Differences, Shape};
+use super::words::{self, Piece, Reader};
 
 /// Hashed contexts: some orders, and others by kind, the more useful first.
 pub(super) const HASHED_MAX: usize = 10;
-/// The first of them are of growing order: 2, 3, 4 and 6 bytes.
+/// The first of them are of growing order: 2, 3, 4 and 6 bytes; or where words are numbers 2 and 3 bytes and two others. How
+/// many of them are known tells how new this is.
 pub(super) const ORDERS: usize = 4;
 
 /// Which contexts are used. Numbers are in files of priors.
@@ -26,12 +28,23 @@ pub enum Kind {
     Records = 5,
     /// Samples: how large the differences around are. Without a prior; their shape is told by the payload.
     Samples = 6,
+    /// Text whose words are numbers (`words`).
+    Words = 16,
+    /// The same of markup, JSON and what else has fields.
+    Fields = 17,
 }
 
 impl Kind {
     /// Reads a number of a file.
     pub fn from_u8(value: u8) -> Option<Kind> {
-        [Kind::Text, Kind::Nested, Kind::Lines, Kind::Binary, Kind::Code].into_iter().find(|k| *k as u8 == value)
+        [Kind::Text, Kind::Nested, Kind::Lines, Kind::Binary, Kind::Code, Kind::Words, Kind::Fields]
+            .into_iter()
+            .find(|k| *k as u8 == value)
+    }
+
+    /// Whether words are numbers.
+    pub fn has_words(self) -> bool {
+        matches!(self, Kind::Words | Kind::Fields)
     }
 }
 
@@ -81,7 +94,7 @@ pub(super) fn hash_bytes(bytes: u64, salt: u32) -> u32 {
 }
 
 /// What is remembered of the bytes so far, but for lines and records.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(super) struct Now {
     /// The last eight bytes, latest lowest.
     pub last: u64,
@@ -97,14 +110,52 @@ pub(super) struct Now {
     /// White space at the line's start, and the first byte after it; 0 while there is none.
     indent: u32,
     first: u32,
+    /// Sorts of the last byte and the one before it, four bits each, the last one highest.
+    pub sorts: u8,
+    /// Where words are numbers: what bytes mean, and a hash of what stands between the last word and here.
+    reader: Reader,
+    between: u32,
 }
 
+impl Default for Now {
+    fn default() -> Now {
+        Now {
+            last: 0,
+            words: [0; 3],
+            shape: 0,
+            scope: 0,
+            field: 0,
+            column: 0,
+            indent: 0,
+            first: 0,
+            sorts: SORTS[0] << 4 | SORTS[0],
+            reader: Reader::default(),
+            between: 0,
+        }
+    }
+}
+
+/// Sorts of bytes that are no characters where words are numbers: numbers of one byte, first and second bytes of others,
+/// what says how a word is written.
+const SORT_SHORT: u8 = 7;
+const SORT_LEAD: u8 = 13;
+const SORT_LONG: u8 = 0;
+const SORT_CASE: u8 = 15;
+
 impl Now {
+    /// After these bytes, of which nothing else matters.
+    fn of(last: u64) -> Now {
+        let [latest, before, ..] = last.to_le_bytes();
+        Now { last, sorts: SORTS[usize::from(latest)] << 4 | SORTS[usize::from(before)], ..Now::default() }
+    }
+
     /// One byte later.
     #[inline(always)]
     fn after(mut self, byte: u8) -> Now {
         self.last = self.last << 8 | u64::from(byte);
-        self.shape = self.shape << 4 | u32::from(SORTS[usize::from(byte)]);
+        let sort = SORTS[usize::from(byte)];
+        self.shape = self.shape << 4 | u32::from(sort);
+        self.sorts = sort << 4 | self.sorts >> 4;
         let lower = byte.to_ascii_lowercase();
         if lower.is_ascii_alphabetic() || byte >= 128 {
             self.words[0] = hash(self.words[0], u32::from(lower) + 0x100);
@@ -113,14 +164,68 @@ impl Now {
         } else if self.words[0] != 0 {
             self.words = [0, self.words[0], self.words[1]];
         }
+        self.in_line(byte, if matches!(byte, b' ' | b'\t') { 1 } else { 0 });
+        self
+    }
+
+    /// One byte later, where words are numbers.
+    #[inline(always)]
+    fn after_of_words(mut self, byte: u8) -> Now {
+        self.last = self.last << 8 | u64::from(byte);
+        let lead = u32::from(self.reader.lead);
+        let piece = self.reader.read(byte);
+        let code = u32::from(byte);
+        let sort = match piece {
+            Piece::Number if lead != 0 => SORT_LONG,
+            Piece::Number => SORT_SHORT,
+            Piece::Lead => SORT_LEAD,
+            Piece::Case => SORT_CASE,
+            Piece::Escaped | Piece::Plain => SORTS[usize::from(byte)],
+        };
+        // A number counts as one.
+        if sort != SORT_LONG {
+            self.shape <<= 4;
+        }
+        self.shape = self.shape & !15 | u32::from(sort);
+        self.sorts = sort << 4 | self.shape as u8 >> 4;
+        let end = |words: [u32; 3]| if words[0] != 0 { [0, words[0], words[1]] } else { words };
+        match piece {
+            Piece::Number => {
+                (self.words, self.between) = ([0, hash(lead, code + 0x300), self.words[1]], 0);
+            }
+            Piece::Lead => self.words[0] = hash(code, 0x400),
+            Piece::Case => {}
+            Piece::Escaped => self.words[0] = hash(self.words[0], code + 0x100),
+            Piece::Plain if byte.is_ascii_alphabetic() => self.words[0] = hash(self.words[0], code + 0x100),
+            Piece::Plain if byte.is_ascii_digit() => self.words[0] = hash(self.words[0], 0x30),
+            Piece::Plain => {
+                if self.words[0] != 0 {
+                    (self.words, self.between) = (end(self.words), 0);
+                }
+                self.between = hash(self.between, code);
+            }
+        }
+        let spaces = match piece {
+            Piece::Plain if matches!(byte, b' ' | b'\t') => 1,
+            Piece::Plain => words::spaces(byte),
+            _ => 0,
+        };
+        self.in_line(byte, spaces);
+        self
+    }
+
+    /// Where a byte, which is so many spaces, leads to within its line.
+    #[inline(always)]
+    fn in_line(&mut self, byte: u8, spaces: u32) {
         if byte == b'\n' {
             (self.column, self.field, self.indent, self.first) = (0, 0, 0, 0);
         } else {
             self.column += 1;
             if self.first == 0 {
-                match byte {
-                    b' ' | b'\t' => self.indent = (self.indent + 1).min(255),
-                    _ => self.first = u32::from(byte),
+                if spaces > 0 {
+                    self.indent = (self.indent + spaces).min(255);
+                } else {
+                    self.first = u32::from(byte);
                 }
             }
             if matches!(byte, b' ' | b',' | b'\t' | b';' | b'|' | b':' | b'[' | b']' | b'=') {
@@ -132,8 +237,18 @@ impl Now {
             b'>' | b'"' | b':' | b'=' => self.scope = hash(self.words[1], u32::from(byte)),
             _ => {}
         }
-        self
     }
+}
+
+/// The last two, three, four and six bytes.
+#[inline(always)]
+fn orders(last: u64) -> [u32; ORDERS] {
+    [
+        hash_bytes(last & 0xffff, 1),
+        hash_bytes(last & 0xff_ffff, 2),
+        hash_bytes(last & 0xffff_ffff, 3),
+        hash_bytes(last & 0xffff_ffff_ffff, 5),
+    ]
 }
 
 /// What is remembered of the bytes so far.
@@ -174,7 +289,7 @@ impl Contexts {
     /// At the start of the differences of samples.
     pub fn of_samples(shape: Shape) -> Contexts {
         let differences = Differences::new(shape);
-        let now = Now { last: differences.last(), ..Now::default() };
+        let now = Now::of(differences.last());
         Contexts { now, differences: Some(Box::new(differences)), ..Contexts::new(Kind::Samples) }
     }
 
@@ -188,7 +303,13 @@ impl Contexts {
     #[inline(always)]
     pub fn hashes_after(&self, byte: u8) -> Option<[u32; HASHED_MAX]> {
         let above = if byte == b'\n' { &self.line } else { &self.above };
-        ((self.kind as u8) < Kind::Records as u8).then(|| self.hashes_of(&self.now.after(byte), above))
+        ((self.kind as u8) < Kind::Records as u8 || self.kind.has_words())
+            .then(|| self.hashes_of(&self.now_after(byte), above))
+    }
+
+    #[inline(always)]
+    fn now_after(&self, byte: u8) -> Now {
+        if self.kind.has_words() { self.now.after_of_words(byte) } else { self.now.after(byte) }
     }
 
     #[inline(always)]
@@ -223,6 +344,7 @@ impl Contexts {
                 hash(now.shape, hash(c1, 11)),
                 hash(now.scope, hash_bytes(last & 0xffff, 12)),
             ],
+            Kind::Words | Kind::Fields => return self.of_words(now, line_above),
             Kind::Records => self.of_records(),
             Kind::Samples => self.differences.as_ref().map_or([0; HASHED_MAX - ORDERS], |d| d.hashes()),
             Kind::Binary | Kind::Code => [
@@ -234,15 +356,27 @@ impl Contexts {
                 hash_bytes(last & 0xff_0000_ff00, 16),
             ],
         };
-        let orders = [
-            hash_bytes(last & 0xffff, 1),
-            hash_bytes(last & 0xff_ffff, 2),
-            hash_bytes(last & 0xffff_ffff, 3),
-            hash_bytes(last & 0xffff_ffff_ffff, 5),
-        ];
-        let [o2, o3, o4, o6] = orders;
+        let [o2, o3, o4, o6] = orders(last);
         let [k0, k1, k2, k3, k4, k5] = by_kind;
         [o2, o3, o4, o6, k0, k1, k2, k3, k4, k5]
+    }
+
+    /// Contexts where words are numbers. The first few are what the swift profile has.
+    #[inline(always)]
+    fn of_words(&self, now: &Now, line_above: &[u8]) -> [u32; HASHED_MAX] {
+        let c1 = (now.last & 0xff) as u32;
+        let [o2, o3, o4, o6] = orders(now.last);
+        let [word, word1, _] = now.words;
+        let here = hash(word, c1 | 0x700);
+        let others = if self.kind == Kind::Words {
+            [hash(now.scope, here), hash(now.between | 1, word), hash(now.indent << 8 | now.first, here ^ 0x3000)]
+        } else {
+            let at = |column: usize| line_above.get(column).map_or(0, |b| u32::from(*b));
+            let above = at(now.column) << 8 | at(now.column + 1);
+            [hash(now.field, here), hash(now.between | 1, word), hash(above, here ^ 0x3000)]
+        };
+        let [k0, k1, k2] = others;
+        [o2, o3, here, hash(now.shape, word ^ 0x5000), hash(word1 ^ 0x9000, word), o4, o6, k0, k1, k2]
     }
 
     /// Contexts within records: the byte above, what is left of it and right, the column.
@@ -268,14 +402,14 @@ impl Contexts {
     /// Takes a whole byte.
     pub fn observe(&mut self, byte: u8) {
         if let Some(differences) = &mut self.differences {
-            self.now.last = differences.observe(byte);
+            self.now = Now::of(differences.observe(byte));
             return;
         }
         if let Some(slot) = self.recent.get_mut(self.place & (RECENT - 1)) {
             *slot = byte;
         }
         self.place += 1;
-        self.now = self.now.after(byte);
+        self.now = self.now_after(byte);
         if byte == b'\n' {
             std::mem::swap(&mut self.above, &mut self.line);
             self.line.clear();

@@ -9,15 +9,19 @@
 //! shape of samples     5 bytes, only with form 3: u8, bits 0-1 bytes of a sample less one, 2 the highest byte is first, 3 they
 //!                            may be below zero, 4-6 channels less one, 7 is 0; u16 bytes of a row, 0 for sound; u16 where
 //!                            the first pixel begins, or the first row where it is not a multiple of pixels
+//! bytes that are coded u24   little-endian, at most the plain bytes; only with form 16
 //! range code           to the end
 //! ```
 
 use super::records::LEN_MAX;
 use super::samples::{SHAPE_BYTES, Shape};
 use super::{Error, code, samples};
+use crate::base::SEGMENT_BYTES_MAX;
 
 /// Added to the form: the segment is coded from a reference.
 const REFERS: u8 = 128;
+/// The form of words.
+const WORDS: u8 = 16;
 
 /// What is done to the bytes of a segment before they are coded, and undone after.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,14 +31,16 @@ pub(super) enum Form {
     /// Nothing is done; the contexts are those of records.
     Records(u16),
     Samples(Shape),
+    /// Words are numbers, those of the prior; so many bytes are coded instead.
+    Words(u32),
 }
 
 impl Form {
-    /// The bytes to be coded instead of `raw`.
+    /// The bytes to be coded instead of `raw`. Words are left to those who have the prior.
     pub fn forward(self, raw: &[u8]) -> Vec<u8> {
         let mut bytes = raw.to_vec();
         match self {
-            Form::Plain | Form::Records(_) => {}
+            Form::Plain | Form::Records(_) | Form::Words(_) => {}
             Form::Code => code::forward(&mut bytes),
             Form::Samples(shape) => samples::forward(shape, &mut bytes),
         }
@@ -44,7 +50,7 @@ impl Form {
     /// Undoes it.
     pub fn back(self, bytes: &mut [u8]) {
         match self {
-            Form::Plain | Form::Records(_) => {}
+            Form::Plain | Form::Records(_) | Form::Words(_) => {}
             Form::Code => code::back(bytes),
             Form::Samples(shape) => samples::back(shape, bytes),
         }
@@ -65,6 +71,10 @@ pub(super) fn join(prior: u8, form: Form, refers: bool, code: &[u8]) -> Vec<u8> 
         Form::Samples(shape) => {
             payload.push(3 | refers);
             payload.extend_from_slice(&shape.to_bytes());
+        }
+        Form::Words(len) => {
+            payload.push(WORDS | refers);
+            payload.extend(len.to_le_bytes().iter().take(3));
         }
     }
     payload.extend_from_slice(code);
@@ -92,6 +102,14 @@ pub(super) fn split(payload: &[u8]) -> Result<(u8, Form, bool, &[u8]), Error> {
             let Some((shape, code)) = rest.split_first_chunk::<SHAPE_BYTES>() else { return Err(short) };
             Ok((*prior, Form::Samples(Shape::from_bytes(*shape)?), refers, code))
         }
+        WORDS => {
+            let Some(([a, b, c], code)) = rest.split_first_chunk::<3>() else { return Err(short) };
+            let len = u32::from_le_bytes([*a, *b, *c, 0]);
+            if len > SEGMENT_BYTES_MAX {
+                return Err(Error::Corrupt("primed payload has more words than a segment holds"));
+            }
+            Ok((*prior, Form::Words(len), refers, code))
+        }
         _ => Err(Error::Corrupt("primed payload names a form of bytes that does not exist")),
     }
 }
@@ -103,7 +121,8 @@ mod tests {
     #[test]
     fn heads_come_back_and_others_are_refused() {
         let shape = Shape { width: 3, channels: 2, big: true, signed: true, row: 600, phase: 5 };
-        for form in [Form::Plain, Form::Code, Form::Records(1), Form::Records(LEN_MAX as u16), Form::Samples(shape)] {
+        let forms = [Form::Plain, Form::Code, Form::Records(1), Form::Records(LEN_MAX as u16), Form::Samples(shape)];
+        for form in forms.into_iter().chain([1, SEGMENT_BYTES_MAX].map(Form::Words)) {
             for code in [&[][..], &[7, 8, 9]] {
                 for refers in [false, true].into_iter().take(if form == Form::Samples(shape) { 1 } else { 2 }) {
                     assert_eq!(split(&join(3, form, refers, code)).unwrap(), (3, form, refers, code));
@@ -121,6 +140,8 @@ mod tests {
             &[0, 3, 0, 0, 0, 0],
             &[0, 131, 0, 0, 0, 0, 0],
             &[0, 255, 1],
+            &[3, 16, 1, 0],
+            &[3, 16, 1, 0, 16],
         ] {
             assert!(split(bad).is_err(), "{bad:?}");
         }

@@ -12,7 +12,7 @@
 //!     10      1  number of the program's prior that it goes on from; with version 1 one of revision 1
 //!     11      1  (zero)
 //!     12      4  serial: among priors of one class the latest has the highest
-//!     16      4  length of text, bytes; at most TEXT_BYTES_MAX
+//!     16      4  length of text as it is coded, bytes; at most TEXT_BYTES_MAX
 //!     20    256  what the text is like (`likeness`): which of many priors a segment starts from
 //!    276         code, to the end
 //! ```
@@ -24,6 +24,7 @@ use super::likeness::Likeness;
 use super::predictor::Tables;
 use super::priors::{self, TEXT_BYTES_MAX};
 use super::profile::{Held, Profile, Snapshots, Usual};
+use super::words::Words;
 use super::{decode_with, encode_with, learn_with, read_with};
 use crate::base::{Class, ModelId, plain_hash};
 use crate::models::Error;
@@ -127,15 +128,24 @@ pub fn train_from(class: Class, serial: u32, text: &[u8]) -> Result<Vec<u8>, Str
         return Err(format!("a prior has at most {TEXT_BYTES_MAX} bytes of text, not {}", text.len()));
     }
     // As it is coded, so it is learned.
-    let bytes = super::choose_form(text, class).forward(text);
-    let base = super::choose_own(&bytes, class);
+    let mut bytes = super::choose_form(text, class).forward(text);
+    let likeness = Likeness::of(&bytes);
+    let mut base = super::choose_own(&bytes, class);
+    if let Some(words) = priors::words(base) {
+        let coded = words.forward(&bytes);
+        if coded.len() > bytes.len() {
+            base = 0;
+        } else {
+            bytes = coded;
+        }
+    }
     let mut predictor = after::<Usual>(base).ok_or("the program lacks a prior that it had")?;
     let code = encode_with(&mut *predictor, &bytes, usize::MAX).unwrap_or_default();
     let mut file = MAGIC.to_vec();
     file.extend_from_slice(&[VERSION, class as u8, base, 0]);
     file.extend_from_slice(&serial.to_le_bytes());
-    file.extend_from_slice(&(text.len() as u32).to_le_bytes());
-    file.extend_from_slice(&Likeness::of(&bytes).to_bytes());
+    file.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    file.extend_from_slice(&likeness.to_bytes());
     file.extend_from_slice(&code);
     Ok(file)
 }
@@ -178,6 +188,17 @@ impl Library {
     /// Every prior, ascending by serial.
     pub fn priors(&self) -> Vec<Arc<VolumePrior>> {
         self.priors.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// True when a prior is there.
+    pub(super) fn has(&self, id: ModelId) -> bool {
+        self.priors.read().unwrap_or_else(|e| e.into_inner()).iter().any(|p| p.id == id)
+    }
+
+    /// The words that have numbers after a prior; `None` where none have.
+    pub(super) fn words(&self, id: ModelId) -> Option<Arc<Words>> {
+        let priors = self.priors.read().unwrap_or_else(|e| e.into_inner());
+        priors.iter().find(|p| p.id == id).and_then(|p| priors::words(p.base))
     }
 
     /// True when there is a prior for a class.
@@ -227,7 +248,7 @@ fn kin(class: Class) -> Class {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{NAMED, USUAL, layout, layout::Form, with_predictor};
+    use super::super::{NAMED, STRONG, SWIFT, USUAL, layout, layout::Form, with_predictor};
     use super::*;
     use crate::models::{Basis, Coded};
 
@@ -263,6 +284,35 @@ mod tests {
         // What the program knows better does not start from it.
         let other = USUAL.encode(include_bytes!("library.rs"), Class::Source, Basis::of(&library)).unwrap();
         assert_eq!(other.model, ModelId::NONE);
+    }
+
+    /// What starts from a prior of the volume has the words of the program's prior that it goes on from.
+    #[test]
+    fn words_are_those_of_the_first_prior() {
+        let library = Library::default();
+        let mut x = 1u64;
+        let mut text = |len: usize| {
+            let names = ["the", "of", "and", "Quorzle", "was", "frobnitz", "with", "MIXOLYD", "by"];
+            let mut out = Vec::new();
+            while out.len() < len {
+                x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                out.extend_from_slice(format!("{} ", names[(x >> 33) as usize % names.len()]).as_bytes());
+            }
+            out
+        };
+        let id = library.add(&train_from(Class::Text, 1, &text(40_000)).unwrap()).unwrap();
+        assert!(library.words(id).is_some());
+        let (raw, other) = (text(20_000), text(20_000));
+        for reference in [None, Some(&other[..])] {
+            let basis = Basis { library: &library, reference };
+            for model in [USUAL, SWIFT, STRONG] {
+                let Coded { payload, model: named, .. } = model.encode(&raw, Class::Text, basis).unwrap();
+                assert_eq!(named, id);
+                assert!(matches!(layout::split(&payload).unwrap(), (NAMED, Form::Words(len), _, _) if len < 20_000));
+                assert_eq!(model.decode(&payload, raw.len(), model.revision(), id, basis).unwrap(), raw);
+                assert!(model.decode(&payload, raw.len() - 1, model.revision(), id, basis).is_err());
+            }
+        }
     }
 
     #[test]

@@ -30,8 +30,10 @@ mod profile;
 mod records;
 mod samples;
 mod slots;
+mod words;
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use super::{Basis, Coded, Declined, Error, Model, keep};
 use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX};
@@ -41,6 +43,7 @@ use layout::Form;
 use predictor::{Asked, Tables};
 use profile::{Held, Profile, Strong, Swift, Usual};
 use samples::Shape;
+use words::Words;
 
 pub use contexts::Kind;
 pub use library::{Library, VolumePrior, train_from};
@@ -160,6 +163,15 @@ enum Start {
 }
 
 impl Start {
+    /// The words that are numbers in what starts from it; `None` where none are.
+    fn words(&self, library: &Library) -> Option<Arc<Words>> {
+        match self {
+            Start::Own(number) => priors::words(*number),
+            Start::Named(id) => library.words(*id),
+            Start::Records(_) | Start::Samples(_) => None,
+        }
+    }
+
     /// Runs `f` with a predictor that stands at the start of a segment, with a reference in the form of its bytes before it.
     fn run<M: Held, T>(&self, library: &Library, reference: Option<&[u8]>, f: impl FnOnce(&mut M) -> T) -> Option<T> {
         let f = |p: &mut M| {
@@ -191,6 +203,8 @@ fn sample(raw: &[u8], len: usize) -> Option<&[u8]> {
 
 /// What the swift profile makes of a sample, bytes, whichever profile codes the segment.
 fn trial(start: &Start, sample: &[u8], library: &Library) -> usize {
+    let words = start.words(library).map(|words| words.forward(sample));
+    let sample = words.as_deref().unwrap_or(sample);
     let code = start.run::<Swift, _>(library, None, |p| encode_with(p, sample, usize::MAX));
     code.flatten().map_or(usize::MAX, |code| code.len())
 }
@@ -263,6 +277,26 @@ fn choose_form(raw: &[u8], class: Class) -> Form {
     }
 }
 
+/// What the head of a payload, and the prior that the segment's header names, say that it starts from.
+fn start_of(revision: u16, number: u8, model: ModelId, form: Form) -> Result<Start, Error> {
+    if revision == 1 && matches!(form, Form::Samples(_) | Form::Words(_)) {
+        return Err(Error::Corrupt("primed payload of revision 1 names a form of bytes that came later"));
+    }
+    if revision == 1 && (priors::OF_REVISION_1..NAMED).contains(&number) {
+        return Err(Error::Corrupt("primed payload of revision 1 names a prior that came later"));
+    }
+    match (number, model, form) {
+        (NAMED, ModelId::NONE, _) => Err(Error::Corrupt("it needs a prior of the volume and names none")),
+        (0, ModelId::NONE, Form::Records(len)) => Ok(Start::Records(len)),
+        (0, ModelId::NONE, Form::Samples(shape)) => Ok(Start::Samples(shape)),
+        (_, _, Form::Samples(_)) => Err(Error::Corrupt("it names a prior, and samples start from none")),
+        (_, _, Form::Records(_)) => Err(Error::Corrupt("it names a prior, and records start from none")),
+        (NAMED, id, _) => Ok(Start::Named(id)),
+        (number, ModelId::NONE, _) => Ok(Start::Own(number)),
+        _ => Err(Error::Corrupt("it names a prior of the volume and does not use it")),
+    }
+}
+
 impl<M: Held> Model for Primed<M> {
     fn id(&self) -> MethodId {
         M::PROFILE.method()
@@ -298,14 +332,23 @@ impl<M: Held> Model for Primed<M> {
     }
 
     fn encode(&self, raw: &[u8], class: Class, basis: Basis<'_>) -> Result<Coded, Declined> {
-        let form = choose_form(raw, class);
+        let mut form = choose_form(raw, class);
         let mut bytes = form.forward(raw);
         let alone = basis.reference.is_none();
-        let start = choose_any(&bytes, form, class, basis.library, alone).ok_or(Declined::Failed)?;
+        let mut start = choose_any(&bytes, form, class, basis.library, alone).ok_or(Declined::Failed)?;
+        let mut reference = basis.reference.map(|reference| form.forward(reference));
         if let Start::Samples(shape) = start {
             samples::forward(shape, &mut bytes);
+        } else if let Some(words) = start.words(basis.library) {
+            let coded = words.forward(&bytes);
+            if coded.len() > bytes.len() {
+                // The part that was tried is unlike the rest.
+                start = Start::Own(0);
+            } else {
+                (form, bytes) = (Form::Words(coded.len() as u32), coded);
+                reference = reference.map(|reference| words.forward(&reference));
+            }
         }
-        let reference = basis.reference.map(|reference| form.forward(reference));
         let code = start
             .run::<M, _>(basis.library, reference.as_deref(), |p| encode_with(p, &bytes, raw.len()))
             .ok_or(Declined::Failed)?
@@ -333,36 +376,34 @@ impl<M: Held> Model for Primed<M> {
             return Err(Error::UnknownRevision(revision));
         }
         let (number, form, refers, code) = layout::split(payload)?;
-        if revision == 1 && matches!(form, Form::Samples(_)) {
-            return Err(Error::Corrupt("primed payload of revision 1 names a form of bytes that came later"));
+        let start = start_of(revision, number, model, form)?;
+        if let Start::Named(id) = start
+            && !basis.library.has(id)
+        {
+            return Err(Error::MissingModel(id));
         }
-        if revision == 1 && (priors::OF_REVISION_1..NAMED).contains(&number) {
-            return Err(Error::Corrupt("primed payload of revision 1 names a prior that came later"));
-        }
-        let start = match (number, model, form) {
-            (NAMED, ModelId::NONE, _) => return Err(Error::Corrupt("it needs a prior of the volume and names none")),
-            (0, ModelId::NONE, Form::Records(len)) => Start::Records(len),
-            (0, ModelId::NONE, Form::Samples(shape)) => Start::Samples(shape),
-            (_, _, Form::Samples(_)) => return Err(Error::Corrupt("it names a prior, and samples start from none")),
-            (_, _, Form::Records(_)) => return Err(Error::Corrupt("it names a prior, and records start from none")),
-            (NAMED, id, _) => Start::Named(id),
-            (number, ModelId::NONE, _) => Start::Own(number),
-            _ => return Err(Error::Corrupt("it names a prior of the volume and does not use it")),
+        let words = start.words(basis.library);
+        let coded_len = match (form, &words) {
+            (Form::Words(len), Some(_)) if len as usize <= raw_len => len as usize,
+            (Form::Words(_), Some(_)) => return Err(Error::Corrupt("its words are longer than its bytes")),
+            (Form::Words(_), None) => return Err(Error::Corrupt("it has words, and its prior has none")),
+            (_, Some(_)) => return Err(Error::Corrupt("its prior has words, and it has none")),
+            (_, None) => raw_len,
         };
         let reference = match (refers, basis.reference) {
-            (true, Some(reference)) => Some(form.forward(reference)),
+            (true, Some(reference)) => Some(match &words {
+                Some(words) => words.forward(reference),
+                None => form.forward(reference),
+            }),
             (false, None) => None,
             (true, None) => return Err(Error::Corrupt("it needs a reference and names none")),
             (false, Some(_)) => return Err(Error::Corrupt("it names a reference and does not use it")),
         };
-        let missing = match start {
-            Start::Own(_) | Start::Records(_) | Start::Samples(_) => {
-                Error::Corrupt("primed payload names a prior that does not exist")
-            }
-            Start::Named(id) => Error::MissingModel(id),
-        };
-        let decoded = start.run::<M, _>(basis.library, reference.as_deref(), |p| decode_with(p, code, raw_len));
-        let mut bytes = decoded.ok_or(missing)?;
+        let decoded = start.run::<M, _>(basis.library, reference.as_deref(), |p| decode_with(p, code, coded_len));
+        let mut bytes = decoded.ok_or(Error::Corrupt("primed payload names a prior that does not exist"))?;
+        if let Some(words) = words {
+            return words.back(&bytes, raw_len);
+        }
         form.back(&mut bytes);
         Ok(bytes)
     }

@@ -1,6 +1,6 @@
 //! The predictor: contexts, histories, two layers of mixing, a last stage. Its profiles differ in how many there are.
 
-use super::contexts::{Contexts, HASHED_MAX, Kind, ORDERS, SORTS};
+use super::contexts::{Contexts, HASHED_MAX, Kind, ORDERS};
 use super::matches::Matches;
 use super::profile::{PROFILES, Profile, SPECS, Spec};
 use super::slots::{Place, Slots};
@@ -413,7 +413,7 @@ impl<
         let confidence = self.matches.confidence();
         self.stage_match.choose(match expected {
             Some(byte) => 1 << 14 | confidence << 11 | (self.bit_index as usize) << 8 | usize::from(byte),
-            None => usize::from(SORTS[c1]) << 8 | partial,
+            None => usize::from(self.contexts.now.sorts >> 4) << 8 | partial,
         });
         let (table, node) = (self.slots.table(), self.node);
         for i in 0..Self::HASHED {
@@ -438,7 +438,7 @@ impl<
         });
         let known: usize = self.seen.iter().take(ORDERS).map(|h| usize::from(*h != 0)).sum();
         let bit = self.bit_index as usize;
-        let sorts = usize::from(SORTS[c1]) << 4 | usize::from(SORTS[c2]);
+        let sorts = usize::from(self.contexts.now.sorts);
         let sets = [
             (confidence << 3 | bit) << 3 | known,
             ROWS_BYTE + c1,

@@ -10,9 +10,11 @@
 //! ```text
 //! kind of contexts  u8
 //! length of text    u32, little-endian, bytes; at most PACKED_BYTES_MAX
-//! read in full      u32, bytes at the end of the text; at most TEXT_BYTES_MAX
+//! read in full      u32, bytes at the end of the text as it is coded; at most TEXT_BYTES_MAX
 //! text              by zstd, to the end; of machine code in the form that is coded
 //! ```
+//!
+//! Where the contexts are those of words, the text says which words have numbers (`words`), and is read as they code it.
 //!
 //! Those of revision 1 are coded by the swift profile of the predictor, starting from nothing. Decoding them is training on
 //! them; the other profiles read the text then, in full.
@@ -23,15 +25,16 @@
 //! code              to the end
 //! ```
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::contexts::Kind;
 use super::layout::Form;
 use super::predictor::Tables;
 use super::profile::{Held, Profile, Snapshots, Swift};
+use super::words::Words;
 use super::{decode_with, encode_with, learn_with, read_with};
 use crate::base::{Class, MethodId, ModelId};
-use crate::models::{Basis, model};
+use crate::models::{Basis, keep, model};
 
 /// Longest text of a prior that is remembered, bytes: of a volume's prior, and of the program's the end.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
@@ -96,12 +99,20 @@ const LANGUAGES: [(u8, [&[u8]; 5]); 5] = [
 /// Bytes that are searched for them.
 const LANGUAGE_BYTES: usize = 16384;
 
+/// Of a text with a letter of another alphabet among so many bytes, priors without words as numbers are tried too: each such
+/// letter takes a byte more beside them.
+const FOREIGN: usize = 32;
+
 /// Priors that a new segment of a class may start from; the first is taken for segments that are too small to try them.
 pub(super) fn candidates(class: Class, raw: &[u8]) -> Vec<u8> {
+    let sample = raw.get(..LANGUAGE_BYTES).unwrap_or(raw);
+    let foreign = sample.iter().filter(|byte| **byte >= 0x80).count() > sample.len() / FOREIGN;
     match class {
+        Class::Unknown | Class::Text if foreign => vec![1, 12, 23],
+        Class::Markup if foreign => vec![5, 16],
+        Class::Json if foreign => vec![6, 17],
         Class::Unknown | Class::Text => vec![12, 13, 23],
         Class::Source => {
-            let sample = raw.get(..LANGUAGE_BYTES).unwrap_or(raw);
             let count = |words: &[&[u8]]| -> usize {
                 words.iter().map(|word| sample.windows(word.len()).filter(|w| w == word).count()).sum()
             };
@@ -140,7 +151,10 @@ pub(super) fn snapshot<M: Held>(number: u8) -> Option<Arc<M>> {
                 Some(predictor)
             })
         }
-        File::Packed(file) => snapshots.get(|| Some(learn(file).unwrap_or_else(|| M::new(Kind::Binary)))),
+        File::Packed(file) => {
+            let words = words(number);
+            snapshots.get(|| Some(learn(file, words.as_deref()).unwrap_or_else(|| M::new(Kind::Binary))))
+        }
     };
     if M::PROFILE == Profile::Strong {
         let mut used = STRONG_USED.lock().unwrap_or_else(|e| e.into_inner());
@@ -155,8 +169,38 @@ pub(super) fn snapshot<M: Held>(number: u8) -> Option<Arc<M>> {
     snapshot
 }
 
-/// The predictor that has read a packed text; `None` when it is not a prior.
-fn learn<M: Held>(file: &[u8]) -> Option<Box<M>> {
+static WORDS: [OnceLock<Option<Arc<Words>>>; PRIORS.len()] = [const { OnceLock::new() }; PRIORS.len()];
+
+/// The words that have numbers after a prior; `None` where none have. The first call takes some hundredths of a second.
+pub(super) fn words(number: u8) -> Option<Arc<Words>> {
+    let words = WORDS.get(usize::from(number))?;
+    let find = || match PRIORS.get(usize::from(number))?.file {
+        File::Coded(_) => None,
+        File::Packed(file) => words_of(file),
+    };
+    words.get_or_init(find).clone()
+}
+
+/// The words of a packed text.
+fn words_of(file: &[u8]) -> Option<Arc<Words>> {
+    let (kind, _) = file.split_first()?;
+    if !Kind::from_u8(*kind)?.has_words() {
+        return None;
+    }
+    let words = Words::of(&unpack(file)?.text);
+    keep(words.memory_bytes());
+    Some(Arc::new(words))
+}
+
+/// A file that is packed.
+struct Unpacked {
+    kind: Kind,
+    text: Vec<u8>,
+    full: usize,
+}
+
+/// Unpacks a text; `None` when it is not a prior.
+fn unpack(file: &[u8]) -> Option<Unpacked> {
     let (kind, rest) = file.split_first()?;
     let kind = Kind::from_u8(*kind)?;
     let (len, rest) = rest.split_first_chunk::<4>()?;
@@ -167,6 +211,13 @@ fn learn<M: Held>(file: &[u8]) -> Option<Box<M>> {
     }
     let zstd = model(MethodId::Zstd);
     let text = zstd.decode(packed, len, zstd.revision(), ModelId::NONE, Basis::default()).ok()?;
+    Some(Unpacked { kind, text, full })
+}
+
+/// The predictor that has read a packed text; `None` when it is not a prior.
+fn learn<M: Held>(file: &[u8], words: Option<&Words>) -> Option<Box<M>> {
+    let Unpacked { kind, text, full } = unpack(file)?;
+    let text = words.map(|words| words.forward(&text)).unwrap_or(text);
     let mut predictor = M::new(kind);
     learn_with(&mut *predictor, &text, full);
     Some(predictor)
@@ -253,19 +304,19 @@ mod tests {
         ("c", "d20dd152d0f3a60e"),
         ("web", "1c27fc7701d212dc"),
         ("table", "338fdcf3a2954d8b"),
-        ("prose2", "069046d4adf1b889"),
-        ("manual2", "c1812cf3685c9551"),
-        ("python2", "84c680aca4c60d2c"),
-        ("rust2", "cf0d9fee8817bfdd"),
-        ("markup2", "347a786a7953ef37"),
-        ("json2", "8b68bd51e25bb6dd"),
+        ("prose2", "b833f7d39d775374"),
+        ("manual2", "4435074c1162eae5"),
+        ("python2", "d87ab56afce0d498"),
+        ("rust2", "d31f6ca82f39a8a6"),
+        ("markup2", "12101101188da387"),
+        ("json2", "6fcc8c2a2f39a4c8"),
         ("log2", "a5dea970dbae0c38"),
         ("exec2", "df5315b009f6dad0"),
-        ("c2", "e10e2e1c16eb77ef"),
-        ("web2", "4164c6d2acd61f8e"),
+        ("c2", "582c7edef8d7ec3d"),
+        ("web2", "0c60736011c3a8c9"),
         ("table2", "0f43189186b88dc1"),
-        ("articles", "fc5a1bbbf8d6401b"),
-        ("go", "efc318737001e1ee"),
+        ("articles", "dd9692c80ec1d000"),
+        ("go", "b22379c6f4995d98"),
     ];
 
     #[test]
@@ -283,7 +334,7 @@ mod tests {
         for full in [0, 100, text.len(), text.len() + 1] {
             let file = train(Kind::Text, &text, Some(full)).unwrap();
             assert!(file.len() < text.len() / 8);
-            let (mut trained, mut reread) = (Swift::new(Kind::Text), learn::<Swift>(&file).unwrap());
+            let (mut trained, mut reread) = (Swift::new(Kind::Text), learn::<Swift>(&file, None).unwrap());
             learn_with(&mut *trained, &text, full);
             assert_eq!(reread.history(), text);
             assert_eq!(code(&mut trained), code(&mut reread));
@@ -326,14 +377,14 @@ mod tests {
         assert!(decode(&[]).is_none() && decode(&[0, 1, 0]).is_none() && decode(&[9, 0, 0, 0, 0, 1]).is_none());
         assert!(decode(&[0, 0xff, 0xff, 0xff, 0xff]).is_none());
         let file = train(Kind::Text, &b"some text ".repeat(9), Some(20)).unwrap();
-        assert!(learn::<Swift>(&file).is_some());
+        assert!(learn::<Swift>(&file, None).is_some());
         for len in 0..file.len() {
-            assert!(learn::<Swift>(&file[..len]).is_none(), "{len}");
+            assert!(learn::<Swift>(&file[..len], None).is_none(), "{len}");
         }
         for (at, byte) in [(0, 9), (1, 91), (4, 1), (8, 1)] {
             let mut bad = file.clone();
             bad[at] = byte;
-            assert!(learn::<Swift>(&bad).is_none(), "{at}");
+            assert!(learn::<Swift>(&bad, None).is_none(), "{at}");
         }
         assert!(snapshot::<Swift>(PRIORS.len() as u8).is_none());
     }
