@@ -253,6 +253,8 @@ fn payloads_of_older_revisions_decode() {
     };
     assert_eq!(decode_golden(include_bytes!("golden/primed-1"), 1), numbers(0..12));
     assert_eq!(decode_golden(include_bytes!("golden/primed-2"), 2), numbers(12..25));
+    let forms = decode_golden(include_bytes!("golden/primed-2-forms"), 2);
+    assert_eq!(forms, (3..6).flat_map(|method| [(method, 0), (method, 19)]).collect());
 }
 
 #[test]
@@ -340,6 +342,16 @@ fn forms_of_bytes_come_back_and_are_named_in_the_payload() {
         let end = code.len() as u32 + 4;
         code.extend_from_slice(&functions[next(60) as usize].wrapping_sub(end).to_le_bytes());
     }
+    // The same calls of 64-bit ARM, and pages.
+    let mut arm: Vec<u8> = Vec::new();
+    while arm.len() < 60_000 {
+        for _ in 0..next(6) {
+            arm.extend_from_slice(&[0xaa00_03e1u32, 0xf940_0000, 0x9100_4000][next(3) as usize].to_le_bytes());
+        }
+        let call = functions[next(60) as usize].wrapping_sub(arm.len() as u32 / 4) & 0x3ff_ffff;
+        arm.extend_from_slice(&(0x9400_0000 | call).to_le_bytes());
+        arm.extend_from_slice(&(0xb000_0000 | next(3) as u32 * 32).to_le_bytes());
+    }
     let mut records: Vec<u8> = (0..300).map(|_| next(16) as u8).collect();
     while records.len() < 60_000 {
         let above = records[records.len() - 300];
@@ -358,6 +370,7 @@ fn forms_of_bytes_come_back_and_are_named_in_the_payload() {
     let model = tersefs::models::model(MethodId::Primed);
     for (raw, class, form) in [
         (&code, Class::Exec, &[1][..]),
+        (&arm, Class::Exec, &[4]),
         (&records, Class::Binary, &[2, 44, 1]),
         (&picture, Class::Binary, &[3, 0, 200, 0, 0, 0]),
         (&sound, Class::Binary, &[3, 25, 0, 0, 0, 0]),
@@ -377,7 +390,7 @@ fn forms_of_bytes_come_back_and_are_named_in_the_payload() {
         for len in 0..10 {
             decode(model, &payload[..len], 100).ok();
         }
-        if form[0] == 3 {
+        if form[0] > 2 {
             let first = model.decode(&payload, raw.len(), 1, ModelId::NONE, Basis::default());
             assert!(matches!(first, Err(Error::Corrupt(what)) if what.contains("a form of bytes that came later")));
         }

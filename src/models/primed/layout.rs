@@ -3,7 +3,8 @@
 //! ```text
 //! number of the prior  u8
 //! form of the bytes    u8    0 as they are, 1 machine code of x86 with addresses (code.rs), 2 records of one length, 3 samples
-//!                            as differences (samples.rs); and REFERS where the bytes of a reference, in the same form, come
+//!                            as differences (samples.rs), 4 machine code of 64-bit ARM (arm.rs), 16 words as numbers (words.rs);
+//!                            and REFERS where the bytes of a reference, in the same form, come
 //!                            before: not with form 3. Revision 1 has forms 0 to 2
 //! length of a record   u16   little-endian, bytes, 1 to LEN_MAX; only with form 2
 //! shape of samples     5 bytes, only with form 3: u8, bits 0-1 bytes of a sample less one, 2 the highest byte is first, 3 they
@@ -15,7 +16,7 @@
 
 use super::records::LEN_MAX;
 use super::samples::{SHAPE_BYTES, Shape};
-use super::{Error, code, samples};
+use super::{Error, arm, code, samples};
 use crate::base::SEGMENT_BYTES_MAX;
 
 /// Added to the form: the segment is coded from a reference.
@@ -31,6 +32,8 @@ pub(super) enum Form {
     /// Nothing is done; the contexts are those of records.
     Records(u16),
     Samples(Shape),
+    /// Machine code of 64-bit ARM.
+    Arm,
     /// Words are numbers, those of the prior; so many bytes are coded instead.
     Words(u32),
 }
@@ -42,6 +45,7 @@ impl Form {
         match self {
             Form::Plain | Form::Records(_) | Form::Words(_) => {}
             Form::Code => code::forward(&mut bytes),
+            Form::Arm => arm::forward(&mut bytes),
             Form::Samples(shape) => samples::forward(shape, &mut bytes),
         }
         bytes
@@ -52,6 +56,7 @@ impl Form {
         match self {
             Form::Plain | Form::Records(_) | Form::Words(_) => {}
             Form::Code => code::back(bytes),
+            Form::Arm => arm::back(bytes),
             Form::Samples(shape) => samples::back(shape, bytes),
         }
     }
@@ -64,6 +69,7 @@ pub(super) fn join(prior: u8, form: Form, refers: bool, code: &[u8]) -> Vec<u8> 
     match form {
         Form::Plain => payload.push(refers),
         Form::Code => payload.push(1 | refers),
+        Form::Arm => payload.push(4 | refers),
         Form::Records(len) => {
             payload.push(2 | refers);
             payload.extend_from_slice(&len.to_le_bytes());
@@ -89,6 +95,7 @@ pub(super) fn split(payload: &[u8]) -> Result<(u8, Form, bool, &[u8]), Error> {
     match form & !REFERS {
         0 => Ok((*prior, Form::Plain, refers, rest)),
         1 => Ok((*prior, Form::Code, refers, rest)),
+        4 => Ok((*prior, Form::Arm, refers, rest)),
         2 => {
             let Some((len, code)) = rest.split_first_chunk::<2>() else { return Err(short) };
             let len = u16::from_le_bytes(*len);
@@ -121,7 +128,8 @@ mod tests {
     #[test]
     fn heads_come_back_and_others_are_refused() {
         let shape = Shape { width: 3, channels: 2, big: true, signed: true, row: 600, phase: 5 };
-        let forms = [Form::Plain, Form::Code, Form::Records(1), Form::Records(LEN_MAX as u16), Form::Samples(shape)];
+        let forms =
+            [Form::Plain, Form::Code, Form::Arm, Form::Records(1), Form::Records(LEN_MAX as u16), Form::Samples(shape)];
         for form in forms.into_iter().chain([1, SEGMENT_BYTES_MAX].map(Form::Words)) {
             for code in [&[][..], &[7, 8, 9]] {
                 for refers in [false, true].into_iter().take(if form == Form::Samples(shape) { 1 } else { 2 }) {

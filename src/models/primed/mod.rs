@@ -7,7 +7,8 @@
 //! each segment. It may have a reference too: bytes of another segment that it is likely to repeat. They are followed where
 //! they are repeated, which takes milliseconds to prepare, and teach nothing else.
 //!
-//! Machine code is coded with addresses in the place of distances (`code`); records of one length, which are found by trial
+//! Machine code is coded with addresses in the place of distances (`code`, `arm`); words of a text as numbers where the prior
+//! has them (`words`); records of one length, which are found by trial
 //! (`records`), have contexts of their own and no prior; and so have samples, which are coded by what they differ by from what
 //! their neighbours lead to expect (`samples`).
 //!
@@ -17,6 +18,7 @@
 //! each thread that uses it, and as much for each prior in use; half a second or more for the first segment of each prior;
 //! decoding is as fast as encoding.
 
+mod arm;
 mod code;
 mod contexts;
 mod layout;
@@ -271,15 +273,19 @@ pub fn prior_for(raw: &[u8], class: Class, library: &Library) -> ModelId {
 
 /// The form in which the bytes of a segment are coded.
 fn choose_form(raw: &[u8], class: Class) -> Form {
-    match class {
-        Class::Exec | Class::Binary if code::pays(raw) => Form::Code,
-        _ => Form::Plain,
+    if !matches!(class, Class::Exec | Class::Binary) {
+        return Form::Plain;
+    }
+    match (code::saves(raw), arm::saves(raw)) {
+        (0, 0) => Form::Plain,
+        (x86, arm) if x86 >= arm => Form::Code,
+        _ => Form::Arm,
     }
 }
 
 /// What the head of a payload, and the prior that the segment's header names, say that it starts from.
 fn start_of(revision: u16, number: u8, model: ModelId, form: Form) -> Result<Start, Error> {
-    if revision == 1 && matches!(form, Form::Samples(_) | Form::Words(_)) {
+    if revision == 1 && matches!(form, Form::Samples(_) | Form::Arm | Form::Words(_)) {
         return Err(Error::Corrupt("primed payload of revision 1 names a form of bytes that came later"));
     }
     if revision == 1 && (priors::OF_REVISION_1..NAMED).contains(&number) {
