@@ -350,7 +350,7 @@ fn forms_of_bytes_come_back_and_are_named_in_the_payload() {
         }
         let call = functions[next(60) as usize].wrapping_sub(arm.len() as u32 / 4) & 0x3ff_ffff;
         arm.extend_from_slice(&(0x9400_0000 | call).to_le_bytes());
-        arm.extend_from_slice(&(0xb000_0000 | next(3) as u32 * 32).to_le_bytes());
+        arm.extend_from_slice(&(0xb000_0000 | (next(3) as u32 * 32)).to_le_bytes());
     }
     let mut records: Vec<u8> = (0..300).map(|_| next(16) as u8).collect();
     while records.len() < 60_000 {

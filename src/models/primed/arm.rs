@@ -147,7 +147,7 @@ mod tests {
         let mut coded = bytes.clone();
         forward(&mut coded);
         for (n, words) in coded.as_chunks::<12>().0.iter().enumerate() {
-            assert_eq!(words[..4], (0x9400_0000 | 5000 + n as u32 % 3).to_le_bytes());
+            assert_eq!(words[..4], (0x9400_0000 | (5000 + n as u32 % 3)).to_le_bytes());
             assert_eq!(words[4..8], Operand::Page.write(0x9000_0007, 100).to_le_bytes());
         }
         // Cut within a word, nothing is gained.
