@@ -291,6 +291,25 @@ fn a_payload_names_the_prior_that_suits_it() {
     assert!(decode(model, &[], 10).is_err());
 }
 
+/// Letters that are no words of any prior: they come back, and a prior that leaves them as they are is at hand.
+#[test]
+fn text_of_other_alphabets_starts_from_priors_without_words() {
+    let model = tersefs::models::model(MethodId::Primed);
+    let (mut dice, words) =
+        (Dice::new(5), ["και", "λόγος", "ἐν", "ἀρχῇ", "ἦν", "πρὸς", "τὸν", "θεόν", "σκοτία", "φῶς"]);
+    let raw: Vec<u8> = (0..4000).flat_map(|_| format!("{} ", dice.pick(&words).unwrap()).into_bytes()).collect();
+    for class in [Class::Text, Class::Markup, Class::Json] {
+        let payload = encode(model, &raw, class).unwrap();
+        assert!(payload[0] < 12 && payload[1] == 0, "prior {} form {}", payload[0], payload[1]);
+        assert!(payload.len() * 12 < raw.len() && decode(model, &payload, raw.len()).unwrap() == raw);
+    }
+    // A word here and there does not matter.
+    let few = [&b"the words of a text are known to the prior, and so they are numbers ".repeat(300)[..], &raw[..600]]
+        .concat();
+    let payload = encode(model, &few, Class::Text).unwrap();
+    assert!(payload[0] >= 12 && payload[1] == 16 && decode(model, &payload, few.len()).unwrap() == few);
+}
+
 /// A prior is worth most at the start: a small file of a known kind codes to much less than it does from nothing.
 #[test]
 fn priors_make_small_files_smaller() {
