@@ -75,6 +75,29 @@ fn a_file_removed_while_it_is_coded_holds_no_other_up() {
     assert_eq!(read(&volume, five, 0, 100).unwrap(), b"content of file 5");
 }
 
+/// A file that could not be coded kept its pause, up to many minutes, whoever waited after mending what was wrong.
+#[test]
+fn what_failed_is_tried_again_when_somebody_asks() {
+    let workers = Arc::new(Workers::new(1));
+    let disk = fresh();
+    let volume = reopen(&disk, &workers);
+    let content = vec![7; 300_000];
+    let ino = put(&volume, "a", &content).ino;
+    let stuck = |volume: &Arc<Volume>| {
+        code_all(volume, || ()).unwrap();
+        volume.backlog().stuck
+    };
+    disk.fail_on(Fault::Open, "staging/", 0, u64::MAX, 24);
+    assert_eq!(stuck(&volume), 1);
+    volume.try_failed_again();
+    assert_eq!(stuck(&volume), 1, "nothing was mended");
+    disk.mend();
+    assert_eq!(stuck(&volume), 1, "its pause is not over");
+    volume.try_failed_again();
+    assert_eq!((stuck(&volume), volume.backlog().files), (0, 0));
+    assert_eq!(read(&volume, ino, 0, 1 << 20).unwrap(), content);
+}
+
 /// One bad byte in the last record of a snapshot, or in the header of any other, emptied the volume without a word.
 #[test]
 fn rot_in_a_snapshot_loses_what_it_hit_and_says_so() {

@@ -121,8 +121,10 @@ async fn send(writer: &mut (impl AsyncWriteExt + Unpin), response: &Response) ->
     writer.write_all(&line).await
 }
 
-/// Tells the progress until nothing is left to code.
+/// Tells the progress until nothing is left to code. What failed before is tried once more: whoever asks may have mended
+/// what was wrong.
 async fn wait(volume: &Volume, compressor: &Compressor, writer: &mut (impl AsyncWriteExt + Unpin)) -> io::Result<()> {
+    volume.try_failed_again();
     let _draining = compressor.drain();
     let mut progress = tokio::time::interval(PROGRESS_EVERY);
     // The kernel tells of the end of a handle after close(2) has returned: what is left is looked at a second time.

@@ -202,6 +202,17 @@ impl Queue {
         (stuck.clone().count() as u64, stuck.filter_map(|i| i.reason.clone()).next())
     }
 
+    /// Files that failed are due now instead of after their pause: what held them up may be over. They are no more fresh
+    /// than before, and fail for as long as they did.
+    pub fn try_failed_again(&mut self, now_ms: u64) {
+        for (ino, item) in self.items.iter_mut().filter(|(_, item)| item.attempts > 0) {
+            if self.ready.remove(&(item.ready_ms, *ino)) {
+                item.ready_ms = now_ms;
+                self.ready.insert((now_ms, *ino));
+            }
+        }
+    }
+
     /// The next waiting file that is due. It leaves `ready`. Draining takes files before their time, but not those that
     /// failed: they keep their pause.
     fn pop(&mut self, now_ms: u64, drain: bool) -> Option<Ino> {

@@ -39,6 +39,12 @@ impl Volume {
         Backlog { files: queue.len(), stuck, reason: reason.or_else(|| self.coding_waits()) }
     }
 
+    /// Has files that could not be coded tried once more at the next look, instead of after their pause.
+    pub fn try_failed_again(&self) {
+        let now_ms = self.now_ms();
+        self.queue_lock().try_failed_again(now_ms);
+    }
+
     /// Counts for `status`. Costs no more than a look at the files that wait for coding.
     pub fn status(&self) -> Result<Status, Error> {
         let usage = self.store.usage();

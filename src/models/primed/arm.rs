@@ -5,7 +5,7 @@
 //! stands alone: what says that it is one stays, so each word comes back by itself, whatever the bytes are. A segment that
 //! does not begin at a word of its file gains nothing, and is coded as it is.
 
-use super::code::{SPARSE, saved};
+use super::code::saved;
 
 const WORD: usize = 4;
 
@@ -78,21 +78,20 @@ pub(super) fn back(bytes: &mut [u8]) {
 
 /// How many more distances there are than addresses, where a segment looks like code; 0 where it does not.
 pub(super) fn saves(bytes: &[u8]) -> usize {
-    let mut pairs = Vec::new();
-    for (n, bytes) in bytes.as_chunks::<WORD>().0.iter().enumerate() {
+    let operands = bytes.as_chunks::<WORD>().0.iter().enumerate().filter_map(|(n, bytes)| {
         let word = u32::from_le_bytes(*bytes);
-        if let Some(operand) = operand(word) {
-            let kind = u32::from(operand == Operand::Page) << 31;
-            let distance = operand.read(word);
-            let address = operand.read(operand.write(word, distance.wrapping_add(operand.place(n * WORD))));
-            pairs.push((kind | distance, kind | address));
-        }
-    }
-    if pairs.len() > bytes.len() / SPARSE { saved(pairs) } else { 0 }
+        let operand = operand(word)?;
+        let kind = u32::from(operand == Operand::Page) << 31;
+        let distance = operand.read(word);
+        let address = operand.read(operand.write(word, distance.wrapping_add(operand.place(n * WORD))));
+        Some((kind | distance, kind | address))
+    });
+    saved(operands, bytes.len())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::code::tests::come_back;
     use super::*;
 
     #[test]
@@ -113,7 +112,6 @@ mod tests {
                 .collect();
             let mut bytes = plain.clone();
             forward(&mut bytes);
-            changed += usize::from(bytes != plain);
             assert!(
                 bytes
                     .iter()
@@ -122,11 +120,7 @@ mod tests {
                     .step_by(4)
                     .all(|(a, b)| operand(u32::from(*a) << 24).is_none() || a & 0x1c == b & 0x1c)
             );
-            back(&mut bytes);
-            assert_eq!(bytes, plain);
-            back(&mut bytes);
-            forward(&mut bytes);
-            assert_eq!(bytes, plain);
+            changed += usize::from(come_back(&plain, forward, back));
         }
         assert!(changed > 300, "{changed}");
     }

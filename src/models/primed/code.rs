@@ -10,7 +10,7 @@
 /// Bytes of an operand.
 const OPERAND: usize = 4;
 /// Operands below which a segment is not taken for code: one in so many bytes.
-pub(super) const SPARSE: usize = 1024;
+const SPARSE: usize = 1024;
 
 /// Whether a distance begins at `at`: of a call or a jump, or of an address relative to the instruction pointer.
 fn is_operand(bytes: &[u8], at: usize) -> bool {
@@ -58,14 +58,16 @@ pub(super) fn back(bytes: &mut [u8]) {
 
 /// How many more distances there are than addresses, where a segment looks like code; 0 where it does not.
 pub(super) fn saves(bytes: &[u8]) -> usize {
-    let pairs: Vec<(u32, u32)> =
-        (1..bytes.len()).filter(|at| is_operand(bytes, *at)).filter_map(|at| distance(bytes, at)).collect();
-    if pairs.len() > bytes.len() / SPARSE { saved(pairs) } else { 0 }
+    saved((1..bytes.len()).filter(|at| is_operand(bytes, *at)).filter_map(|at| distance(bytes, at)), bytes.len())
 }
 
-/// How many fewer different numbers there are in the second places of pairs than in the first.
-pub(super) fn saved(pairs: Vec<(u32, u32)>) -> usize {
-    let (mut distances, mut addresses): (Vec<u32>, Vec<u32>) = pairs.into_iter().unzip();
+/// How many fewer different addresses there are than distances in the operands of a segment of `len` bytes, each a distance
+/// and its address; 0 where they are too sparse for code.
+pub(super) fn saved(operands: impl Iterator<Item = (u32, u32)>, len: usize) -> usize {
+    let (mut distances, mut addresses): (Vec<u32>, Vec<u32>) = operands.unzip();
+    if distances.len() <= len / SPARSE {
+        return 0;
+    }
     for values in [&mut distances, &mut addresses] {
         values.sort_unstable();
         values.dedup();
@@ -74,8 +76,21 @@ pub(super) fn saved(pairs: Vec<(u32, u32)>) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// Checks that bytes come back, whichever way is gone first: whether they are others in between.
+    pub fn come_back(plain: &[u8], forward: fn(&mut [u8]), back: fn(&mut [u8])) -> bool {
+        let mut bytes = plain.to_vec();
+        forward(&mut bytes);
+        let changed = bytes != plain;
+        back(&mut bytes);
+        assert_eq!(bytes, plain);
+        back(&mut bytes);
+        forward(&mut bytes);
+        assert_eq!(bytes, plain);
+        changed
+    }
 
     #[test]
     fn any_bytes_come_back() {
@@ -90,14 +105,7 @@ mod tests {
                     if n % 5 == 0 { (x >> 56) as u8 } else { values[(x >> 33) as usize % values.len()] }
                 })
                 .collect();
-            let mut bytes = plain.clone();
-            forward(&mut bytes);
-            changed += usize::from(bytes != plain);
-            back(&mut bytes);
-            assert_eq!(bytes, plain);
-            back(&mut bytes);
-            forward(&mut bytes);
-            assert_eq!(bytes, plain);
+            changed += usize::from(come_back(&plain, forward, back));
         }
         assert!(changed > 200, "{changed}");
     }

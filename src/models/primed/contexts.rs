@@ -188,7 +188,6 @@ impl Now {
         }
         self.shape = self.shape & !15 | u32::from(sort);
         self.sorts = sort << 4 | self.shape as u8 >> 4;
-        let end = |words: [u32; 3]| if words[0] != 0 { [0, words[0], words[1]] } else { words };
         match piece {
             Piece::Number => {
                 (self.words, self.between) = ([0, hash(lead, code + 0x300), self.words[1]], 0);
@@ -200,7 +199,7 @@ impl Now {
             Piece::Plain if byte.is_ascii_digit() => self.words[0] = hash(self.words[0], 0x30),
             Piece::Plain => {
                 if self.words[0] != 0 {
-                    (self.words, self.between) = (end(self.words), 0);
+                    (self.words, self.between) = ([0, self.words[0], self.words[1]], 0);
                 }
                 self.between = hash(self.between, code);
             }
@@ -303,8 +302,7 @@ impl Contexts {
     #[inline(always)]
     pub fn hashes_after(&self, byte: u8) -> Option<[u32; HASHED_MAX]> {
         let above = if byte == b'\n' { &self.line } else { &self.above };
-        ((self.kind as u8) < Kind::Records as u8 || self.kind.has_words())
-            .then(|| self.hashes_of(&self.now_after(byte), above))
+        (!matches!(self.kind, Kind::Records | Kind::Samples)).then(|| self.hashes_of(&self.now_after(byte), above))
     }
 
     #[inline(always)]

@@ -132,11 +132,9 @@ pub fn train_from(class: Class, serial: u32, text: &[u8]) -> Result<Vec<u8>, Str
     let likeness = Likeness::of(&bytes);
     let mut base = super::choose_own(&bytes, class);
     if let Some(words) = priors::words(base) {
-        let coded = words.forward(&bytes);
-        if coded.len() > bytes.len() {
-            base = 0;
-        } else {
-            bytes = coded;
+        match words.forward_if_it_fits(&bytes) {
+            Some(coded) => bytes = coded,
+            None => base = 0,
         }
     }
     let mut predictor = after::<Usual>(base).ok_or("the program lacks a prior that it had")?;

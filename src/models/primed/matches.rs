@@ -187,13 +187,18 @@ impl<const TABLE: usize> Matches<TABLE> {
     #[inline(always)]
     pub fn half_byte(&mut self, last: u64, high: u32) {
         self.hashes = hashes_of(last, high);
-        self.fetch(last, high);
+        self.fetch_of(self.hashes);
     }
 
     /// Starts to fetch what `half_byte` of the same will need.
     #[inline(always)]
     pub fn fetch(&self, last: u64, high: u32) {
-        for (table, hash) in self.tables.iter().zip(hashes_of(last, high)) {
+        self.fetch_of(hashes_of(last, high));
+    }
+
+    #[inline(always)]
+    fn fetch_of(&self, hashes: [u32; 2]) {
+        for (table, hash) in self.tables.iter().zip(hashes) {
             prefetch_index(table.bytes(), entry::<TABLE>(hash, 0));
         }
     }

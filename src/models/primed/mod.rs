@@ -346,13 +346,13 @@ impl<M: Held> Model for Primed<M> {
         if let Start::Samples(shape) = start {
             samples::forward(shape, &mut bytes);
         } else if let Some(words) = start.words(basis.library) {
-            let coded = words.forward(&bytes);
-            if coded.len() > bytes.len() {
+            match words.forward_if_it_fits(&bytes) {
+                Some(coded) => {
+                    (form, bytes) = (Form::Words(coded.len() as u32), coded);
+                    reference = reference.map(|reference| words.forward(&reference));
+                }
                 // The part that was tried is unlike the rest.
-                start = Start::Own(0);
-            } else {
-                (form, bytes) = (Form::Words(coded.len() as u32), coded);
-                reference = reference.map(|reference| words.forward(&reference));
+                None => start = Start::Own(0),
             }
         }
         let code = start

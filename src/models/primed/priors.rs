@@ -106,11 +106,11 @@ const FOREIGN: usize = 32;
 /// Priors that a new segment of a class may start from; the first is taken for segments that are too small to try them.
 pub(super) fn candidates(class: Class, raw: &[u8]) -> Vec<u8> {
     let sample = raw.get(..LANGUAGE_BYTES).unwrap_or(raw);
-    let foreign = sample.iter().filter(|byte| **byte >= 0x80).count() > sample.len() / FOREIGN;
+    let foreign = || sample.iter().filter(|byte| **byte >= 0x80).count() > sample.len() / FOREIGN;
     match class {
-        Class::Unknown | Class::Text if foreign => vec![1, 12, 23],
-        Class::Markup if foreign => vec![5, 16],
-        Class::Json if foreign => vec![6, 17],
+        Class::Unknown | Class::Text if foreign() => vec![1, 12, 23],
+        Class::Markup if foreign() => vec![5, 16],
+        Class::Json if foreign() => vec![6, 17],
         Class::Unknown | Class::Text => vec![12, 13, 23],
         Class::Source => {
             let count = |words: &[&[u8]]| -> usize {

@@ -42,13 +42,17 @@ impl Shape {
         usize::from(self.width) * usize::from(self.channels)
     }
 
+    /// Bytes after which all is the same again: a pixel, or a row that has bytes besides its pixels.
+    fn period(&self) -> usize {
+        let (pixel, row) = (self.pixel(), usize::from(self.row));
+        if row == 0 || row.is_multiple_of(pixel) { pixel } else { row }
+    }
+
     /// Checks what a payload says.
     fn checked(self) -> Option<Shape> {
-        let pixel = self.pixel();
-        let row = usize::from(self.row);
-        let whole = if row == 0 || row.is_multiple_of(pixel) { pixel } else { row };
         let sizes = (1..=WIDTH_MAX).contains(&self.width) && (1..=CHANNELS_MAX).contains(&self.channels);
-        (sizes && (row == 0 || row >= 2 * pixel) && usize::from(self.phase) < whole).then_some(self)
+        let rows = self.row == 0 || usize::from(self.row) >= 2 * self.pixel();
+        (sizes && rows && usize::from(self.phase) < self.period()).then_some(self)
     }
 
     /// Its bytes in a payload: see layout.rs.
@@ -75,17 +79,15 @@ impl Shape {
 
     /// The same samples, where so many bytes before them are left out.
     pub fn after(self, bytes: usize) -> Shape {
-        let pixel = self.pixel();
-        let row = usize::from(self.row);
-        let whole = if row == 0 || row.is_multiple_of(pixel) { pixel } else { row };
-        Shape { phase: ((usize::from(self.phase) + whole - bytes % whole) % whole) as u16, ..self }
+        let period = self.period();
+        Shape { phase: ((usize::from(self.phase) + period - bytes % period) % period) as u16, ..self }
     }
 
     /// The channel of the sample that begins at a place; `None` where none does.
     fn channel(&self, at: usize) -> Option<usize> {
         let (pixel, width, row, phase) =
             (self.pixel(), usize::from(self.width), usize::from(self.row), usize::from(self.phase));
-        if row == 0 || row.is_multiple_of(pixel) {
+        if self.period() == pixel {
             let from = (at + pixel) - phase;
             return (from.is_multiple_of(width)).then(|| from % pixel / width);
         }

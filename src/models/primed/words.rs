@@ -203,6 +203,11 @@ impl Words {
         self.numbers.get(&*small).map(|number| (*number, len, case))
     }
 
+    /// Codes a text; `None` where it becomes longer, as that of another language does.
+    pub fn forward_if_it_fits(&self, text: &[u8]) -> Option<Vec<u8>> {
+        Some(self.forward(text)).filter(|coded| coded.len() <= text.len())
+    }
+
     /// Codes a text.
     pub fn forward(&self, text: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(text.len());
@@ -239,7 +244,7 @@ impl Words {
                 out.extend(rest.iter().take(len).map(u8::to_ascii_lowercase));
                 len
             } else {
-                self.plain(*first, rest, &mut out)
+                Self::plain(*first, rest, &mut out)
             };
             rest = rest.get(taken..).unwrap_or_default();
         }
@@ -247,7 +252,7 @@ impl Words {
     }
 
     /// Codes what is no word at the start of `rest`: how many bytes it is.
-    fn plain(&self, first: u8, rest: &[u8], out: &mut Vec<u8>) -> usize {
+    fn plain(first: u8, rest: &[u8], out: &mut Vec<u8>) -> usize {
         let count = rest.iter().take(SPACES_MAX).take_while(|b| **b == b' ').count();
         if count > 1 {
             out.push(of_spaces(count));
