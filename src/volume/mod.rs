@@ -35,6 +35,7 @@ mod cache;
 mod clone;
 mod clusters;
 mod coding;
+mod cover;
 mod data;
 mod gc;
 mod inode;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::cache::Plain;
 use super::gc::{Move, Part, Unpacked};
 use super::types::Error;
-use super::{Volume, clusters};
+use super::{Volume, clusters, cover};
 use crate::base::{ByteRange, Class, Ino, ModelId, PackId, SegmentRef};
 use crate::codec::{self, Library, Likeness};
 use crate::format::{Extent, FileKind, Owner, SegmentHeader};
@@ -47,8 +47,8 @@ const CUT_BYTES_MAX: usize = 64 << 10;
 const SAMPLES_READ_MAX: usize = 160;
 /// Samples that a part of a class has at least: fewer say too little of what a prior gains.
 const PART_SAMPLES_MIN: u64 = 12;
-/// A shorter text is tried too: a quarter of it often does nearly as well.
-const TEXTS: [usize; 2] = [1, 4];
+/// More than the text are read, so that there is something to choose from.
+const READ_FACTOR: u64 = 4;
 /// A prior must save this part of what its class takes, 1/1000, beyond its own files.
 const GAIN_MIN: u64 = 10;
 /// Priors of a volume.
@@ -223,7 +223,7 @@ impl Volume {
     /// Samples of a class with bytes from their places: together as many as the texts of its priors may need.
     fn read_samples(&self, samples: &[Sample], class_bytes: u64, unreadable: &mut u64) -> Vec<Read> {
         let stride = samples.len().div_ceil(SAMPLES_READ_MAX).max(1);
-        let each = class_bytes / TEXT_PART / (samples.len() / stride).max(1) as u64;
+        let each = READ_FACTOR * (class_bytes / TEXT_PART) / (samples.len() / stride).max(1) as u64;
         let each = each.clamp(CUT_BYTES as u64, CUT_BYTES_MAX as u64) as usize;
         let mut last = None;
         let mut read = Vec::new();
@@ -276,9 +276,8 @@ impl Volume {
         }
         let (taught, held) = hold_back(samples);
         let wanted = (trained.class_bytes / TEXT_PART).min(codec::TEXT_BYTES_MAX as u64) as usize;
-        let read: usize = taught.iter().map(|(_, bytes)| bytes.len()).sum();
-        let stride = read.div_ceil(wanted.max(1)).max(1);
-        let cuts: Vec<&[u8]> = taught.iter().step_by(stride).map(|(_, bytes)| bytes.as_slice()).collect();
+        let taught: Vec<&[u8]> = taught.iter().map(|(_, bytes)| bytes.as_slice()).collect();
+        let texts = [even(&taught, wanted), even(&taught, wanted / 4), cover::choose(&taught, wanted)];
         let mut last = None;
         let mut judged: Vec<Vec<u8>> = Vec::new();
         let stride = held.len().div_ceil(JUDGED_MAX).max(1);
@@ -288,7 +287,7 @@ impl Volume {
                 Err(_) => *unreadable += 1,
             }
         }
-        if cuts.iter().map(|cut| cut.len()).sum::<usize>() < TEXT_BYTES_MIN || judged.is_empty() {
+        if texts.iter().all(|text| text.len() < TEXT_BYTES_MIN) || judged.is_empty() {
             return Ok(Err("too little of it could be read".into()));
         }
         trained.judged_bytes = judged.iter().map(|raw| raw.len() as u64).sum();
@@ -300,17 +299,21 @@ impl Volume {
         let serial = known.iter().map(|p| p.serial).max().unwrap_or(0) + 1;
         // What a volume would take with each text, the files of its prior included.
         let mut best: Option<(u64, Vec<u8>, u64, usize)> = None;
-        for part in TEXTS {
+        for text in texts.iter().filter(|text| text.len() >= TEXT_BYTES_MIN / 4) {
             if self.hurried.load(Ordering::Relaxed) {
                 return Ok(Err("the volume is about to be unmounted".into()));
             }
-            let text: Vec<u8> =
-                cuts.iter().step_by(part).copied().flatten().take(codec::TEXT_BYTES_MAX).copied().collect();
-            let Ok(file) = codec::train_from(class, serial, &text) else { continue };
+            let Ok(file) = codec::train_from(class, serial, text) else { continue };
             let Ok(library) = self.library.with(&file) else { continue };
             let after: u64 = judged.iter().map(|raw| codec::stored_bytes(raw, class, &library)).sum();
             // It is stored twice.
             let whole = class_stored(after) + 2 * file.len() as u64;
+            log::info!(
+                "text {} file {} after {after} of {} whole {whole}",
+                text.len(),
+                file.len(),
+                trained.before_bytes
+            );
             if best.as_ref().is_none_or(|(least, ..)| whole < *least) {
                 best = Some((whole, file, after, text.len()));
             }
@@ -514,6 +517,13 @@ fn parts_of(read: &[Read], class_bytes: u64) -> Vec<Vec<&Read>> {
     let least = (CLASS_BYTES_MIN * read.len() as u64).div_ceil(class_bytes.max(1)).max(PART_SAMPLES_MIN);
     let parts = clusters::parts(&like, least as usize);
     parts.iter().map(|part| part.iter().filter_map(|n| read.get(*n)).collect()).collect()
+}
+
+/// Bytes of samples, as many of each.
+fn even(samples: &[&[u8]], bytes: usize) -> Vec<u8> {
+    let cut = (bytes / samples.len().max(1)).max(CUT_BYTES);
+    let stride = (samples.len() * cut).div_ceil(bytes.max(1)).max(1);
+    samples.iter().step_by(stride).flat_map(|sample| sample.get(..cut).unwrap_or(sample)).take(bytes).copied().collect()
 }
 
 /// Parts samples into those that teach and those that judge: by files where there are enough, else by turns.
