@@ -168,10 +168,12 @@ fn a_reference_is_named_and_must_be_the_one() {
     }
     // One that has nothing to do with it is left out, and so is one that saves little.
     let other = noise_of_hex(&mut dice, 30_000);
+    let alone = encode(&raw, Class::Text, &Policy::default()).unwrap();
     for reference in [&other[..], &raw[..2000], &[]] {
         let basis = Basis { reference: Some(reference), ..Basis::default() };
         let coded = codec::encode(&raw, Class::Text, &Policy::default(), basis).unwrap();
-        assert_eq!(coded.coding.reference, None);
+        assert_eq!(coded.coding, alone.coding);
+        assert!(coded.payload == alone.payload, "as if there were none");
     }
     // What shrinks by no method may be there all the same.
     let random = noise(40_000);

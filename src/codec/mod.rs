@@ -142,6 +142,8 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Re
     // Decode what was chosen, and what it falls back to, until one proves itself.
     let chosen = best.filter(|(id, coded)| {
         let revision = models::model(*id).revision();
+        // As a reader will: the reference of a segment that was coded alone is nobody's.
+        let basis = if coded.refers { basis } else { Basis::of(basis.library) };
         let plain = decode_timed(*id, &coded.payload, raw.len(), revision, coded.model, basis);
         let proven = plain.is_ok_and(|plain| plain == raw);
         if !proven {
