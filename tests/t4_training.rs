@@ -45,10 +45,15 @@ fn shut(volume: Arc<Volume>) {
 }
 
 fn put(volume: &Volume, n: u64) {
+    put_bytes(volume, &format!("f{n}"), &words(n));
+}
+
+fn put_bytes(volume: &Volume, name: &str, bytes: &[u8]) -> Ino {
     let open = OpenFor { read: false, write: true, append: false, truncate: false };
-    let (attr, opened) = volume.create(Ino::ROOT, format!("f{n}").as_bytes(), 0o644, &CALLER, open).unwrap();
-    volume.write(attr.ino, opened.handle, 0, &words(n)).unwrap();
+    let (attr, opened) = volume.create(Ino::ROOT, name.as_bytes(), 0o644, &CALLER, open).unwrap();
+    volume.write(attr.ino, opened.handle, 0, bytes).unwrap();
     volume.release(attr.ino, opened.handle).unwrap();
+    attr.ino
 }
 
 fn holds(volume: &Arc<Volume>, files: impl Iterator<Item = u64>) {
@@ -68,6 +73,47 @@ fn flip(disk: &SimDisk, path: &str) {
     let mut byte = [0];
     file.read_at(&mut byte, 100).unwrap();
     file.write_at(&[byte[0] ^ 1], 100).unwrap();
+}
+
+/// Files that repeat a part of others are coded from them, and after training anew from the same ones.
+#[test]
+fn what_was_coded_from_another_is_coded_anew_from_it() {
+    let workers = Arc::new(Workers::new(2));
+    let disk = fresh();
+    let volume = open(&disk, patient(Some(MethodId::Primed)), &workers).unwrap();
+    for n in 0..FILES {
+        put(&volume, n);
+    }
+    code_all(&volume, || ()).unwrap();
+    let mixed = |n: u64| [&words(n)[10_000..60_000], &words(n + 1000)[..70_000]].concat();
+    let files: Vec<(u64, Ino)> = (0..6).map(|n| (n, put_bytes(&volume, &format!("mixed{n}"), &mixed(n)))).collect();
+    code_all(&volume, || ()).unwrap();
+    let refers = |volume: &Arc<Volume>, ino: Ino| -> (bool, u64) {
+        let segments = volume.report(ino).unwrap().segments;
+        (segments.iter().any(|s| s.reference.is_some()), segments.iter().map(|s| s.stored_bytes).sum())
+    };
+    let before: Vec<(bool, u64)> = files.iter().map(|(_, ino)| refers(&volume, *ino)).collect();
+    assert!(before.iter().filter(|(refers, _)| *refers).count() >= 5, "{before:?}");
+    assert!(volume.train(false).unwrap().classes.iter().any(|class| class.prior.is_some()));
+    let mut run = volume.plan_recode(3);
+    while !run.is_done() {
+        volume.recode_step(&mut run).unwrap();
+    }
+    assert_eq!(run.report.unreadable, 0);
+    volume.flush().unwrap();
+    gc_all(&volume, 1 << 20, || ()).unwrap();
+    let check = |volume: &Arc<Volume>| {
+        for ((n, ino), (referred, stored)) in files.iter().zip(&before) {
+            assert!(read(volume, *ino, 0, 1 << 20).unwrap() == mixed(*n), "{n}");
+            let (refers, now) = refers(volume, *ino);
+            assert!(refers == *referred && now * 100 < stored * 97, "{n}: {now} of {stored}, {refers}");
+        }
+        assert_eq!(volume.audit().unwrap(), [""; 0]);
+    };
+    check(&volume);
+    holds(&volume, 0..FILES);
+    shut(volume);
+    check(&open(&disk, patient(None), &workers).unwrap());
 }
 
 #[test]

@@ -8,8 +8,10 @@
 //! not what lies in bundles.
 //!
 //! # Limits
-//! An entry takes about 70 bytes of keys and values, and 54 more with what it looks like. The caller remembers no content
-//! that is too small to be worth that.
+//! An entry takes about 70 bytes of keys and values, and 18 more for each feature of what it looks like. The caller remembers
+//! no content that is too small to be worth that.
+
+use std::collections::HashMap;
 
 use super::Store;
 use super::error::Error;
@@ -22,8 +24,8 @@ use crate::base::{ByteRange, PackId, PlainHash, SegmentRef};
 const KEYS_PER_STEP: usize = 1024;
 /// Bytes of a hash that are kept: who finds an entry compares bytes, so one that two contents share costs a look.
 const HASH_BYTES: usize = 8;
-/// Features of what content looks like.
-pub const LOOKS: usize = 3;
+/// Most features of what content looks like.
+const LOOKS_MAX: usize = 255;
 
 /// Where plain bytes lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,12 +72,13 @@ fn hash_key(hash: &[u8]) -> Vec<u8> {
     key
 }
 
-/// What content looks like: values that are the same where it is alike; zeros say nothing.
-pub type Looks = [u32; LOOKS];
+/// What content looks like, feature by feature: values that are the same where it is alike; zeros say nothing. Those beyond
+/// `LOOKS_MAX` are not remembered.
+pub type Looks = Vec<u32>;
 
 /// Keys of the features that say something.
-fn looks_keys(looks: &Looks) -> impl Iterator<Item = Vec<u8>> {
-    (0u8..).zip(*looks).filter(|(_, value)| *value != 0).map(|(n, value)| {
+fn looks_keys(looks: &[u32]) -> impl Iterator<Item = Vec<u8>> {
+    (0..LOOKS_MAX as u8).zip(looks).filter(|(_, value)| **value != 0).map(|(n, value)| {
         let mut key = vec![keys::LOOKS, n];
         key.extend_from_slice(&value.to_be_bytes());
         key
@@ -85,11 +88,7 @@ fn looks_keys(looks: &Looks) -> impl Iterator<Item = Vec<u8>> {
 /// The hash that a key leads back to, and what its content looks like.
 fn back_value(value: &[u8]) -> (&[u8], Looks) {
     let (hash, rest) = value.split_at_checked(HASH_BYTES).unwrap_or((value, &[]));
-    let mut looks = Looks::default();
-    for (feature, bytes) in looks.iter_mut().zip(rest.chunks_exact(4)) {
-        *feature = bytes.try_into().map_or(0, u32::from_le_bytes);
-    }
-    (hash, looks)
+    (hash, rest.as_chunks::<4>().0.iter().map(|value| u32::from_le_bytes(*value)).collect())
 }
 
 fn back_key(at: &Content) -> Vec<u8> {
@@ -109,19 +108,18 @@ fn use_of(index: &Index, at: SegmentRef) -> Result<Option<SegmentUse>, Error> {
     Ok(used.filter(|used| used.is_used() && used.stored_len == at.stored_len))
 }
 
-fn put(hash: &[u8], at: &Content, looks: &Looks, batch: &mut Batch) {
+fn put(hash: &[u8], at: &Content, looks: &[u32], batch: &mut Batch) {
     batch.push((hash_key(hash), Some(at.encode())));
     let hash: Vec<u8> = hash.iter().take(HASH_BYTES).copied().collect();
     let mut back = hash.clone();
-    if *looks != Looks::default() {
-        looks.iter().for_each(|value| back.extend_from_slice(&value.to_le_bytes()));
-    }
+    let said = looks.iter().rposition(|value| *value != 0).map_or(0, |last| last + 1);
+    looks.iter().take(said.min(LOOKS_MAX)).for_each(|value| back.extend_from_slice(&value.to_le_bytes()));
     batch.push((back_key(at), Some(back)));
     batch.extend(looks_keys(looks).map(|key| (key, Some(hash.clone()))));
 }
 
 /// Has what content looks like lead to it no more.
-fn forget_looks(index: &Index, hash: &[u8], looks: &Looks, batch: &mut Batch) -> Result<(), Error> {
+fn forget_looks(index: &Index, hash: &[u8], looks: &[u32], batch: &mut Batch) -> Result<(), Error> {
     for key in looks_keys(looks) {
         if index.get(&key)?.as_deref() == hash.get(..HASH_BYTES) {
             batch.push((key, None));
@@ -182,7 +180,7 @@ pub(crate) fn forget_segment(index: &Index, pack: PackId, offset: u64) -> Result
 impl Store {
     /// Remembers where content lies, in a segment that an extent names, and what it looks like where its segment may serve as
     /// a reference. What is known at another place stays known there.
-    pub fn remember_content(&self, hash: &PlainHash, at: Content, looks: &Looks) -> Result<(), Error> {
+    pub fn remember_content(&self, hash: &PlainHash, at: Content, looks: &[u32]) -> Result<(), Error> {
         self.writable()?;
         if let Some(before) = known(&self.index, hash)?
             && before.len == at.len
@@ -197,20 +195,39 @@ impl Store {
     }
 
     /// Content that looks like this, in a segment that is used and was coded from no other. Nothing keeps it where it is.
-    pub fn find_alike(&self, looks: &Looks) -> Result<Option<(Content, SegmentUse)>, Error> {
+    pub fn find_alike(&self, looks: &[u32]) -> Result<Option<(SegmentRef, SegmentUse)>, Error> {
         for key in looks_keys(looks) {
-            let Some(hash) = self.index.get(&key)? else { continue };
-            if let Some(at) = known(&self.index, &hash)?
-                && let Some(used) = use_of(&self.index, at.segment)?
-                && !self.has_deleted(at.segment.pack)
-            {
-                if !used.refers {
-                    return Ok(Some((at, used)));
-                }
-            } else {
-                self.index.put(vec![(key, None)]);
+            if let Some(found) = self.looks_like(key)? {
+                return Ok(Some(found));
             }
         }
+        Ok(None)
+    }
+
+    /// The segment that has most features of some, if it has `least` of them, and is used and was coded from no other. Nothing
+    /// keeps it where it is.
+    pub fn find_most_alike(&self, looks: &[u32], least: usize) -> Result<Option<(SegmentRef, SegmentUse)>, Error> {
+        let mut found: HashMap<SegmentRef, (usize, SegmentUse)> = HashMap::new();
+        for key in looks_keys(looks) {
+            if let Some((at, used)) = self.looks_like(key)? {
+                found.entry(at).or_insert((0, used)).0 += 1;
+            }
+        }
+        // Of equals the latest: it is likely to lie near.
+        let most = found.into_iter().max_by_key(|(at, (features, _))| (*features, at.pack, at.offset));
+        Ok(most.filter(|(_, (features, _))| *features >= least).map(|(at, (_, used))| (at, used)))
+    }
+
+    /// The segment to which the key of a feature leads, where it may be a reference.
+    fn looks_like(&self, key: Vec<u8>) -> Result<Option<(SegmentRef, SegmentUse)>, Error> {
+        let Some(hash) = self.index.get(&key)? else { return Ok(None) };
+        if let Some(at) = known(&self.index, &hash)?
+            && let Some(used) = use_of(&self.index, at.segment)?
+            && !self.has_deleted(at.segment.pack)
+        {
+            return Ok((!used.refers).then_some((at.segment, used)));
+        }
+        self.index.put(vec![(key, None)]);
         Ok(None)
     }
 
@@ -296,11 +313,7 @@ impl Store {
                 && (owner.segment_offset, owner.len) == (0, len)
                 && len >= bytes_min
             {
-                self.remember_content(
-                    &header.coding.plain_hash,
-                    Content { segment: *at, start: 0, len },
-                    &Looks::default(),
-                )?;
+                self.remember_content(&header.coding.plain_hash, Content { segment: *at, start: 0, len }, &[])?;
             }
         }
         Ok(Some(next))

@@ -49,7 +49,7 @@ use crate::format::{
 use crate::host::{self, Disk, OpenMode};
 
 pub use check::{Named, superblocks_lost};
-pub use content::{Content, LOOKS, Looks};
+pub use content::{Content, Looks};
 pub use draft::write_whole;
 pub use error::Error;
 pub use gc::{GcAction, GcPack, PackState, plan as plan_gc};

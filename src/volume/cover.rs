@@ -7,30 +7,12 @@
 
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
+use super::similar;
+
 /// Bytes of a piece that is taken or left.
 const PIECE_BYTES: usize = 2048;
-/// Bytes that must be the same to be counted as repeated: shorter ones are predicted without the text.
-const WINDOW_BYTES: u32 = 32;
-/// One window in so many is looked at, chosen by its hash; as a shift of 64 bits.
+/// One window in eight is looked at; as a shift of 64 bits.
 const SAMPLED_SHIFT: u32 = 61;
-
-/// A number for each byte, by which windows are hashed.
-const fn gear(byte: u8) -> u64 {
-    let x = (byte as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (x ^ x >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9)
-}
-
-/// Hashes of some of the windows that lie in some bytes; the same windows wherever they lie.
-fn windows(bytes: &[u8]) -> impl Iterator<Item = u32> {
-    let mut hash = 0u64;
-    bytes.iter().enumerate().filter_map(move |(n, byte)| {
-        // Two bits a byte: what is farther back than a window is gone.
-        hash = (hash << (64 / WINDOW_BYTES)).wrapping_add(gear(*byte));
-        let mixed = (hash ^ hash >> 32).wrapping_mul(0x94D0_49BB_1331_11EB);
-        let whole = n + 1 >= WINDOW_BYTES as usize;
-        (whole && mixed >> SAMPLED_SHIFT == 0).then_some((mixed >> 16) as u32)
-    })
-}
 
 /// A piece of a sample: which, and which part of it.
 type Piece = (usize, usize);
@@ -38,19 +20,20 @@ type Piece = (usize, usize);
 /// Pieces of samples with about `bytes` bytes in all, in the order of the samples, that the other samples repeat most; less
 /// where nothing else is repeated.
 pub(super) fn choose(samples: &[&[u8]], bytes: usize) -> Vec<u8> {
-    let mut samples_with: HashMap<u32, u32> = HashMap::new();
+    let windows = |bytes| similar::windows(bytes, SAMPLED_SHIFT);
+    let mut samples_with: HashMap<u64, u32> = HashMap::new();
     for sample in samples {
-        let distinct: HashSet<u32> = windows(sample).collect();
+        let distinct: HashSet<u64> = windows(sample).collect();
         distinct.into_iter().for_each(|window| *samples_with.entry(window).or_default() += 1);
     }
     let piece = |(sample, part): Piece| -> &[u8] {
         let parts = samples.get(sample).map(|bytes| bytes.chunks(PIECE_BYTES));
         parts.and_then(|mut parts| parts.nth(part)).unwrap_or_default()
     };
-    let mut covered: HashSet<u32> = HashSet::new();
+    let mut covered: HashSet<u64> = HashSet::new();
     // How often other samples have what a piece would add.
-    let gain = |at: Piece, covered: &HashSet<u32>| -> u32 {
-        let fresh: HashSet<u32> = windows(piece(at)).filter(|window| !covered.contains(window)).collect();
+    let gain = |at: Piece, covered: &HashSet<u64>| -> u32 {
+        let fresh: HashSet<u64> = windows(piece(at)).filter(|window| !covered.contains(window)).collect();
         fresh.iter().filter_map(|window| samples_with.get(window)).map(|with| with - 1).sum()
     };
     let pieces = samples
@@ -101,7 +84,8 @@ mod tests {
             .collect();
         let samples: Vec<&[u8]> = samples.iter().map(Vec::as_slice).collect();
         assert!(choose(&samples, PIECE_BYTES) == common);
-        assert!(choose(&samples, 1 << 20) == [common, rare].concat(), "nothing else is repeated");
+        // In the order of the samples, of which the last that have them are taken.
+        assert!(choose(&samples, 1 << 20) == [rare, common].concat(), "nothing else is repeated");
         assert!(choose(&[], 100).is_empty() && choose(&[&noise(3, 10_000)], 1 << 20).is_empty());
     }
 }

@@ -117,6 +117,8 @@ pub(super) struct Part {
     pub segment_bytes: u32,
     /// `None` where it is that of the old segment.
     pub method: Option<u16>,
+    /// Coded from another if the old segment was: from the same one.
+    pub refers: bool,
 }
 
 /// A segment that was copied, or coded anew.
@@ -176,8 +178,7 @@ impl Move {
             segment_offset: part.segment_offset + (range.start - part.range.start) as u32,
             segment_bytes: part.segment_bytes,
             method: part.method.unwrap_or(e.method),
-            // What is coded anew is coded from no other.
-            reference: e.reference.filter(|_| part.method.is_none()),
+            reference: e.reference.filter(|_| part.refers),
             ..*e
         })
     }
@@ -428,7 +429,14 @@ impl Volume {
         run.report.bytes_written += u64::from(segment.stored_len);
         let mut by_segment: BTreeMap<SegmentRef, Vec<Part>> = BTreeMap::new();
         for (old, range, segment_offset) in bundle.from {
-            by_segment.entry(old).or_default().push(Part { range, segment, segment_offset, segment_bytes, method });
+            by_segment.entry(old).or_default().push(Part {
+                range,
+                segment,
+                segment_offset,
+                segment_bytes,
+                method,
+                refers: false,
+            });
         }
         run.report.segments_recoded += by_segment.len() as u64;
         moves.extend(by_segment.into_iter().map(|(old, parts)| Move { old, parts }));
@@ -492,5 +500,6 @@ fn whole(used: &store::SegmentUse, new: SegmentRef) -> Vec<Part> {
         segment_offset: 0,
         segment_bytes: used.segment_bytes,
         method: None,
+        refers: true,
     }]
 }

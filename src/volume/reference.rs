@@ -4,22 +4,25 @@
 //! these lie, and keep them there: a reference is used as long as one of them is. Its place is looked up when its bytes are
 //! needed and not before, since gc may move it at any time. A reference has none itself: a read decodes two segments at most.
 //!
-//! A reference is chosen by what content looks like (similar.rs, `Store::find_alike`). That is a hint: the coder keeps what
-//! it gains by it, or codes without. Its bytes are read from the disk for that, past the cache. The commit looks whether the
+//! A reference is chosen by what content looks like (similar.rs, `Store::find_alike`): of whole files that are like others,
+//! when it is planned how they are bundled; else when a segment is coded, by the parts of others that it repeats
+//! (`Store::find_most_alike`). That is a hint: the coder keeps what it gains by it, or codes without. Its bytes are read from the disk for that, past the cache. The commit looks whether the
 //! reference is still used in a pack that is there, under the same lock and for the same reasons as with content that was
 //! found (sharing.rs).
 
 use super::Volume;
 use super::cache::{Plain, SegmentCache};
 use super::sharing::{Place, worth_decoding};
-use super::similar::Sketch;
+use super::similar::{self, Sketch};
 use crate::base::{Class, MethodId, SegmentRef};
 use crate::codec::{self, Basis, Library, Policy};
 use crate::format::{Coding, Reference};
-use crate::store::{Error as StoreError, Store};
+use crate::store::{Error as StoreError, Looks, Store};
 
 /// Content below this is coded from no other: what a reference costs would be most of what it saves, bytes.
 const ALIKE_BYTES_MIN: u64 = 2 << 10;
+/// A segment below this is no reference for parts of others, bytes.
+const PARTS_BYTES_MIN: usize = 32 << 10;
 /// A reference is looked up anew this often while gc moves it.
 const LOOKS_MAX: usize = 16;
 /// Owners of a segment among which one is looked for that names it.
@@ -111,12 +114,47 @@ impl Volume {
             log::warn!("nothing alike is looked for in the volume: {e}");
             None
         });
-        found.map(|(at, used)| (at.segment, used.segment_bytes))
+        found.map(|(at, used)| (at, used.segment_bytes))
+    }
+
+    /// What a new segment looks like, where parts of others may be coded from it.
+    pub(super) fn traces_of(&self, raw: &[u8]) -> Looks {
+        if self.options.sharing && raw.len() >= PARTS_BYTES_MIN { similar::traces(raw) } else { Looks::new() }
+    }
+
+    /// The bytes of the segment of which a new one of these traces repeats most, if that is enough to code it from there.
+    pub(super) fn open_most_alike(
+        &self,
+        traces: &[u32],
+        class: Class,
+        policy: &Policy,
+        raw: &[u8],
+    ) -> Option<(Reference, Plain)> {
+        let found = self.store.find_most_alike(traces, similar::TRACES_MIN).unwrap_or_else(|e| {
+            log::warn!("nothing alike is looked for in the volume: {e}");
+            None
+        });
+        let (segment, used) = found?;
+        let (at, plain) = self.open_reference((segment, used.segment_bytes), class, policy, raw.len())?;
+        similar::repeats(raw, plain.as_slice()).then_some((at, plain))
+    }
+
+    /// The bytes from which a segment was coded, to code it from them anew: as `open_reference`.
+    pub(super) fn open_reference_of(
+        &self,
+        at: SegmentRef,
+        class: Class,
+        policy: &Policy,
+        bytes: usize,
+    ) -> Option<Plain> {
+        let of = place(&self.store, at).ok()??;
+        let (_, plain) = of.and_then(|r| self.open_reference((r.segment, r.segment_bytes), class, policy, bytes))?;
+        Some(plain)
     }
 
     /// What new content looks like, where others may be coded from its segment.
     pub(super) fn looks_of(&self, bytes: &[u8]) -> Sketch {
-        if bytes.len() as u64 >= ALIKE_BYTES_MIN { super::similar::sketch(bytes) } else { Sketch::default() }
+        if bytes.len() as u64 >= ALIKE_BYTES_MIN { similar::sketch(bytes) } else { Sketch::default() }
     }
 
     /// The bytes from which a segment of `bytes` may be coded: from the disk, checked, whatever the cache has. `None` where

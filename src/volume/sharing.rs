@@ -142,7 +142,7 @@ impl Volume {
         let mut owners = Vec::new();
         for (n, piece) in pieces.into_iter().enumerate().filter(|(n, _)| !found.contains(n)) {
             if let Some(Some(hash)) = hashes.get(n) {
-                coded.learned.push((owners.len(), *hash, self.looks_of(&piece.bytes)));
+                coded.learned.push((owners.len(), *hash, self.looks_of(&piece.bytes).to_vec()));
             }
             owners.push(Owner {
                 ino: piece.ino,
@@ -156,12 +156,19 @@ impl Volume {
             if codec::outgrows(&raw, class, policy) {
                 return Err(Error::Invalid(MOVED));
             }
-            let reference = reference.and_then(|at| self.open_reference(at, class, policy, raw.len()));
+            let traces = self.traces_of(&raw);
+            let reference = match reference {
+                Some(at) => self.open_reference(at, class, policy, raw.len()),
+                None => self.open_most_alike(&traces, class, policy, &raw),
+            };
             let encoded = self.encode(&raw, class, policy, reference.as_ref().map(|(_, plain)| plain.as_slice()))?;
             if encoded.coding.reference.is_some() {
                 coded.reference = reference.map(|(at, _)| at);
                 // What was coded from another is no reference itself.
                 coded.learned.iter_mut().for_each(|(_, _, looks)| *looks = Looks::default());
+            } else if let Some((_, _, looks)) = coded.learned.first_mut() {
+                // The first of its files stands for the segment.
+                looks.extend(traces.into_iter().skip(looks.len()));
             }
             coded.segment = Some((encoded, owners));
         }

@@ -1,19 +1,24 @@
-//! What looks alike: pure, from the first bytes of content to an order in which small files are bundled.
+//! What looks alike: pure, from the first bytes of content to an order in which small files are bundled, and from the bytes
+//! of a segment to the one that it repeats most.
 //!
 //! Files that share most of their bytes (versions of one, say) repeat each other only where they lie in one segment. A sketch
 //! is made of the smallest values that hash functions give on windows of the bytes (N-transform super-features, as in
 //! "Application-specific delta-encoding via resemblance detection", Douglis and Iyengar, 2003): two files with nine tenths of
 //! their windows in common share one of three super-features nearly always, two with a fifth nearly never.
+//!
+//! Segments have less in common: files of one program or site repeat parts of each other. Their traces are single smallest
+//! values, so that of `TRACES` as many agree as the part of their windows that both have (min-wise hashing, Broder, 1997). Only
+//! windows that a segment has once count: what it repeats itself needs no other segment, and is what most others have too.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::policy::SmallFile;
 use crate::base::Class;
 use crate::codec::Policy;
-use crate::store::{LOOKS, Looks};
+use crate::store::Looks;
 
 /// Super-features of a file.
-const SUPERS: usize = LOOKS;
+const SUPERS: usize = 3;
 /// Bytes that a sketch is made of, from the first on.
 pub(super) const SKETCH_BYTES: u64 = 64 << 10;
 /// Smallest values in each of them: the more, the more alike files must be.
@@ -21,10 +26,17 @@ const VALUES: usize = 3;
 /// One window in so many is looked at, chosen by its hash; as a shift of 64 bits.
 const SAMPLED_SHIFT: u32 = 60;
 /// Below this many sampled windows a sketch says nothing.
-const WINDOWS_MIN: u32 = 8;
+const WINDOWS_MIN: usize = 8;
+
+/// Features by which segments are compared, of which each of two with a tenth of their windows in common share three; and
+/// how many must be shared.
+const TRACES: usize = 32;
+pub(super) const TRACES_MIN: usize = 2;
+/// Of the windows that a segment has once, so many percent must be in another for it to be coded from that.
+const REPEATED_PERCENT: usize = 10;
 
 /// What files that look alike have in common; zeros where nothing is known.
-pub(super) type Sketch = Looks;
+pub(super) type Sketch = [u32; SUPERS];
 
 const fn mix(mut x: u64) -> u64 {
     x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -45,8 +57,8 @@ const GEAR: [u64; 256] = {
 };
 
 /// Odd multipliers: each gives one more order of the windows.
-const FUNCTIONS: [u64; SUPERS * VALUES] = {
-    let mut out = [0; SUPERS * VALUES];
+const FUNCTIONS: [u64; TRACES] = {
+    let mut out = [0; TRACES];
     let mut n = 0;
     while n < out.len() {
         out[n] = mix(n as u64 + 1000) | 1;
@@ -55,20 +67,60 @@ const FUNCTIONS: [u64; SUPERS * VALUES] = {
     out
 };
 
-/// The sketch of a file's first bytes.
-pub(super) fn sketch(bytes: &[u8]) -> Sketch {
-    let mut smallest = [u32::MAX; SUPERS * VALUES];
-    let (mut hash, mut windows) = (0u64, 0);
-    for byte in bytes.get(..SKETCH_BYTES as usize).unwrap_or(bytes) {
-        // Two bits a byte: the upper ones depend on the last 32 bytes.
-        hash = (hash << 2).wrapping_add(GEAR[usize::from(*byte)]);
-        if hash >> SAMPLED_SHIFT == 0 {
-            windows += 1;
-            for (value, by) in smallest.iter_mut().zip(FUNCTIONS) {
-                *value = (*value).min((hash.wrapping_mul(by) >> 32) as u32);
-            }
+/// Bytes of a window, each of which moves a hash of 64 bits on by two.
+const WINDOW_BYTES: usize = 32;
+
+/// Hashes of the windows that are looked at, one in 2^(64 - `shift`): the same windows wherever they lie.
+pub(super) fn windows(bytes: &[u8], shift: u32) -> impl Iterator<Item = u64> {
+    let mut hash = 0u64;
+    bytes.iter().enumerate().filter_map(move |(n, byte)| {
+        hash = (hash << (64 / WINDOW_BYTES)).wrapping_add(GEAR[usize::from(*byte)]);
+        (n + 1 >= WINDOW_BYTES && hash >> shift == 0).then_some(hash)
+    })
+}
+
+/// The smallest value of each of `N` functions on hashes, and how many there are.
+fn smallest<const N: usize>(hashes: impl Iterator<Item = u64>) -> ([u32; N], usize) {
+    let mut smallest = [u32::MAX; N];
+    let mut count = 0;
+    for hash in hashes {
+        count += 1;
+        for (value, by) in smallest.iter_mut().zip(FUNCTIONS) {
+            *value = (*value).min((hash.wrapping_mul(by) >> 32) as u32);
         }
     }
+    (smallest, count)
+}
+
+/// Windows that some bytes have once.
+fn once(bytes: &[u8]) -> Vec<u64> {
+    let mut all: Vec<u64> = windows(bytes, SAMPLED_SHIFT).collect();
+    all.sort_unstable();
+    all.chunk_by(|a, b| a == b).filter_map(|same| if let [one] = same { Some(*one) } else { None }).collect()
+}
+
+/// What a segment looks like: features of which those that repeat each other share some. None where there is too little.
+pub(super) fn traces(bytes: &[u8]) -> Looks {
+    let (smallest, count) = smallest::<TRACES>(once(bytes).into_iter());
+    if count < WINDOWS_MIN {
+        return Looks::new();
+    }
+    // Behind those of the sketches of files, which they are not compared with.
+    [0; SUPERS].into_iter().chain(smallest.map(|value| value | 1)).collect()
+}
+
+/// True where enough of a segment is in another, and not elsewhere in itself.
+pub(super) fn repeats(bytes: &[u8], other: &[u8]) -> bool {
+    let there: HashSet<u64> = windows(other, SAMPLED_SHIFT).collect();
+    let once = once(bytes);
+    let repeated = once.iter().filter(|window| there.contains(window)).count();
+    repeated * 100 > once.len() * REPEATED_PERCENT
+}
+
+/// The sketch of a file's first bytes.
+pub(super) fn sketch(bytes: &[u8]) -> Sketch {
+    let first = bytes.get(..SKETCH_BYTES as usize).unwrap_or(bytes);
+    let (smallest, windows) = smallest::<{ SUPERS * VALUES }>(windows(first, SAMPLED_SHIFT));
     let mut out = Sketch::default();
     if windows >= WINDOWS_MIN {
         for (sum, values) in out.iter_mut().zip(smallest.chunks(VALUES)) {
@@ -139,6 +191,26 @@ mod tests {
         }
         assert!(near >= 190 && far <= 2, "{near} of 200 versions, {far} of 200 strangers");
         assert_eq!(sketch(b"too short to say anything"), [0; SUPERS]);
+    }
+
+    #[test]
+    fn segments_that_repeat_a_part_of_each_other_share_traces() {
+        let shared = |a: &[u8], b: &[u8]| {
+            let (a, b) = (traces(a), traces(b));
+            a.iter().zip(&b).skip(SUPERS).filter(|(a, b)| a == b).count()
+        };
+        let (mut near, mut far) = (0, 0);
+        for seed in 0..100 {
+            let one = text(seed, 100_000);
+            // A quarter of it, behind what both have many times.
+            let common = text(7777, 200).repeat(200);
+            let two = [&common[..], &one[20_000..45_000], &text(seed + 1000, 75_000)].concat();
+            let strange = [&common[..], &text(seed + 2000, 100_000)].concat();
+            near += usize::from(shared(&one, &two) >= TRACES_MIN && repeats(&two, &one));
+            far += usize::from(shared(&strange, &two) >= TRACES_MIN || repeats(&two, &strange));
+        }
+        assert!(near >= 85 && far == 0, "{near} of 100 that repeat, {far} of 100 that do not");
+        assert!(traces(b"too short to say anything").is_empty());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::cache::Plain;
 use super::gc::{Move, Part, Unpacked};
 use super::types::Error;
 use super::{Volume, clusters, cover};
-use crate::base::{ByteRange, Class, Ino, ModelId, PackId, SegmentRef};
+use crate::base::{ByteRange, Class, Ino, MethodId, ModelId, PackId, SegmentRef};
 use crate::codec::{self, Library, Likeness};
 use crate::format::{Extent, FileKind, Owner, SegmentHeader};
 use crate::host::{Disk, OpenMode};
@@ -473,19 +473,30 @@ impl Volume {
 
     /// Codes one segment anew and appends it, where another prior than that it has promises more and it becomes smaller.
     fn recode(&self, at: SegmentRef, saves_percent: u32) -> Result<Option<Part>, Error> {
-        let before = self.store.segment_header(at).map_err(Error::Store)?;
-        // What was coded from another takes next to nothing.
-        if !self.library.knows(before.coding.class) || before.coding.reference.is_some() {
+        let before = self.store.segment_header(at).map_err(Error::Store)?.coding;
+        // What no method could code then may be coded now.
+        let is_raw = before.method == MethodId::Raw as u16 && before.class != Class::Incompressible;
+        if !is_raw && !self.library.knows(before.class) {
             return Ok(None);
         }
         let Some(Unpacked { coding, payload_bytes, plain, owners, policy }) = self.unpack(at)? else {
             return Ok(None);
         };
-        let promised = codec::prior_for(&plain, coding.class, &self.library);
-        if promised == ModelId::NONE || promised == ModelId(coding.model) {
-            return Ok(None);
+        if !is_raw {
+            let promised = codec::prior_for(&plain, coding.class, &self.library);
+            if promised == ModelId::NONE || promised == ModelId(coding.model) {
+                return Ok(None);
+            }
         }
-        let encoded = self.encode(&plain, coding.class, &policy, None)?;
+        // What was coded from another is coded from the same one, or from none: what else it is like is not looked for.
+        let reference = match coding.reference {
+            None => None,
+            Some(_) => match self.open_reference_of(at, coding.class, &policy, plain.len()) {
+                None => return Ok(None),
+                reference => reference,
+            },
+        };
+        let encoded = self.encode(&plain, coding.class, &policy, reference.as_ref().map(|plain| plain.as_slice()))?;
         if encoded.payload.len() as u64 * 100 > payload_bytes * u64::from(100 - saves_percent.min(100)) {
             return Ok(None);
         }
@@ -496,10 +507,11 @@ impl Volume {
             len: e.len,
         };
         let (segment_bytes, method) = (encoded.coding.raw_len, Some(encoded.coding.method));
+        let refers = encoded.coding.reference.is_some();
         let header = SegmentHeader { coding: encoded.coding, owners: owners.iter().map(owner).collect() };
         let segment = self.store.append_segment(&header, &encoded.payload).map_err(|e| self.store_failed(e))?;
         let range = ByteRange { start: 0, end: u64::from(segment_bytes) };
-        Ok(Some(Part { range, segment, segment_offset: 0, segment_bytes, method }))
+        Ok(Some(Part { range, segment, segment_offset: 0, segment_bytes, method, refers }))
     }
 }
 
