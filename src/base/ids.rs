@@ -92,12 +92,21 @@ pub enum MethodId {
     Swift = 4,
     /// More contexts of it, and large tables: smaller, and slower.
     Strong = 5,
+    /// Nucleotides: sequences, and reads with their qualities.
+    Genome = 6,
 }
 
 impl MethodId {
     /// Every method this build decodes, in the order of their numbers.
-    pub const ALL: [MethodId; 6] =
-        [MethodId::Raw, MethodId::Zstd, MethodId::Cm, MethodId::Primed, MethodId::Swift, MethodId::Strong];
+    pub const ALL: [MethodId; 7] = [
+        MethodId::Raw,
+        MethodId::Zstd,
+        MethodId::Cm,
+        MethodId::Primed,
+        MethodId::Swift,
+        MethodId::Strong,
+        MethodId::Genome,
+    ];
 
     /// Reads a number from disk; `None` for a method this build does not know.
     pub fn from_u16(value: u16) -> Option<MethodId> {
@@ -113,6 +122,7 @@ impl MethodId {
             MethodId::Primed => "primed",
             MethodId::Swift => "swift",
             MethodId::Strong => "strong",
+            MethodId::Genome => "genome",
         }
     }
 }
@@ -165,11 +175,13 @@ pub enum Class {
     Binary = 7,
     /// Data that no model shrinks: compressed or encrypted.
     Incompressible = 8,
+    /// FASTA, FASTQ, bare sequences of nucleotides.
+    Nucleotides = 9,
 }
 
 impl Class {
     /// Every class, in the order of their numbers.
-    pub const ALL: [Class; 9] = [
+    pub const ALL: [Class; 10] = [
         Class::Unknown,
         Class::Text,
         Class::Markup,
@@ -179,6 +191,7 @@ impl Class {
         Class::Exec,
         Class::Binary,
         Class::Incompressible,
+        Class::Nucleotides,
     ];
 
     /// Reads a number from disk; an unknown number is `Unknown`, since decoding never depends on the class.
@@ -198,6 +211,7 @@ impl Class {
             Class::Exec => "exec",
             Class::Binary => "binary",
             Class::Incompressible => "incompressible",
+            Class::Nucleotides => "nucleotides",
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Cheap: one pass over at most 64 KiB. A wrong answer costs some bytes, never data.
 
 use crate::base::Class;
+use crate::models::is_nucleotides;
 
 /// First bytes of formats that are compressed already.
 const COMPRESSED: [&[u8]; 22] = [
@@ -59,6 +60,9 @@ pub fn classify(sample: &[u8]) -> Class {
     let controls = sum(&|b| b < 32 && !matches!(b, b'\n' | b'\r' | b'\t' | 0x0c | 0x1b));
     if controls * 50 > total || (sum(&|b| b >= 128) * 4 > total && !mostly_utf8(sample)) {
         return Class::Binary;
+    }
+    if is_nucleotides(sample) {
+        return Class::Nucleotides;
     }
     text_class(sample, &counts)
 }
@@ -120,7 +124,7 @@ fn count(sample: &[u8], marker: &[u8]) -> usize {
 /// given long segments, since each starts knowing nothing.
 pub fn segment_bytes(class: Class) -> u32 {
     match class {
-        Class::Json => 1 << 20,
+        Class::Json | Class::Nucleotides => 1 << 20,
         Class::Markup | Class::Log => 512 << 10,
         Class::Unknown | Class::Text | Class::Source | Class::Exec | Class::Binary | Class::Incompressible => 256 << 10,
     }

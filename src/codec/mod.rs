@@ -174,10 +174,14 @@ fn smallest(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Opti
     let mut primed = false;
     for id in BY_STRENGTH {
         let slow = || predicted_decode_ms(id, raw.len() as u32) > policy.decode_ms_max();
-        if id == MethodId::Raw || !policy.allows(id) || slow() {
+        if id == MethodId::Raw || !policy.allows(id) || !models::suits(id, class) || slow() {
             continue;
         }
         if models::starts_from_priors(id) {
+            // Nor does what is for any data on what is for this kind alone.
+            if best.as_ref().is_some_and(|(id, _)| *id == MethodId::Genome) {
+                continue;
+            }
             // Of the profiles of one predictor a weaker one never gains on a stronger.
             if primed {
                 continue;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::{Basis, encode, predicted_decode_ms, rate, segment_bytes};
 use crate::base::{Class, MethodId, SEGMENT_BYTES_MAX};
-use crate::models::BY_STRENGTH;
+use crate::models::{BY_STRENGTH, suits};
 
 /// Longest decode budget that may be asked for, milliseconds: an hour.
 pub const DECODE_MS_MAX: u32 = 3_600_000;
@@ -53,7 +53,7 @@ impl Tier {
     fn allows(self, method: MethodId) -> bool {
         match method {
             MethodId::Raw | MethodId::Zstd => true,
-            MethodId::Primed | MethodId::Swift => self != Tier::Fast,
+            MethodId::Primed | MethodId::Swift | MethodId::Genome => self != Tier::Fast,
             MethodId::Strong => self == Tier::Deep,
             MethodId::Cm => false,
         }
@@ -104,7 +104,7 @@ impl Policy {
             MethodId::Cm => self.allows(MethodId::Cm) || self.allows(MethodId::Primed),
             // The smaller one of two that keep the budget.
             MethodId::Strong => self.allows(MethodId::Strong) || self.allows(MethodId::Primed),
-            MethodId::Zstd | MethodId::Primed | MethodId::Swift => self.allows(method),
+            MethodId::Zstd | MethodId::Primed | MethodId::Swift | MethodId::Genome => self.allows(method),
         };
         alike && predicted_decode_ms(method, bytes) <= self.decode_ms_max()
     }
@@ -145,7 +145,7 @@ pub(super) fn plan(class: Class, policy: &Policy) -> (MethodId, u32) {
         Tier::Deep if class != Class::Incompressible => SEGMENT_BYTES_MAX,
         Tier::Fast | Tier::Balanced | Tier::Deep => segment_bytes(class),
     };
-    plan_by(longest, policy, predicted_decode_ms)
+    plan_by(longest, class, policy, predicted_decode_ms)
 }
 
 /// True when a segment was cut too long for the budget, as this machine decodes slower than it was taken to: rather than
@@ -180,12 +180,12 @@ pub(super) fn keeps(policy: &Policy, method: MethodId, bytes: u32) -> bool {
     predicted_decode_ms(method, bytes).saturating_mul(5) / 4 <= policy.decode_ms_max()
 }
 
-fn plan_by(longest: u32, policy: &Policy, predicted: impl Fn(MethodId, u32) -> u32) -> (MethodId, u32) {
+fn plan_by(longest: u32, class: Class, policy: &Policy, predicted: impl Fn(MethodId, u32) -> u32) -> (MethodId, u32) {
     let sizes = |id| {
         let shortest = if id == MethodId::Strong { STRONG_BYTES_MIN } else { SEGMENT_BYTES_MIN };
         std::iter::successors(Some(longest), |n| Some(n / 2)).take_while(move |n| *n >= shortest)
     };
-    let methods = BY_STRENGTH.into_iter().filter(|id| policy.allows(*id));
+    let methods = BY_STRENGTH.into_iter().filter(|id| policy.allows(*id) && suits(*id, class));
     let fits = |id: MethodId, len: u32| predicted(id, len).saturating_mul(5) / 4 <= policy.decode_ms_max();
     let mut fitting = methods.filter_map(|id| sizes(id).find(|len| fits(id, *len)).map(|len| (id, len)));
     fitting.next().unwrap_or((MethodId::Raw, SEGMENT_BYTES_MIN))
@@ -199,6 +199,7 @@ mod tests {
     fn slow(id: MethodId, len: u32) -> u32 {
         match id {
             MethodId::Strong => len >> 9,
+            MethodId::Genome => len >> 11,
             MethodId::Cm | MethodId::Primed => len >> 10,
             MethodId::Swift => len >> 12,
             MethodId::Raw | MethodId::Zstd => (len >> 10).div_ceil(100),
@@ -206,7 +207,7 @@ mod tests {
     }
 
     fn check(policy: Policy, expected: u32) {
-        assert_eq!(plan_by(256 << 10, &policy, slow).1 >> 10, expected, "{policy:?}");
+        assert_eq!(plan_by(256 << 10, Class::Text, &policy, slow).1 >> 10, expected, "{policy:?}");
     }
 
     #[test]
@@ -226,7 +227,7 @@ mod tests {
         check(budget(2), 128);
         check(Policy { tier: Tier::Fast, ..budget(100) }, 256);
         // The strong profile, and where it would be in short segments, the usual one.
-        let deep = |ms| plan_by(1 << 20, &Policy { tier: Tier::Deep, ..budget(ms) }, slow);
+        let deep = |ms| plan_by(1 << 20, Class::Text, &Policy { tier: Tier::Deep, ..budget(ms) }, slow);
         assert_eq!(deep(2560), (MethodId::Strong, 1 << 20));
         assert_eq!(deep(640), (MethodId::Strong, 256 << 10));
         assert_eq!(deep(639), (MethodId::Primed, 256 << 10));

@@ -10,6 +10,7 @@
 //! 3. `revision` is raised whenever the bytes that a model writes change; older revisions keep decoding.
 
 mod cm;
+mod genome;
 mod primed;
 mod raw;
 mod zstd;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::{Class, MethodId, ModelId};
 
+pub use genome::is_nucleotides;
 pub use primed::{
     Kind, Library, Likeness, PACKED_BYTES_MAX, TEXT_BYTES_MAX, VolumePrior, prior_for, prior_name, train, train_from,
 };
@@ -51,6 +53,8 @@ pub enum Declined {
     DoesNotShrink = 1,
     /// The model's library failed.
     Failed = 2,
+    /// It is of another kind than the model is for.
+    Foreign = 3,
 }
 
 /// A payload that does not decode.
@@ -181,17 +185,30 @@ pub trait Predictor {
 }
 
 /// Every model of this build, in the order of their numbers.
-pub static MODELS: [&dyn Model; 6] = [&raw::Raw, &zstd::Zstd, &cm::Cm, primed::USUAL, primed::SWIFT, primed::STRONG];
+pub static MODELS: [&dyn Model; 7] =
+    [&raw::Raw, &zstd::Zstd, &cm::Cm, primed::USUAL, primed::SWIFT, primed::STRONG, &genome::Genome];
 
-/// Methods, the strongest first: each codes most data smaller than those behind it, and slower.
-pub const BY_STRENGTH: [MethodId; 6] =
-    [MethodId::Strong, MethodId::Primed, MethodId::Swift, MethodId::Cm, MethodId::Zstd, MethodId::Raw];
+/// Methods, the strongest first: each codes most of the data it suits smaller than those behind it, and slower.
+pub const BY_STRENGTH: [MethodId; 7] = [
+    MethodId::Genome,
+    MethodId::Strong,
+    MethodId::Primed,
+    MethodId::Swift,
+    MethodId::Cm,
+    MethodId::Zstd,
+    MethodId::Raw,
+];
+
+/// True where a method is worth trying on data of a class. One that is for a class alone comes before all others there.
+pub fn suits(id: MethodId, class: Class) -> bool {
+    id != MethodId::Genome || class == Class::Nucleotides
+}
 
 /// True for the methods that start from priors: the profiles of one predictor.
 pub fn starts_from_priors(id: MethodId) -> bool {
     match id {
         MethodId::Primed | MethodId::Swift | MethodId::Strong => true,
-        MethodId::Raw | MethodId::Zstd | MethodId::Cm => false,
+        MethodId::Raw | MethodId::Zstd | MethodId::Cm | MethodId::Genome => false,
     }
 }
 
@@ -204,5 +221,6 @@ pub fn model(id: MethodId) -> &'static dyn Model {
         MethodId::Primed => primed::USUAL,
         MethodId::Swift => primed::SWIFT,
         MethodId::Strong => primed::STRONG,
+        MethodId::Genome => &genome::Genome,
     }
 }

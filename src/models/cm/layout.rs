@@ -20,7 +20,7 @@ pub(super) enum Kind {
 impl Kind {
     pub fn of(class: Class) -> Kind {
         match class {
-            Class::Unknown | Class::Text | Class::Source => Kind::Text,
+            Class::Unknown | Class::Text | Class::Source | Class::Nucleotides => Kind::Text,
             Class::Markup | Class::Json => Kind::Nested,
             Class::Log => Kind::Lines,
             Class::Exec | Class::Binary | Class::Incompressible => Kind::Binary,

@@ -126,6 +126,8 @@ pub(super) fn candidates(class: Class, raw: &[u8]) -> Vec<u8> {
         Class::Log => vec![18, 22],
         Class::Exec => vec![19],
         Class::Binary | Class::Incompressible => vec![0, 19],
+        // Texts teach nothing about nucleotides.
+        Class::Nucleotides => vec![0, 18],
     }
 }
 
