@@ -43,7 +43,7 @@ const HOMES: [(&str, &[&str]); 15] = [
     ("fastcdc::", &["codec/bounds.rs"]),
     ("fuser::", &["fuse/"]),
     ("memmap2::", &["models/primed/memory.rs"]),
-    ("prefetch_index::", &["models/primed/", "entropy/"]),
+    ("prefetch_index::", &["models/primed/", "models/genome/", "entropy/"]),
     ("sled::", &["store/index.rs"]),
     ("reed_solomon_simd::", &["store/parity.rs"]),
     ("tokio::", &["background/", "cli/"]),

@@ -22,7 +22,7 @@
 //!
 //! Any bytes have a layout: what is neither sequence nor read is text.
 
-use crate::models::Error;
+use super::Error;
 
 /// Lines end in carriage return and line feed.
 const FLAG_CR: u8 = 1;
@@ -49,7 +49,7 @@ const VALUES: std::ops::RangeInclusive<u8> = 33..=126;
 const WIDTH_FIRST: u32 = 60;
 /// A line is of a sequence when no more than this part of it is letters for several bases.
 const AMBIGUOUS_PART: usize = 10;
-/// Data is taken for nucleotides from this many bytes of sequences and reads on, which are 3/4 of it,
+/// Data is taken for nucleotides from this many bytes of sequences and reads on, which are half of it,
 const OWN_BYTES_MIN: usize = 100;
 /// and have at least three bases, each of them more than this part of all.
 const BASE_PART: usize = 64;
@@ -281,7 +281,12 @@ fn record(bytes: &[u8], carriage_returns: bool) -> Option<Record<'_>> {
 }
 
 /// Lines of a sequence that some bytes begin with, as letters behind `letters`, and what is behind them.
-fn sequence<'a>(bytes: &'a [u8], carriage_returns: bool, width: u32, letters: &mut Vec<u8>) -> Option<(Sequence, &'a [u8])> {
+fn sequence<'a>(
+    bytes: &'a [u8],
+    carriage_returns: bool,
+    width: u32,
+    letters: &mut Vec<u8>,
+) -> Option<(Sequence, &'a [u8])> {
     let mut last = line(bytes, carriage_returns);
     if !is_sequence(last.bytes) {
         return None;
@@ -467,7 +472,8 @@ impl Layout {
                     width = sequence.width;
                 }
                 Item::Reads(reads) => {
-                    let flags = [(reads.named_twice, FLAG_TWICE), (reads.lower, FLAG_LOWER), (reads.others, FLAG_OTHERS)];
+                    let flags =
+                        [(reads.named_twice, FLAG_TWICE), (reads.lower, FLAG_LOWER), (reads.others, FLAG_OTHERS)];
                     put(&mut out, flags.iter().filter(|(is, _)| *is).fold(KIND_READS, |all, (_, flag)| all | flag));
                     put(&mut out, reads.count() as u32);
                     for (count, len) in &reads.lengths {
@@ -477,8 +483,7 @@ impl Layout {
                 }
             }
         }
-        let flags =
-            if self.carriage_returns { FLAG_CR } else { 0 } | if self.uracil { FLAG_URACIL } else { 0 };
+        let flags = if self.carriage_returns { FLAG_CR } else { 0 } | if self.uracil { FLAG_URACIL } else { 0 };
         (flags, out)
     }
 
@@ -491,11 +496,8 @@ impl Layout {
         if flags & !(FLAG_CR | FLAG_URACIL) != 0 {
             return Err(Error::Corrupt("genome payload with flags that this build does not know"));
         }
-        let mut layout = Layout {
-            carriage_returns: flags & FLAG_CR != 0,
-            uracil: flags & FLAG_URACIL != 0,
-            ..Layout::default()
-        };
+        let mut layout =
+            Layout { carriage_returns: flags & FLAG_CR != 0, uracil: flags & FLAG_URACIL != 0, ..Layout::default() };
         let mut rest = bytes;
         let rest = &mut rest;
         let most = raw_len as u64;
@@ -670,5 +672,5 @@ pub fn is_nucleotides(sample: &[u8]) -> bool {
     let bases = [counts[usize::from(b'A')], counts[usize::from(b'C')], counts[usize::from(b'G')]];
     let fourth = counts[usize::from(b'T')] + counts[usize::from(b'U')];
     let frequent = bases.into_iter().chain([fourth]).filter(|count| count * BASE_PART > letters).count();
-    own >= OWN_BYTES_MIN && own * 4 >= sample.len() * 3 && frequent >= 3
+    own >= OWN_BYTES_MIN && own * 2 >= sample.len() && frequent >= 3
 }

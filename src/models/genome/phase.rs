@@ -30,7 +30,7 @@ const fn costs() -> [i32; 1024] {
     while i < 1024 {
         // The middle of the step, in 1/2048; its logarithm by squaring.
         let mut x = (2 * i as u64 + 1) << 21;
-        let mut log = 0;
+        let mut log = 256;
         while x < 1 << 31 {
             x <<= 1;
             log += 256;
@@ -91,7 +91,8 @@ impl Phase {
             x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (x >> 40) as i32 % (ONE / 200)
         };
-        let tables = std::array::from_fn(|_| std::array::from_fn(|_| std::array::from_fn(|_| ONE / 4 - ONE / 400 + noise())));
+        let tables =
+            std::array::from_fn(|_| std::array::from_fn(|_| std::array::from_fn(|_| ONE / 4 - ONE / 400 + noise())));
         Phase { tables, scores: [0; CLASSES], believed: 0, at: 0 }
     }
 

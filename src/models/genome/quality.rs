@@ -65,7 +65,7 @@ struct Read {
 }
 
 impl Quality {
-    /// For `len` qualities of 1 to `VALUES_MAX` values, in rising order.
+    /// For `len` qualities of 1 to 128 values, in rising order.
     pub fn new(values: &[Weight], len: usize) -> Quality {
         let mut numbers = [0; 256];
         for (number, weight) in values.iter().enumerate() {

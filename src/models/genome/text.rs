@@ -20,7 +20,7 @@ const LINE_MAX: usize = 1024;
 
 /// Rows of counters, by bytes to come.
 const ROWS_MIN: usize = 1 << 10;
-const ROWS_MAX: usize = 1 << 18;
+const ROWS_MAX: usize = 1 << 16;
 
 /// Bytes of memory for the most text.
 pub(super) const BYTES: u64 = (ROWS_MAX * 64) as u64 + Stage::<32768>::BYTES + (1 << 18);
@@ -217,7 +217,14 @@ impl Text {
         // While the token is that of the line above, one bit says that it stays so; most bytes take no more.
         if self.same && guess > 0 {
             let context = 16384 | token.min(63) << 4 | self.place.min(15);
-            let bit = self.code_bit(channel, &rows, 0, u8::from(usize::from(byte) == guess), context, [8, 1536 | token.min(31) << 3, 2048 | token.min(63) << 4 | self.place.min(15)]);
+            let bit = self.code_bit(
+                channel,
+                &rows,
+                0,
+                u8::from(usize::from(byte) == guess),
+                context,
+                [8, 1536 | token.min(31) << 3, 2048 | token.min(63) << 4 | self.place.min(15)],
+            );
             if bit == 1 {
                 self.take(guess as u8);
                 return guess as u8;

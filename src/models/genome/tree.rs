@@ -4,7 +4,8 @@
 use super::layout::Weight;
 
 /// Most values; qualities are printable bytes.
-pub(super) const VALUES_MAX: usize = 128;
+#[cfg(test)]
+const VALUES_MAX: usize = 128;
 
 /// What a bit leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,7 +15,7 @@ pub(super) enum Step {
     Value(u8),
 }
 
-/// The tree. Nodes are numbered from 1 on, those near the root first, below `VALUES_MAX`.
+/// The tree. Nodes are numbered from 1 on, those near the root first; there is one less than values, and at least one.
 pub(super) struct Tree {
     values: Vec<u8>,
     /// By node; the first is not used.
@@ -24,7 +25,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Of 1 to `VALUES_MAX` values in rising order.
+    /// Of 1 to 128 values in rising order.
     pub fn new(weights: &[Weight]) -> Tree {
         let sums: Vec<u64> = std::iter::once(0)
             .chain(weights.iter().scan(0, |sum, weight| {
