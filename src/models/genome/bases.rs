@@ -80,13 +80,13 @@ impl<T: Copy, const N: usize> Rows<T, N> {
 
     #[inline(always)]
     fn get(&self, at: usize) -> T {
-        self.0[at / N & (self.0.len() - 1)].0[at % N]
+        self.0[(at / N) & (self.0.len() - 1)].0[at % N]
     }
 
     #[inline(always)]
     fn at(&mut self, at: usize) -> &mut T {
         let lines = self.0.len();
-        &mut self.0[at / N & (lines - 1)].0[at % N]
+        &mut self.0[(at / N) & (lines - 1)].0[at % N]
     }
 
     /// Has a row and its neighbours fetched.

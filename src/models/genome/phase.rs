@@ -120,10 +120,9 @@ impl Phase {
     pub fn learn(&mut self, forward: u64, reverse: u64, both: bool, base: u8) {
         let context = (forward as usize) % CONTEXTS;
         let mut best = (0, i32::MIN);
-        for guess in 0..CLASSES {
-            let class = usize::from(CLASS[self.at % 3][guess]);
-            let p = self.tables[class % CLASSES][context][usize::from(base & 3)];
-            let score = &mut self.scores[guess];
+        let guesses = CLASS[self.at % 3].iter().zip(&mut self.scores);
+        for (guess, (class, score)) in guesses.enumerate() {
+            let p = self.tables[usize::from(*class) % CLASSES][context][usize::from(base & 3)];
             *score -= (*score >> FORGET) + COSTS[(p >> 6).clamp(0, 1023) as usize];
             if *score > best.1 {
                 best = (guess, *score);

@@ -2,7 +2,8 @@
 //!
 //! A quality depends on the ones right before it, on how much they have varied in the read so far, on the place in the read
 //! (the contexts of J. Bonfield's fqzcomp, 2013), and on the base it is of. Each context has a prediction of its own, bit by
-//! bit, and they are mixed. Reads with two hundred places of their own contexts gained most: 0.6 %.
+//! bit, and they are mixed. Of reads of 101 bases the place alone, as one context more and in a last stage, gained 0.8 %, the base
+//! 1.6 %.
 
 use super::channel::Channel;
 use super::counter::Counter;
@@ -104,7 +105,7 @@ impl Quality {
             a << 7 | b,
             (a << 7 | b.max(c)) << 7 | changes.min(15),
             a << 10 | at.min(1023),
-            ((a << 7 | b) << 7 | c.max(d)) << 7 | changes / 4,
+            ((a << 7 | b) << 7 | c.max(d)) << 7 | changes >> 2,
             (a << 6 | changes) << 4 | (at / 8).min(15),
             mean.min(127) << 7 | a,
             (a.max(b) << 7 | c.max(d)) << 3 | alike,
