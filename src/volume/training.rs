@@ -308,12 +308,6 @@ impl Volume {
             let after: u64 = judged.iter().map(|raw| codec::stored_bytes(raw, class, &library)).sum();
             // It is stored twice.
             let whole = class_stored(after) + 2 * file.len() as u64;
-            log::info!(
-                "text {} file {} after {after} of {} whole {whole}",
-                text.len(),
-                file.len(),
-                trained.before_bytes
-            );
             if best.as_ref().is_none_or(|(least, ..)| whole < *least) {
                 best = Some((whole, file, after, text.len()));
             }
