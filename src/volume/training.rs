@@ -2,12 +2,13 @@
 //! them.
 //!
 //! Samples are taken at even distances over all bytes of all files, so a class of data has as many of them as it has
-//! bytes. Those of a class that are alike (`clusters`) make one part of it, and each part has a prior of its own. Most of a
-//! part's samples become the text of the prior; the rest, of other files where there are enough of them, tell what it would
-//! save. It is kept when that is more than it takes on disk.
+//! bytes. Those of a class that are alike (`clusters`) make one part of it, and each part has a prior of its own. Texts for
+//! it are made of most of a part's samples: some bytes of each, which teach what the data is like, or the pieces that the
+//! others repeat most (`cover`). The rest, of other files where there are enough of them, tell which text saves most. It is
+//! kept when that is more than its prior takes on disk.
 //!
 //! # Limits
-//! A training holds one text and the samples of one class in memory, some tens of megabytes, and decodes a segment for
+//! A training holds some texts and the samples of one class in memory, some tens of megabytes, and decodes a segment for
 //! each sample of a coded file, at most `SAMPLES_READ_MAX` of a class.
 
 use std::collections::BTreeMap;
