@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::TypedValueParser;
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::base::MethodId;
@@ -168,9 +169,42 @@ pub(super) enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Language models: what a file holds, and what it would make of data
+    Model {
+        #[command(subcommand)]
+        verb: ModelVerb,
+    },
     /// Show packs and records of a store, damaged ones too; never writes
     Inspect {
         store: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What can be done with language models.
+#[derive(Subcommand, Debug)]
+pub(super) enum ModelVerb {
+    /// Load a model and show what it is: a GGUF file of the Llama family with a tokenizer of byte pairs
+    Show {
+        model: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Code the beginning of files with a model, decode it, compare, and show sizes and speeds
+    Check {
+        model: PathBuf,
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Bytes taken of each file, KiB
+        #[arg(long, value_name = "KIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+        sample_kib: u64,
+        /// Bytes of a segment, KiB
+        #[arg(long, value_name = "KIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 10).map(|n| n as usize))]
+        segment_kib: usize,
+        /// Bytes of a lane, KiB, a power of two: each is coded by itself, and all of a segment are decoded together
+        #[arg(long, value_name = "KIB", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1 << 10).map(|n| n as usize))]
+        lane_kib: usize,
         #[arg(long)]
         json: bool,
     },

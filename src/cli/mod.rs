@@ -9,6 +9,7 @@ mod args;
 mod client;
 mod daemon;
 mod measure;
+mod model;
 mod offline;
 mod show;
 mod train;
@@ -17,7 +18,7 @@ use clap::Parser;
 
 use crate::tools;
 use crate::volume::ScrubOptions;
-use args::{Args, Verb};
+use args::{Args, ModelVerb, Verb};
 
 /// Something went wrong; the sentence says what, where, and what to do.
 #[derive(Debug)]
@@ -90,6 +91,10 @@ pub fn run() -> i32 {
         Verb::Recode { path, saves_percent, json } => client::recode(&path, saves_percent, json),
         Verb::Estimate { path, sample_mib, json } => measure::estimate(&path, sample_mib, json),
         Verb::Bench { files, json } => measure::bench(&files, json),
+        Verb::Model { verb: ModelVerb::Show { model, json } } => model::show(&model, json),
+        Verb::Model { verb: ModelVerb::Check { model, files, sample_kib, segment_kib, lane_kib, json } } => {
+            model::check(&model, &files, sample_kib, segment_kib, lane_kib, json)
+        }
         Verb::Inspect { store, json } => offline::inspect(&store, json),
     };
     match outcome {

@@ -13,6 +13,7 @@ mod history;
 mod layers;
 mod logistic;
 mod mixer;
+mod shares;
 mod stage;
 
 pub use apm::{Apm, StateMap};
@@ -22,6 +23,7 @@ pub use history::{HISTORIES, History};
 pub use layers::{LANES, Lanes, Layers};
 pub use logistic::{STRETCH_MAX, squash, squash_within, stretch};
 pub use mixer::{INPUTS, Mixer};
+pub use shares::{ShareDecoder, ShareEncoder, TOTAL_MAX};
 pub use stage::{Outcomes, Stage};
 
 /// `N` copies of a value on the heap, never on the stack.

@@ -11,6 +11,7 @@
 
 mod cm;
 mod genome;
+mod lm;
 mod primed;
 mod raw;
 mod zstd;
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::base::{Class, MethodId, ModelId};
 
 pub use genome::is_nucleotides;
+pub use lm::{Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, LoadError, load as load_language_model};
 pub use primed::{
     Kind, Library, Likeness, PACKED_BYTES_MAX, TEXT_BYTES_MAX, VolumePrior, prior_for, prior_name, train, train_from,
 };

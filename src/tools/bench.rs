@@ -166,7 +166,7 @@ fn zpaq(plain: &[u8]) -> io::Result<RoundTrip> {
 }
 
 /// The first bytes of a file, at most so many.
-fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let file = host::open_file(path)?;
     let mut plain = vec![0; file.len()?.min(bytes_max) as usize];
     let got = file.read_at(&mut plain, 0)?;

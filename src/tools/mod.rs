@@ -1,5 +1,5 @@
 //! One file per verb that works on a store that is not mounted (or only looks): mkfs, fsck, scrub, inspect; and those that
-//! measure: estimate, bench.
+//! measure: estimate, bench, model.
 //!
 //! Must not know: flags, printing, the kernel. Each gives back a report that can be shown as text or as JSON; progress is
 //! told through a function.
@@ -10,6 +10,7 @@ mod fsck;
 mod inspect;
 mod measure;
 mod mkfs;
+mod model;
 mod scrub;
 
 pub use bench::{
@@ -20,6 +21,7 @@ pub use estimate::{ClassCount, ClassEstimate, EstimateReport, TierEstimate, esti
 pub use fsck::{FsckOptions, FsckReport, Kind, Problem, fsck, fsck_with};
 pub use inspect::{InspectLine, inspect};
 pub use mkfs::mkfs;
+pub use model::{ModelCheck, ModelReport, model_check, model_show};
 pub use scrub::scrub;
 
 /// Told now and then: done, of how many, in the unit of the verb.

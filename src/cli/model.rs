@@ -1,0 +1,59 @@
+//! `tersefs model`: language models.
+
+use std::path::{Path, PathBuf};
+
+use super::show::bytes;
+use super::{Failure, Outcome, offline};
+use crate::tools::{self, ModelReport};
+
+pub(super) fn show(path: &Path, json: bool) -> Outcome {
+    let report = tools::model_show(path).map_err(Failure)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        show_report(&report);
+    }
+    Ok(0)
+}
+
+pub(super) fn check(
+    path: &Path,
+    files: &[PathBuf],
+    sample_kib: u64,
+    segment_kib: usize,
+    lane_kib: usize,
+    json: bool,
+) -> Outcome {
+    if !lane_kib.is_power_of_two() {
+        return Err(Failure(format!("lanes have a power of two of KiB, not {lane_kib}")));
+    }
+    let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+    let bar = offline::bar("coding [{bar:30}] {bytes}/{total_bytes}, {elapsed}");
+    let (report, checks) = offline::with_bar(bar, |progress| {
+        tools::model_check(path, &paths, sample_kib << 10, segment_kib << 10, lane_kib << 10, progress)
+    })
+    .map_err(Failure)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "model": report, "files": checks }))?);
+        return Ok(0);
+    }
+    show_report(&report);
+    println!("{:>11} {:>11} {:>7} {:>9} {:>9} {:>9}", "bytes", "coded", "bpb", "tokens", "code t/s", "read t/s");
+    for c in &checks {
+        println!(
+            "{:>11} {:>11} {:>7.3} {:>9} {:>9.0} {:>9.0}  {}",
+            c.plain_bytes, c.coded_bytes, c.bits_per_byte, c.tokens, c.encode_tokens_s, c.decode_tokens_s, c.name
+        );
+    }
+    Ok(0)
+}
+
+fn show_report(r: &ModelReport) {
+    println!("model     {}", r.id);
+    println!(
+        "network   {} layers of {} elements, {} tokens, context {}",
+        r.layers, r.width, r.vocabulary, r.context_tokens
+    );
+    println!("memory    {}, and {} for each lane of 1,024 tokens", bytes(r.weights_bytes), bytes(r.lane_memory_bytes));
+    println!("computes  by {}, exactly as other machines do; loaded in {:.1} s", r.instructions, r.load_s);
+}

@@ -1,0 +1,261 @@
+//! A segment's payload: lanes, parts of equal length that are coded each by itself.
+//!
+//! Lanes are decoded in lockstep, one token of each at a time, so that one pass over the weights serves all. Each is also
+//! readable alone, and when others are damaged.
+//!
+//! ```text
+//! offset  width      field
+//!      0      1      version, 1
+//!      1      1      bytes of a lane, as the power of two: 10 to 20; the last lane may be shorter
+//!      2  1 to 3     for each lane: bytes of its code (LEB128)
+//!      .      4      for each lane: CRC32C of its plain bytes
+//!      .             codes, one after the other, to the end
+//! ```
+//! Numbers are little-endian. A code is that of `ShareEncoder`: the tokens of the lane; after an escape, a byte of equal
+//! shares. A lane begins as a text does. When its stream has read as many tokens as the context has, it forgets them, and
+//! goes on with the token that begins a text and the last token.
+
+use super::LanguageModel;
+use super::cache::Stream;
+use super::cdf::{Shares, spread};
+use super::step::{ROWS_MAX, Row, Work};
+use super::tokens::Symbol;
+use crate::base::crc32c;
+use crate::entropy::{ShareDecoder, ShareEncoder};
+use crate::models::Error;
+
+const VERSION: u8 = 1;
+/// Shortest and longest lanes, bytes.
+pub const LANE_BYTES_MIN: usize = 1 << 10;
+pub const LANE_BYTES_MAX: usize = 1 << 20;
+/// Lanes that are decoded in lockstep: two rows of each fit a step.
+const LANES_AT_ONCE: usize = ROWS_MAX / 2;
+
+/// A lane as it is in a payload.
+#[derive(Clone, Copy, Debug)]
+struct Lane<'a> {
+    code: &'a [u8],
+    /// Plain bytes, and their checksum.
+    len: usize,
+    crc: u32,
+}
+
+fn put_number(mut n: usize, out: &mut Vec<u8>) {
+    while n > 127 {
+        out.push(n as u8 | 128);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
+
+/// Reads a number of at most three bytes.
+fn number(bytes: &mut &[u8]) -> Option<usize> {
+    let mut n = 0;
+    for shift in [0, 7, 14] {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        n |= usize::from(first & 127) << shift;
+        if first & 128 == 0 {
+            return Some(n);
+        }
+    }
+    None
+}
+
+/// The lanes of a payload.
+fn split(payload: &[u8], raw_len: usize) -> Option<Vec<Lane<'_>>> {
+    let [VERSION, power @ 10..=20, rest @ ..] = payload else { return None };
+    let lane_bytes = 1 << power;
+    let count = raw_len.div_ceil(lane_bytes);
+    let mut rest = rest;
+    let lens: Vec<usize> = (0..count).map(|_| number(&mut rest)).collect::<Option<_>>()?;
+    let (crcs, mut codes) = rest.split_at_checked(count * 4)?;
+    let mut lanes = Vec::with_capacity(count);
+    for ((n, len), crc) in lens.into_iter().enumerate().zip(crcs.as_chunks::<4>().0) {
+        let (code, after) = codes.split_at_checked(len)?;
+        codes = after;
+        lanes.push(Lane { code, len: lane_bytes.min(raw_len - n * lane_bytes), crc: u32::from_le_bytes(*crc) });
+    }
+    codes.is_empty().then_some(lanes)
+}
+
+/// A lane that is being decoded.
+struct Reader<'a> {
+    decoder: ShareDecoder<'a>,
+    out: Vec<u8>,
+    len: usize,
+    /// Read next.
+    token: u32,
+    wrong: bool,
+}
+
+impl LanguageModel {
+    /// Codes a segment in lanes of `lane_bytes`, a power of two from `LANE_BYTES_MIN` to `LANE_BYTES_MAX`. `None` when it does
+    /// not become smaller.
+    ///
+    /// # Blocking
+    /// Some milliseconds for each token.
+    pub fn encode(&self, raw: &[u8], lane_bytes: usize) -> Option<Vec<u8>> {
+        assert!(lane_bytes.is_power_of_two() && (LANE_BYTES_MIN..=LANE_BYTES_MAX).contains(&lane_bytes));
+        let mut payload = vec![VERSION, lane_bytes.trailing_zeros() as u8];
+        let mut streams = self.network.streams(1);
+        let (mut work, mut shares, mut codes) = (Work::default(), Shares::default(), Vec::new());
+        for lane in raw.chunks(lane_bytes) {
+            let code = self.encode_lane(lane, &mut streams, &mut work, &mut shares, raw.len() - codes.len())?;
+            put_number(code.len(), &mut payload);
+            codes.extend(code);
+        }
+        raw.chunks(lane_bytes).for_each(|lane| payload.extend(crc32c(lane).to_le_bytes()));
+        payload.extend(codes);
+        (payload.len() < raw.len()).then_some(payload)
+    }
+
+    fn encode_lane(
+        &self,
+        lane: &[u8],
+        streams: &mut [Stream],
+        work: &mut Work,
+        shares: &mut Shares,
+        bytes_max: usize,
+    ) -> Option<Vec<u8>> {
+        let symbols = self.tokens.cut(lane);
+        let row = |token| Row { stream: 0, token };
+        let mut encoder = ShareEncoder::default();
+        // The token before each symbol is read for it; that of the last symbol itself is not.
+        let mut before = self.tokens.start;
+        let mut rest = symbols.as_slice();
+        let mut len = 0;
+        while !rest.is_empty() {
+            let mut rows = Vec::with_capacity(ROWS_MAX);
+            if len == 0 || len == self.network.shape.context {
+                streams.iter_mut().for_each(Stream::clear);
+                len = 0;
+                rows.extend((before != self.tokens.start).then_some(row(self.tokens.start)));
+            }
+            let extra = rows.len();
+            let room = ROWS_MAX.min(self.network.shape.context - len) - extra;
+            let (now, after) = rest.split_at(room.min(rest.len()));
+            rest = after;
+            for symbol in now {
+                rows.push(row(before));
+                before = self.read_next(*symbol);
+            }
+            len += rows.len();
+            self.network.step(self.path, &rows, streams, work);
+            for (n, symbol) in now.iter().enumerate() {
+                spread(self.path, work.logits(&self.network, extra + n), shares);
+                shares.encode(self.read_next(*symbol), &mut encoder);
+                if let Symbol::Byte(byte) = symbol {
+                    encoder.encode(u64::from(*byte), 1, 256);
+                }
+            }
+            if encoder.bytes() > bytes_max {
+                return None;
+            }
+        }
+        Some(encoder.finish())
+    }
+
+    /// Tokens that a text is read as.
+    pub fn tokens(&self, raw: &[u8]) -> u64 {
+        self.tokens.cut(raw).len() as u64
+    }
+
+    /// The token that a stream reads for a symbol.
+    fn read_next(&self, symbol: Symbol) -> u32 {
+        match symbol {
+            Symbol::Token(token) => token,
+            Symbol::Byte(_) => self.tokens.start,
+        }
+    }
+
+    /// Gives back the `raw_len` bytes of a payload. Any bytes may be given.
+    ///
+    /// # Errors
+    /// `Corrupt` when any lane is.
+    ///
+    /// # Blocking
+    /// Some milliseconds for each token.
+    pub fn decode(&self, payload: &[u8], raw_len: usize) -> Result<Vec<u8>, Error> {
+        let lanes = split(payload, raw_len).ok_or(Error::Corrupt("its lanes do not fit it"))?;
+        let decoded = lanes.chunks(LANES_AT_ONCE).flat_map(|some| self.decode_lanes(some));
+        decoded.collect::<Result<Vec<_>, _>>().map(|lanes| lanes.concat())
+    }
+
+    /// Gives back the bytes of one lane of a payload; of the others only what the header says of them has to be right.
+    ///
+    /// # Errors
+    /// `Corrupt` when the header or the lane is, or there is no such lane.
+    pub fn decode_lane(&self, payload: &[u8], raw_len: usize, lane: usize) -> Result<Vec<u8>, Error> {
+        let lanes = split(payload, raw_len).ok_or(Error::Corrupt("its lanes do not fit it"))?;
+        let lane = lanes.get(lane..=lane).ok_or(Error::Corrupt("it has no such lane"))?;
+        self.decode_lanes(lane).pop().unwrap_or(Err(Error::Corrupt("it has no such lane")))
+    }
+
+    fn decode_lanes(&self, lanes: &[Lane<'_>]) -> Vec<Result<Vec<u8>, Error>> {
+        let mut readers: Vec<Reader<'_>> = lanes
+            .iter()
+            .map(|lane| Reader {
+                decoder: ShareDecoder::new(lane.code),
+                out: Vec::with_capacity(lane.len),
+                len: lane.len,
+                token: self.tokens.start,
+                wrong: false,
+            })
+            .collect();
+        let mut streams = self.network.streams(lanes.len());
+        let (mut work, mut shares, mut rows, mut lasts) = (Work::default(), Shares::default(), Vec::new(), Vec::new());
+        loop {
+            rows.clear();
+            lasts.clear();
+            for (stream, reader) in readers.iter().enumerate() {
+                if reader.wrong || reader.out.len() >= reader.len {
+                    continue;
+                }
+                if streams[stream].len == self.network.shape.context {
+                    streams[stream].clear();
+                }
+                if streams[stream].len == 0 && reader.token != self.tokens.start {
+                    rows.push(Row { stream, token: self.tokens.start });
+                }
+                rows.push(Row { stream, token: reader.token });
+                lasts.push((rows.len() - 1, stream));
+            }
+            if rows.is_empty() {
+                break;
+            }
+            self.network.step(self.path, &rows, &mut streams, &mut work);
+            for (row, stream) in &lasts {
+                spread(self.path, work.logits(&self.network, *row), &mut shares);
+                if let Some(reader) = readers.get_mut(*stream) {
+                    reader.read(self, &shares);
+                }
+            }
+        }
+        let checked = readers.into_iter().zip(lanes).map(|(reader, lane)| {
+            let whole = !reader.wrong && reader.out.len() == lane.len && reader.decoder.is_at_end();
+            if whole && crc32c(&reader.out) == lane.crc {
+                Ok(reader.out)
+            } else {
+                Err(Error::Corrupt("a lane is damaged"))
+            }
+        });
+        checked.collect()
+    }
+}
+
+impl Reader<'_> {
+    fn read(&mut self, model: &LanguageModel, shares: &Shares) {
+        self.token = shares.decode(&mut self.decoder);
+        if self.token == model.tokens.start {
+            let byte = self.decoder.place(256);
+            self.decoder.pass(byte, 1, 256);
+            self.out.push(byte as u8);
+        } else {
+            let bytes = model.tokens.bytes(self.token);
+            // Every step gives a byte at least, so that the length bounds the work.
+            self.wrong = bytes.is_empty() || self.out.len() + bytes.len() > self.len;
+            self.out.extend_from_slice(bytes);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Language models of the Llama family predict tokens of text, exactly, on any machine.
+//!
+//! A model that somebody brings, as a GGUF file, is cut into whole numbers of eight bits once, when it is loaded. Every sum
+//! of products is one of whole numbers and so has no order; what is left is elementwise, in 32-bit floats, in an order that
+//! is written down (`exact`). So a token's shares come out the same for every number of streams, tokens at a time, threads,
+//! vector unit and compiler, which libraries for such networks do not promise: their floats change with all of these, and
+//! with one wrong bit everything after it is lost. That integers cost 0 to 1 % against floats, and much of how this is laid
+//! out, was measured before this was written (issue 5); that a language model and arithmetic coding compress text as nothing
+//! else does is from "Language Modeling Is Compression" (G. Delétang et al., 2023) and LLMZip (C. Valmeekam et al., 2023).
+//!
+//! # Limits
+//! Contexts of `CONTEXT_MAX` tokens, of which a lane that is longer reads the next part anew; sums of `COLUMNS_MAX` elements;
+//! vocabularies of `VOCABULARY_MAX` tokens. Of architectures, `llama` (Llama 2 and 3, SmolLM2, Mistral) with a tokenizer of
+//! byte pairs.
+//!
+//! # Cost
+//! Memory: the weights in eight bits, and for each lane that is read at the same time about as many bytes a token as the
+//! layers have elements of keys and values. Time: about a hundred million products a token for the smallest models: this is
+//! for what is written once and seldom read.
+
+mod cache;
+mod cdf;
+mod exact;
+mod gguf;
+mod kernels;
+mod lanes;
+mod load;
+mod step;
+mod tokens;
+mod weights;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+
+use crate::base::ModelId;
+use step::Network;
+use tokens::Tokens;
+
+pub use kernels::Path;
+pub use lanes::{LANE_BYTES_MAX, LANE_BYTES_MIN};
+pub use load::load;
+
+/// Why a model cannot be used.
+#[derive(Debug)]
+pub enum LoadError {
+    /// Its file cannot be read.
+    Read(io::Error),
+    /// Its file is damaged, or not what it says.
+    Malformed(String),
+    /// It is of a kind that this build does not know.
+    Unsupported(String),
+    /// This machine computes otherwise than others by a path: nothing may be coded with it.
+    Inexact(&'static str),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoadError::Read(e) => write!(f, "the model cannot be read: {e}"),
+            LoadError::Malformed(what) => write!(f, "the model is damaged: {what}"),
+            LoadError::Unsupported(what) => write!(f, "the model cannot be used: {what}"),
+            LoadError::Inexact(path) => write!(
+                f,
+                "this machine computes otherwise than others do by its {path} instructions: what it coded, no other machine \
+                 could read, so nothing is coded or read with language models here"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// A model, ready to code.
+#[derive(Debug)]
+pub struct LanguageModel {
+    id: ModelId,
+    path: Path,
+    network: Network,
+    tokens: Tokens,
+}
+
+/// What a model is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Hash of all that decoding depends on: weights as they are computed with, tokens, revision of the arithmetic.
+    pub id: ModelId,
+    pub layers: usize,
+    pub width: usize,
+    pub vocabulary: usize,
+    /// Tokens that a lane is read with at most before it is begun anew.
+    pub context: usize,
+    /// Weights in memory.
+    pub bytes: u64,
+    /// What a lane takes that has read 1,024 tokens.
+    pub lane_bytes: u64,
+    /// Name of the instructions that are used.
+    pub path: &'static str,
+}
+
+impl LanguageModel {
+    /// What it is.
+    pub fn facts(&self) -> Facts {
+        let shape = &self.network.shape;
+        Facts {
+            id: self.id,
+            layers: shape.layers,
+            width: shape.width,
+            vocabulary: shape.vocabulary,
+            context: shape.context,
+            bytes: self.network.bytes(),
+            lane_bytes: self.network.stream_bytes(1024),
+            path: self.path.name(),
+        }
+    }
+}

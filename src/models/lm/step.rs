@@ -1,0 +1,412 @@
+//! One step of a network of the Llama family, for any rows of any streams.
+//!
+//! Encoder and decoder call the same function. The encoder gives it many tokens of a stream at once, the decoder one of each
+//! of many streams; every row comes out the same in any company, since every sum that is shared is one of whole numbers, and
+//! what is elementwise looks at its own row alone.
+
+use super::cache::{PAGE, Page, Stream, VALUE_PART};
+use super::exact::{self, greatest};
+use super::kernels::{Dot, Path, Sums, by_path, in_parts};
+use super::weights::{Factors, Grain, Matrix, cut, fill, joined, multiply};
+
+/// Rows of one step: what scratch memory is bounded by.
+pub(super) const ROWS_MAX: usize = 64;
+/// Rows of queries that attention looks at together.
+const QUERIES: usize = 24;
+
+/// Grains of the five kinds of products. Part of the arithmetic: another choice is another revision of it. The three that are
+/// fine cost 0.5 % of the bits when they are coarse; see `mod.rs`.
+const GRAIN_QUERIES: Grain = Grain::Coarse;
+const GRAIN_OUTPUT: Grain = Grain::Fine;
+const GRAIN_GATES: Grain = Grain::Coarse;
+const GRAIN_DOWN: Grain = Grain::Fine;
+const GRAIN_HEAD: Grain = Grain::Coarse;
+
+/// The numbers of a network. Each is at least 1; `weights`' needs are seen to where a model is loaded.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Shape {
+    pub vocabulary: usize,
+    pub width: usize,
+    pub heads: usize,
+    pub key_heads: usize,
+    /// Elements of a head, a multiple of `VALUE_PART`.
+    pub elements: usize,
+    pub hidden: usize,
+    pub layers: usize,
+    /// Tokens that a stream may have read.
+    pub context: usize,
+    pub epsilon: f32,
+}
+
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub attention_norm: Vec<f32>,
+    /// Rows of queries, then of keys, then of values; halves of a head are what is rotated.
+    pub queries: Matrix,
+    pub output: Matrix,
+    pub feed_norm: Vec<f32>,
+    /// Rows of gates, then of what they let through.
+    pub gates: Matrix,
+    pub down: Matrix,
+}
+
+#[derive(Debug)]
+pub(super) struct Network {
+    pub shape: Shape,
+    pub embeddings: Matrix,
+    pub layers: Vec<Layer>,
+    pub norm: Vec<f32>,
+    /// `None` where the embeddings serve.
+    pub head: Option<Matrix>,
+    /// Cosine and sine, for each position and pair of elements: cosines of a position first.
+    pub rotary: Vec<f32>,
+}
+
+/// A token that a stream reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Row {
+    pub stream: usize,
+    pub token: u32,
+}
+
+/// Rows of one stream that stand together.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    stream: usize,
+    first: usize,
+    rows: usize,
+    /// Of the first.
+    position: usize,
+}
+
+/// Scratch memory of a step, and its outcome.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    runs: Vec<Run>,
+    state: Vec<f32>,
+    normed: Vec<f32>,
+    factors: Factors,
+    queries: Vec<f32>,
+    mixed: Vec<f32>,
+    product: Vec<f32>,
+    gates: Vec<f32>,
+    hidden: Vec<f32>,
+    attention: Attention,
+    logits: Vec<f32>,
+}
+
+impl Work {
+    /// The logits of a row of the last step.
+    pub fn logits<'a>(&'a self, network: &Network, row: usize) -> &'a [f32] {
+        let head = network.head.as_ref().unwrap_or(&network.embeddings);
+        &self.logits[row * head.stride()..][..network.shape.vocabulary]
+    }
+}
+
+/// Scratch memory of attention.
+#[derive(Debug, Default)]
+struct Attention {
+    query: Vec<i32>,
+    query_sums: Vec<i32>,
+    query_scales: Vec<f32>,
+    scores: Vec<f32>,
+    shares: Vec<i32>,
+    share_sums: Vec<i32>,
+    share_scales: Vec<f32>,
+    sums: Vec<[Sums; 2]>,
+}
+
+impl Network {
+    /// Streams that have read nothing.
+    pub fn streams(&self, count: usize) -> Vec<Stream> {
+        let shape = &self.shape;
+        (0..count).map(|_| Stream::new(shape.layers * shape.key_heads, shape.elements)).collect()
+    }
+
+    /// Bytes of weights.
+    pub fn bytes(&self) -> u64 {
+        let layers = self.layers.iter().flat_map(|l| [&l.queries, &l.output, &l.gates, &l.down]);
+        layers.chain([&self.embeddings]).chain(self.head.as_ref()).map(Matrix::bytes).sum()
+    }
+
+    /// Bytes that a stream takes when it has read so many tokens.
+    pub fn stream_bytes(&self, tokens: usize) -> u64 {
+        let heads = self.shape.layers * self.shape.key_heads;
+        (tokens.div_ceil(PAGE) * heads * Page::bytes(self.shape.elements)) as u64
+    }
+
+    /// Lets streams read tokens, each the next of its stream; rows of one stream stand together. The logits of what comes
+    /// after each are then in `work`. The caller sees to it that no stream reads more than `context` tokens, that there are
+    /// at most `ROWS_MAX` rows, and that tokens are of the vocabulary.
+    pub fn step(&self, path: Path, rows: &[Row], streams: &mut [Stream], work: &mut Work) {
+        let shape = &self.shape;
+        assert!(rows.len() <= ROWS_MAX, "{} rows", rows.len());
+        work.runs.clear();
+        for (n, row) in rows.iter().enumerate() {
+            match work.runs.last_mut() {
+                Some(run) if run.stream == row.stream => run.rows += 1,
+                _ => {
+                    let position = streams[row.stream].len;
+                    work.runs.push(Run { stream: row.stream, first: n, rows: 1, position });
+                }
+            }
+            streams[row.stream].len += 1;
+            assert!(streams[row.stream].len <= shape.context, "a stream reads beyond its context");
+        }
+        work.state.resize(rows.len() * shape.width, 0.0);
+        for (row, state) in rows.iter().zip(work.state.chunks_exact_mut(shape.width)) {
+            self.embeddings.row(row.token as usize, state);
+        }
+        let (mixed, hidden) = (rows.len() * shape.heads * shape.elements, rows.len() * shape.hidden);
+        work.mixed.resize(mixed, 0.0);
+        work.hidden.resize(hidden, 0.0);
+        for (n, layer) in self.layers.iter().enumerate() {
+            normalised(path, &work.state, &layer.attention_norm, shape.epsilon, &mut work.normed);
+            fill(path, &work.normed, shape.width, GRAIN_QUERIES, &mut work.factors);
+            multiply(path, &layer.queries, &work.factors, &mut work.queries);
+            let stride = layer.queries.stride();
+            place(path, self, n, &work.runs, &mut work.queries, stride, streams);
+            attend(path, self, n, &work.runs, &work.queries, stride, streams, &mut work.attention, &mut work.mixed);
+            fill(path, &work.mixed, shape.heads * shape.elements, GRAIN_OUTPUT, &mut work.factors);
+            multiply(path, &layer.output, &work.factors, &mut work.product);
+            add(path, &work.product, layer.output.stride(), shape.width, &mut work.state);
+            normalised(path, &work.state, &layer.feed_norm, shape.epsilon, &mut work.normed);
+            fill(path, &work.normed, shape.width, GRAIN_GATES, &mut work.factors);
+            multiply(path, &layer.gates, &work.factors, &mut work.gates);
+            open_gates(path, &work.gates, layer.gates.stride(), shape.hidden, &mut work.hidden);
+            fill(path, &work.hidden, shape.hidden, GRAIN_DOWN, &mut work.factors);
+            multiply(path, &layer.down, &work.factors, &mut work.product);
+            add(path, &work.product, layer.down.stride(), shape.width, &mut work.state);
+        }
+        normalised(path, &work.state, &self.norm, shape.epsilon, &mut work.normed);
+        fill(path, &work.normed, shape.width, GRAIN_HEAD, &mut work.factors);
+        multiply(path, self.head.as_ref().unwrap_or(&self.embeddings), &work.factors, &mut work.logits);
+    }
+}
+
+fn normalised_body(_d: impl Dot, rows: &[f32], weights: &[f32], epsilon: f32, out: &mut Vec<f32>) {
+    out.resize(rows.len(), 0.0);
+    for (row, out) in rows.chunks_exact(weights.len()).zip(out.chunks_exact_mut(weights.len())) {
+        exact::normalise(row, weights, epsilon, out);
+    }
+}
+
+by_path! {
+    /// Divides each row by the root of its mean square, and weighs it.
+    fn normalised(rows: &[f32], weights: &[f32], epsilon: f32, out: &mut Vec<f32>) = normalised_body;
+}
+
+fn add_body(_d: impl Dot, product: &[f32], stride: usize, width: usize, state: &mut [f32]) {
+    for (state, product) in state.chunks_exact_mut(width).zip(product.chunks_exact(stride)) {
+        for (x, y) in state.iter_mut().zip(product) {
+            *x += *y;
+        }
+    }
+}
+
+by_path! {
+    /// Adds products to the state of each row.
+    fn add(product: &[f32], stride: usize, width: usize, state: &mut [f32]) = add_body;
+}
+
+fn open_gates_body(_d: impl Dot, gates: &[f32], stride: usize, hidden: usize, out: &mut [f32]) {
+    for (out, row) in out.chunks_exact_mut(hidden).zip(gates.chunks_exact(stride)) {
+        let (gates, ups) = row.split_at(hidden);
+        for ((out, gate), up) in out.iter_mut().zip(gates).zip(ups) {
+            *out = exact::silu(*gate) * *up;
+        }
+    }
+}
+
+by_path! {
+    /// What gates let through.
+    fn open_gates(gates: &[f32], stride: usize, hidden: usize, out: &mut [f32]) = open_gates_body;
+}
+
+/// Turns pairs of elements, each of one half, by the angles of a position.
+#[inline(always)]
+fn rotate(head: &mut [f32], cosines: &[f32], sines: &[f32]) {
+    let (first, second) = head.split_at_mut(head.len() / 2);
+    for (((a, b), cosine), sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
+        (*a, *b) = (*a * *cosine - *b * *sine, *b * *cosine + *a * *sine);
+    }
+}
+
+fn place_body(
+    _d: impl Dot,
+    network: &Network,
+    layer: usize,
+    runs: &[Run],
+    queries: &mut [f32],
+    stride: usize,
+    streams: &mut [Stream],
+) {
+    let Shape { heads, key_heads, elements, .. } = network.shape;
+    let mut bytes = vec![0i8; elements];
+    for run in runs {
+        let rows = queries[run.first * stride..].chunks_exact_mut(stride).take(run.rows);
+        for (row, position) in rows.zip(run.position..) {
+            let (cosines, sines) = network.rotary[position * elements..][..elements].split_at(elements / 2);
+            let (turned, values) = row.split_at_mut((heads + key_heads) * elements);
+            turned.chunks_exact_mut(elements).for_each(|head| rotate(head, cosines, sines));
+            let keys = turned[heads * elements..].chunks_exact(elements);
+            for ((key, value), head) in keys.zip(values.chunks_exact(elements)).zip(0..key_heads) {
+                streams[run.stream].put(layer * key_heads + head, position, key, value, &mut bytes);
+            }
+        }
+    }
+}
+
+by_path! {
+    /// Turns queries and keys by their positions, and puts keys and values into the streams.
+    fn place(
+        network: &Network,
+        layer: usize,
+        runs: &[Run],
+        queries: &mut [f32],
+        stride: usize,
+        streams: &mut [Stream],
+    ) = place_body;
+}
+
+#[allow(clippy::too_many_arguments)]
+fn attend_body(
+    d: impl Dot,
+    network: &Network,
+    layer: usize,
+    runs: &[Run],
+    queries: &[f32],
+    stride: usize,
+    streams: &[Stream],
+    work: &mut Attention,
+    mixed: &mut [f32],
+) {
+    let Shape { heads, key_heads, elements, .. } = network.shape;
+    let each = heads / key_heads;
+    let together = (QUERIES / each).max(1);
+    let root = 1.0 / (elements as f32).sqrt();
+    for run in runs {
+        for part in (0..run.rows).step_by(together) {
+            let rows = (run.rows - part).min(together);
+            for head in 0..key_heads {
+                let pages = streams[run.stream].pages(layer * key_heads + head);
+                let first = run.first + part;
+                let of_head = |n: usize| {
+                    let (row, of_key) = (first + n / each, head * each + n % each);
+                    (row * stride + of_key * elements, row * heads * elements + of_key * elements)
+                };
+                let query = |n: usize| &queries[of_head(n).0..][..elements];
+                attend_head(d, query, rows * each, each, run.position + part, pages, root, work);
+                let shares = work.share_scales.iter().zip(work.share_sums.as_chunks::<2>().0);
+                let parts = elements / VALUE_PART;
+                for (n, (scale, sums)) in shares.enumerate().take(rows * each) {
+                    let out = &mut mixed[of_head(n).1..][..elements];
+                    let (high, low) = work.sums[n * 2 * parts..][..2 * parts].split_at(parts);
+                    let both = high.as_flattened().iter().zip(low.as_flattened());
+                    for (out, (high, low)) in out.as_chunks_mut::<16>().0.iter_mut().zip(both) {
+                        for ((out, h), l) in out.iter_mut().zip(high.0).zip(low.0) {
+                            *out = joined(h, l, sums) * *scale;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What `count` queries of a head, `each` of one position, find: in `work`, sums that are still to be scaled.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn attend_head<'a>(
+    d: impl Dot,
+    query: impl Fn(usize) -> &'a [f32],
+    count: usize,
+    each: usize,
+    position: usize,
+    pages: &[Page],
+    root: f32,
+    work: &mut Attention,
+) {
+    let elements = query(0).len();
+    let steps = elements / 4;
+    // As many tokens as the last position sees, and some more to a whole register: those are computed and not looked at.
+    let tokens = (position + count / each).next_multiple_of(16);
+    work.query.resize(count * 2 * steps, 0);
+    work.query_sums.resize(count * 2, 0);
+    work.query_scales.resize(count, 0.0);
+    let bytes: &mut [i8] = bytemuck::cast_slice_mut(&mut work.query);
+    let targets = bytes.chunks_exact_mut(2 * elements).zip(work.query_sums.chunks_exact_mut(2));
+    for ((n, scale), (bytes, sums)) in work.query_scales.iter_mut().enumerate().zip(targets) {
+        *scale = cut(query(n), Grain::Fine, bytes, sums) * root;
+    }
+    work.scores.resize(count * tokens, 0.0);
+    for (page, base) in pages.iter().zip((0..tokens).step_by(PAGE)) {
+        let tiles = (tokens - base).min(PAGE) / 16;
+        in_parts!(count * 2, |first, M| {
+            let right: [&[i32]; M] = std::array::from_fn(|m| &work.query[(first + m) * steps..][..steps]);
+            for tile in 0..tiles {
+                let mut sums = [[Sums::ZERO; 1]; M];
+                d.dot(&page.keys[tile * steps..][..steps], right, &mut sums);
+                let scales = &page.key_scales.as_chunks::<16>().0[tile];
+                for (n, [high, low]) in sums.as_chunks::<2>().0.iter().enumerate() {
+                    let row = first / 2 + n;
+                    let (of_row, scale) = (&work.query_sums[row * 2..][..2], work.query_scales[row]);
+                    let scores = &mut work.scores[row * tokens + base + tile * 16..][..16];
+                    for (((score, h), l), key) in scores.iter_mut().zip(high[0].0).zip(low[0].0).zip(scales) {
+                        *score = (joined(h, l, of_row) * scale) * *key;
+                    }
+                }
+            }
+        });
+    }
+    let share_steps = tokens / 4;
+    work.shares.resize(count * 2 * share_steps, 0);
+    work.share_sums.resize(count * 2, 0);
+    work.share_scales.resize(count, 0.0);
+    let bytes: &mut [i8] = bytemuck::cast_slice_mut(&mut work.shares);
+    let targets = bytes.chunks_exact_mut(2 * tokens).zip(work.share_sums.chunks_exact_mut(2));
+    for ((n, scale), (bytes, sums)) in work.share_scales.iter_mut().enumerate().zip(targets) {
+        let scores = &mut work.scores[n * tokens..][..tokens];
+        let seen = position + n / each + 1;
+        let peak = greatest(&scores[..seen], f32::MIN, |x| x);
+        scores.iter_mut().for_each(|x| *x = exact::exp(*x - peak));
+        scores[seen..].fill(0.0);
+        let total = exact::sum(scores, |x| x);
+        for (scores, page) in scores.chunks_mut(PAGE).zip(pages) {
+            scores.iter_mut().zip(&page.value_scales).for_each(|(x, scale)| *x *= *scale);
+        }
+        *scale = cut(scores, Grain::Fine, bytes, sums) / total;
+    }
+    let parts = elements / VALUE_PART;
+    work.sums.clear();
+    work.sums.resize(count * 2 * parts, [Sums::ZERO; 2]);
+    for (page, base) in pages.iter().zip((0..tokens).step_by(PAGE)) {
+        let steps = (tokens - base).min(PAGE) / 4;
+        for part in 0..parts {
+            let left = &page.values[part * (PAGE / 4)..][..steps];
+            in_parts!(count * 2, |first, M| {
+                let right: [&[i32]; M] =
+                    std::array::from_fn(|m| &work.shares[(first + m) * share_steps + base / 4..][..steps]);
+                let mut sums: [[Sums; 2]; M] = std::array::from_fn(|m| work.sums[(first + m) * parts + part]);
+                d.dot(left, right, &mut sums);
+                for (m, sums) in sums.into_iter().enumerate() {
+                    work.sums[(first + m) * parts + part] = sums;
+                }
+            });
+        }
+    }
+}
+
+by_path! {
+    /// What every row finds in what its stream has read up to it.
+    fn attend(
+        network: &Network,
+        layer: usize,
+        runs: &[Run],
+        queries: &[f32],
+        stride: usize,
+        streams: &[Stream],
+        work: &mut Attention,
+        mixed: &mut [f32],
+    ) = attend_body;
+}

@@ -1,0 +1,306 @@
+//! Matrices of weights in eight bits, and the rows they are multiplied with.
+//!
+//! A row of weights is whole numbers from -127 to 127 and a scale; they are kept as unsigned bytes, 128 more, in the order
+//! in which a kernel wants them:
+//!
+//! ```text
+//! Vec<[Bytes; 3]>: for each 48 rows, for each 4 columns: 3 times 16 rows of 4 columns
+//! ```
+//!
+//! Rows on the other side are whole numbers too: `Coarse` ones of 8 bits, `Fine` ones of 14 in two planes, of which the first
+//! counts 128 times. Sums of products are exact; the 128 that each weight has too much is taken away as 128 times the sum of
+//! the other side.
+
+use super::exact::{greatest, nearest};
+use super::kernels::{Bytes, COLUMNS_MAX, Dot, Sums, by_path, in_parts};
+
+/// Registers of 16 rows that stand together.
+const GROUP: usize = 3;
+const GROUP_ROWS: usize = GROUP * 16;
+/// What is added to a weight to make it unsigned.
+const OFFSET: i32 = 128;
+const COARSE_BOUND: f32 = 127.0;
+/// 63.5 * 128: both planes then are within -64 to 64.
+const FINE_BOUND: f32 = 8128.0;
+
+/// How finely the rows are cut that weights are multiplied with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Grain {
+    Coarse,
+    Fine,
+}
+
+impl Grain {
+    pub const fn planes(self) -> usize {
+        match self {
+            Grain::Coarse => 1,
+            Grain::Fine => 2,
+        }
+    }
+}
+
+/// Cuts a row into whole numbers, plane after plane; gives its scale. `sums` are those of the planes.
+#[inline(always)]
+pub(super) fn cut(row: &[f32], grain: Grain, planes: &mut [i8], sums: &mut [i32]) -> f32 {
+    let peak = greatest(row, 0.0, f32::abs);
+    let bound = match grain {
+        Grain::Coarse => COARSE_BOUND,
+        Grain::Fine => FINE_BOUND,
+    };
+    let factor = if peak > 0.0 { bound / peak } else { 0.0 };
+    match grain {
+        Grain::Coarse => {
+            let mut sum = 0;
+            for (q, x) in planes.iter_mut().zip(row) {
+                let n = nearest(*x * factor, bound);
+                sum += n;
+                *q = n as i8;
+            }
+            sums[0] = sum;
+        }
+        Grain::Fine => {
+            let (high, low) = planes.split_at_mut(row.len());
+            let (mut high_sum, mut low_sum) = (0, 0);
+            for ((h, l), x) in high.iter_mut().zip(low).zip(row) {
+                let n = nearest(*x * factor, bound);
+                let upper = (n + 64) >> 7;
+                let lower = n - (upper << 7);
+                high_sum += upper;
+                low_sum += lower;
+                (*h, *l) = (upper as i8, lower as i8);
+            }
+            (sums[0], sums[1]) = (high_sum, low_sum);
+        }
+    }
+    peak / bound
+}
+
+/// The value of two planes' sums of products, each with what its offset added.
+#[inline(always)]
+pub(super) fn joined(high: i32, low: i32, sums: &[i32]) -> f32 {
+    (high - OFFSET * sums[0]) as f32 * 128.0 + (low - OFFSET * sums[1]) as f32
+}
+
+/// Rows that weights are multiplied with.
+#[derive(Debug, Default)]
+pub(super) struct Factors {
+    rows: usize,
+    columns: usize,
+    planes: usize,
+    /// Bytes of rows, in fours; plane after plane.
+    bytes: Vec<i32>,
+    /// For each row.
+    scales: Vec<f32>,
+    /// For each plane of each row.
+    sums: Vec<i32>,
+}
+
+fn fill_body(_d: impl Dot, rows: &[f32], columns: usize, grain: Grain, out: &mut Factors) {
+    let planes = grain.planes();
+    (out.rows, out.columns, out.planes) = (rows.len() / columns, columns, planes);
+    out.bytes.resize(out.rows * planes * columns / 4, 0);
+    out.scales.resize(out.rows, 0.0);
+    out.sums.resize(out.rows * planes, 0);
+    let bytes: &mut [i8] = bytemuck::cast_slice_mut(&mut out.bytes);
+    let targets = bytes.chunks_exact_mut(planes * columns).zip(out.sums.chunks_exact_mut(planes));
+    for ((row, (bytes, sums)), scale) in rows.chunks_exact(columns).zip(targets).zip(&mut out.scales) {
+        *scale = cut(row, grain, bytes, sums);
+    }
+}
+
+by_path! {
+    /// Cuts rows of `columns` elements, a multiple of four.
+    pub(super) fn fill(rows: &[f32], columns: usize, grain: Grain, out: &mut Factors) = fill_body;
+}
+
+/// A matrix of weights.
+#[derive(Debug)]
+pub(super) struct Matrix {
+    rows: usize,
+    columns: usize,
+    groups: Vec<[Bytes; GROUP]>,
+    scales: Vec<f32>,
+}
+
+impl Matrix {
+    /// A matrix whose rows come later. Columns are a multiple of four and at most `COLUMNS_MAX`, which the caller has seen to.
+    pub fn new(rows: usize, columns: usize) -> Matrix {
+        assert!(columns.is_multiple_of(4) && columns <= COLUMNS_MAX, "{columns} columns");
+        let groups = rows.div_ceil(GROUP_ROWS);
+        Matrix {
+            rows,
+            columns,
+            groups: vec![[Bytes([OFFSET as u8; 64]); GROUP]; groups * (columns / 4)],
+            scales: vec![0.0; groups * GROUP_ROWS],
+        }
+    }
+
+    /// Elements from the beginning of a row of a product to that of the next.
+    pub fn stride(&self) -> usize {
+        self.scales.len()
+    }
+
+    /// Bytes it takes.
+    pub fn bytes(&self) -> u64 {
+        (size_of_val(&self.groups[..]) + size_of_val(&self.scales[..])) as u64
+    }
+
+    /// Takes a row in, in whole numbers.
+    pub fn set_row(&mut self, row: usize, values: &[f32]) {
+        let mut planes = vec![0i8; values.len()];
+        self.scales[row] = cut(values, Grain::Coarse, &mut planes, &mut [0]);
+        let steps = self.columns / 4;
+        let (group, part, lane) = (row / GROUP_ROWS, row % GROUP_ROWS / 16, row % 16);
+        for (step, four) in self.groups[group * steps..][..steps].iter_mut().zip(planes.as_chunks::<4>().0) {
+            for (byte, q) in step[part].0[lane * 4..].iter_mut().zip(four) {
+                *byte = (i32::from(*q) + OFFSET) as u8;
+            }
+        }
+    }
+
+    /// Gives a row back, as it is in whole numbers.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        let steps = self.columns / 4;
+        let (group, part, lane) = (row / GROUP_ROWS, row % GROUP_ROWS / 16, row % 16);
+        let scale = self.scales[row];
+        for (step, out) in self.groups[group * steps..][..steps].iter().zip(out.as_chunks_mut::<4>().0) {
+            for (byte, out) in step[part].0[lane * 4..].iter().zip(out) {
+                *out = (i32::from(*byte) - OFFSET) as f32 * scale;
+            }
+        }
+    }
+
+    /// Feeds all that it is made of to a hash.
+    pub fn hash(&self, hasher: &mut blake3::Hasher) {
+        for n in [self.rows, self.columns] {
+            hasher.update(&(n as u64).to_le_bytes());
+        }
+        for group in &self.groups {
+            for bytes in group {
+                hasher.update(&bytes.0);
+            }
+        }
+        for scale in &self.scales {
+            hasher.update(&scale.to_bits().to_le_bytes());
+        }
+    }
+}
+
+fn multiply_body(d: impl Dot, matrix: &Matrix, factors: &Factors, out: &mut Vec<f32>) {
+    let steps = matrix.columns / 4;
+    assert_eq!(factors.columns, matrix.columns, "rows as long as those of the matrix");
+    let stride = matrix.stride();
+    out.resize(factors.rows * stride, 0.0);
+    let groups = matrix.groups.chunks_exact(steps).zip(matrix.scales.as_chunks::<GROUP_ROWS>().0);
+    for ((left, scales), at) in groups.zip((0..).step_by(GROUP_ROWS)) {
+        in_parts!(factors.rows * factors.planes, |first, M| {
+            let right: [&[i32]; M] = std::array::from_fn(|m| &factors.bytes[(first + m) * steps..][..steps]);
+            let mut sums = [[Sums::ZERO; GROUP]; M];
+            d.dot(left, right, &mut sums);
+            if factors.planes == 1 {
+                for (m, sums) in sums.iter().enumerate() {
+                    let (offset, scale) = (OFFSET * factors.sums[first + m], factors.scales[first + m]);
+                    let out = &mut out[(first + m) * stride + at..][..GROUP_ROWS];
+                    for ((out, sum), weight) in out.iter_mut().zip(sums.iter().flat_map(|s| s.0)).zip(scales) {
+                        *out = ((sum - offset) as f32 * *weight) * scale;
+                    }
+                }
+            } else {
+                // Rows come in pairs of planes, and parts in even numbers.
+                for (n, [high, low]) in sums.as_chunks::<2>().0.iter().enumerate() {
+                    let row = first / 2 + n;
+                    let (of_row, scale) = (&factors.sums[row * 2..][..2], factors.scales[row]);
+                    let out = &mut out[row * stride + at..][..GROUP_ROWS];
+                    let both = high.iter().flat_map(|s| s.0).zip(low.iter().flat_map(|s| s.0));
+                    for ((out, (h, l)), weight) in out.iter_mut().zip(both).zip(scales) {
+                        *out = (joined(h, l, of_row) * *weight) * scale;
+                    }
+                }
+            }
+        });
+    }
+}
+
+by_path! {
+    /// Products of all rows of a matrix with all `factors`, `stride` apart.
+    pub(super) fn multiply(matrix: &Matrix, factors: &Factors, out: &mut Vec<f32>) = multiply_body;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kernels::Path;
+    use super::*;
+
+    fn noise(seed: u64, len: usize) -> Vec<f32> {
+        let mut x = seed;
+        let mut next = || {
+            x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (x >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..len).map(|_| next() * next() * next()).collect()
+    }
+
+    fn product(path: Path, matrix: &Matrix, rows: &[f32], grain: Grain) -> Vec<f32> {
+        let (mut factors, mut out) = (Factors::default(), Vec::new());
+        fill(path, rows, matrix.columns, grain, &mut factors);
+        multiply(path, matrix, &factors, &mut out);
+        out
+    }
+
+    /// Also of the lengths that the largest models have, where every weight and every factor is as great as can be.
+    #[test]
+    fn products_are_near_those_of_floats_and_the_same_by_every_path() {
+        for (rows, columns, count) in [(50, 64, 1), (96, 576, 5), (10, 4096, 9), (3, 14_336, 2), (48, 32, 17)] {
+            let weights = noise(1, rows * columns);
+            let mut matrix = Matrix::new(rows, columns);
+            weights.chunks(columns).enumerate().for_each(|(n, row)| matrix.set_row(n, row));
+            let factors = noise(2, count * columns);
+            for (grain, bound) in [(Grain::Coarse, 0.02), (Grain::Fine, 0.01)] {
+                let out = product(Path::Plain, &matrix, &factors, grain);
+                for (n, factor) in factors.chunks(columns).enumerate() {
+                    let length = |xs: &[f32]| xs.iter().map(|x| x * x).sum::<f32>().sqrt();
+                    for (m, row) in weights.chunks(columns).enumerate() {
+                        let exact: f32 = row.iter().zip(factor).map(|(a, b)| a * b).sum();
+                        let off = (out[n * matrix.stride() + m] - exact).abs() / (length(row) * length(factor));
+                        assert!(off < bound, "{off} for {columns} columns, {grain:?}");
+                    }
+                }
+                for path in Path::all() {
+                    for part in [1, 2, count] {
+                        let by_path: Vec<f32> = factors
+                            .chunks(part * columns)
+                            .flat_map(|rows| product(path, &matrix, rows, grain))
+                            .collect();
+                        let same = out.iter().zip(&by_path).all(|(a, b)| a.to_bits() == b.to_bits());
+                        assert!(same && out.len() == by_path.len(), "{} by {part}, {grain:?}", path.name());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sums_stay_within_their_bits() {
+        for (columns, grain) in [(14_336, Grain::Fine), (COLUMNS_MAX, Grain::Coarse)] {
+            let mut matrix = Matrix::new(1, columns);
+            matrix.set_row(0, &vec![1.0; columns]);
+            for path in Path::all() {
+                let out = product(path, &matrix, &vec![-3.0; columns], grain);
+                assert!((out[0] / columns as f32 + 3.0).abs() < 1e-4, "{}: {}", path.name(), out[0]);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_come_back() {
+        let values = noise(5, 70 * 64);
+        let mut matrix = Matrix::new(70, 64);
+        values.chunks(64).enumerate().for_each(|(n, row)| matrix.set_row(n, row));
+        let mut row = [0.0; 64];
+        for (n, values) in values.chunks(64).enumerate() {
+            matrix.row(n, &mut row);
+            let peak = values.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+            assert!(row.iter().zip(values).all(|(a, b)| (a - b).abs() <= peak / 253.0), "{n}");
+        }
+    }
+}
