@@ -25,6 +25,7 @@ pub(super) struct Shares {
     total: u64,
 }
 
+#[inline(always)]
 fn spread_body(_d: impl Dot, logits: &[f32], out: &mut Shares) {
     let peak = greatest(logits, f32::MIN, |x| x);
     out.each.resize(logits.len(), 0);

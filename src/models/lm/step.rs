@@ -184,6 +184,7 @@ impl Network {
     }
 }
 
+#[inline(always)]
 fn normalised_body(_d: impl Dot, rows: &[f32], weights: &[f32], epsilon: f32, out: &mut Vec<f32>) {
     out.resize(rows.len(), 0.0);
     for (row, out) in rows.chunks_exact(weights.len()).zip(out.chunks_exact_mut(weights.len())) {
@@ -196,6 +197,7 @@ by_path! {
     fn normalised(rows: &[f32], weights: &[f32], epsilon: f32, out: &mut Vec<f32>) = normalised_body;
 }
 
+#[inline(always)]
 fn add_body(_d: impl Dot, product: &[f32], stride: usize, width: usize, state: &mut [f32]) {
     for (state, product) in state.chunks_exact_mut(width).zip(product.chunks_exact(stride)) {
         for (x, y) in state.iter_mut().zip(product) {
@@ -209,6 +211,7 @@ by_path! {
     fn add(product: &[f32], stride: usize, width: usize, state: &mut [f32]) = add_body;
 }
 
+#[inline(always)]
 fn open_gates_body(_d: impl Dot, gates: &[f32], stride: usize, hidden: usize, out: &mut [f32]) {
     for (out, row) in out.chunks_exact_mut(hidden).zip(gates.chunks_exact(stride)) {
         let (gates, ups) = row.split_at(hidden);
@@ -232,6 +235,7 @@ fn rotate(head: &mut [f32], cosines: &[f32], sines: &[f32]) {
     }
 }
 
+#[inline(always)]
 fn place_body(
     _d: impl Dot,
     network: &Network,
@@ -269,6 +273,7 @@ by_path! {
     ) = place_body;
 }
 
+#[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn attend_body(
     d: impl Dot,
@@ -389,8 +394,8 @@ fn attend_head<'a>(
                     std::array::from_fn(|m| &work.shares[(first + m) * share_steps + base / 4..][..steps]);
                 let mut sums: [[Sums; 2]; M] = std::array::from_fn(|m| work.sums[(first + m) * parts + part]);
                 d.dot(left, right, &mut sums);
-                for (m, sums) in sums.into_iter().enumerate() {
-                    work.sums[(first + m) * parts + part] = sums;
+                for (m, sums) in sums.iter().enumerate() {
+                    work.sums[(first + m) * parts + part] = *sums;
                 }
             });
         }

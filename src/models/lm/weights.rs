@@ -95,6 +95,7 @@ pub(super) struct Factors {
     sums: Vec<i32>,
 }
 
+#[inline(always)]
 fn fill_body(_d: impl Dot, rows: &[f32], columns: usize, grain: Grain, out: &mut Factors) {
     let planes = grain.planes();
     (out.rows, out.columns, out.planes) = (rows.len() / columns, columns, planes);
@@ -186,6 +187,7 @@ impl Matrix {
     }
 }
 
+#[inline(always)]
 fn multiply_body(d: impl Dot, matrix: &Matrix, factors: &Factors, out: &mut Vec<f32>) {
     let steps = matrix.columns / 4;
     assert_eq!(factors.columns, matrix.columns, "rows as long as those of the matrix");
@@ -197,23 +199,23 @@ fn multiply_body(d: impl Dot, matrix: &Matrix, factors: &Factors, out: &mut Vec<
             let right: [&[i32]; M] = std::array::from_fn(|m| &factors.bytes[(first + m) * steps..][..steps]);
             let mut sums = [[Sums::ZERO; GROUP]; M];
             d.dot(left, right, &mut sums);
-            if factors.planes == 1 {
-                for (m, sums) in sums.iter().enumerate() {
-                    let (offset, scale) = (OFFSET * factors.sums[first + m], factors.scales[first + m]);
-                    let out = &mut out[(first + m) * stride + at..][..GROUP_ROWS];
-                    for ((out, sum), weight) in out.iter_mut().zip(sums.iter().flat_map(|s| s.0)).zip(scales) {
-                        *out = ((sum - offset) as f32 * *weight) * scale;
-                    }
-                }
-            } else {
-                // Rows come in pairs of planes, and parts in even numbers.
-                for (n, [high, low]) in sums.as_chunks::<2>().0.iter().enumerate() {
-                    let row = first / 2 + n;
-                    let (of_row, scale) = (&factors.sums[row * 2..][..2], factors.scales[row]);
-                    let out = &mut out[row * stride + at..][..GROUP_ROWS];
-                    let both = high.iter().flat_map(|s| s.0).zip(low.iter().flat_map(|s| s.0));
-                    for ((out, (h, l)), weight) in out.iter_mut().zip(both).zip(scales) {
-                        *out = (joined(h, l, of_row) * *weight) * scale;
+            // Rows of two planes come in pairs, and parts of them in even numbers.
+            for n in 0..M / factors.planes {
+                let row = first / factors.planes + n;
+                let (of_row, scale) = (&factors.sums[row * factors.planes..][..factors.planes], factors.scales[row]);
+                let out = &mut out[row * stride + at..][..GROUP_ROWS];
+                let parts = out.as_chunks_mut::<16>().0.iter_mut().zip(scales.as_chunks::<16>().0);
+                for (part, (out, scales)) in parts.enumerate() {
+                    if let [low] = of_row {
+                        let (sums, offset) = (&sums[n][part].0, OFFSET * low);
+                        for lane in 0..16 {
+                            out[lane] = ((sums[lane] - offset) as f32 * scales[lane]) * scale;
+                        }
+                    } else {
+                        let (high, low) = (&sums[n * 2][part].0, &sums[n * 2 + 1][part].0);
+                        for lane in 0..16 {
+                            out[lane] = (joined(high[lane], low[lane], of_row) * scales[lane]) * scale;
+                        }
                     }
                 }
             }

@@ -31,13 +31,21 @@ fn vnni<const M: usize, const T: usize>(
 ) {
     let steps = right.iter().fold(left.len(), |n, r| n.min(r.len()));
     let left = &left[..steps];
-    let right: [&[i32]; M] = std::array::from_fn(|m| &right[m][..steps]);
-    let mut registers: [[__m512i; T]; M] =
-        std::array::from_fn(|m| std::array::from_fn(|t| _mm512_loadu_si512(&sums[m][t].0)));
-    for k in 0..steps {
-        let l: [__m512i; T] = std::array::from_fn(|t| _mm512_loadu_si512(&left[k][t].0));
+    let mut rows: [&[i32]; M] = right;
+    let mut registers = [[_mm512_setzero_si512(); T]; M];
+    for m in 0..M {
+        rows[m] = &right[m][..steps];
+        for t in 0..T {
+            registers[m][t] = _mm512_loadu_si512(&sums[m][t].0);
+        }
+    }
+    for (k, left) in left.iter().enumerate() {
+        let mut l = [_mm512_setzero_si512(); T];
+        for t in 0..T {
+            l[t] = _mm512_loadu_si512(&left[t].0);
+        }
         for m in 0..M {
-            let r = _mm512_set1_epi32(right[m][k]);
+            let r = _mm512_set1_epi32(rows[m][k]);
             for t in 0..T {
                 registers[m][t] = _mm512_dpbusd_epi32(registers[m][t], l[t], r);
             }
