@@ -141,7 +141,7 @@ pub fn model_check(
             if let Some(payload) = payload {
                 let back = model.decode(&payload, raw.len()).map_err(|e| format!("{name}: {e}"))?;
                 decode_s += host::thread_cpu_seconds() - coded;
-                let last = raw.chunks(lane_bytes).enumerate().last();
+                let last = raw.chunks(lane_bytes).enumerate().next_back();
                 let alone = last.map(|(n, lane)| model.decode_lane(&payload, raw.len(), n).is_ok_and(|l| l == lane));
                 if back != raw || alone == Some(false) {
                     return Err(format!("{name}: what was decoded is not what was coded"));

@@ -154,7 +154,7 @@ impl Kind {
 /// Numbers of five bits, the fifth of each in `high`.
 fn fives(q: &[u8; 16], high: u32) -> impl Iterator<Item = f32> {
     let low = q.map(|q| q & 15).into_iter().chain(q.map(|q| q >> 4));
-    low.zip(0..).map(move |(q, n)| f32::from(q | (high >> n & 1) as u8 * 16))
+    low.zip(0..).map(move |(q, n)| f32::from(q + (high >> n & 1) as u8 * 16))
 }
 
 /// The eight scales and minima of six bits each, in pairs.

@@ -96,18 +96,26 @@ impl LanguageModel {
     /// # Blocking
     /// Some milliseconds for each token.
     pub fn encode(&self, raw: &[u8], lane_bytes: usize) -> Option<Vec<u8>> {
+        self.payload(raw, lane_bytes, raw.len()).filter(|payload| payload.len() < raw.len())
+    }
+
+    /// As `encode`, but gives up when there are more than `bytes_max` of code.
+    pub(super) fn payload(&self, raw: &[u8], lane_bytes: usize, bytes_max: usize) -> Option<Vec<u8>> {
         assert!(lane_bytes.is_power_of_two() && (LANE_BYTES_MIN..=LANE_BYTES_MAX).contains(&lane_bytes));
         let mut payload = vec![VERSION, lane_bytes.trailing_zeros() as u8];
         let mut streams = self.network.streams(1);
         let (mut work, mut shares, mut codes) = (Work::default(), Shares::default(), Vec::new());
         for lane in raw.chunks(lane_bytes) {
-            let code = self.encode_lane(lane, &mut streams, &mut work, &mut shares, raw.len() - codes.len())?;
+            let code = self.encode_lane(lane, &mut streams, &mut work, &mut shares, bytes_max)?;
             put_number(code.len(), &mut payload);
             codes.extend(code);
+            if codes.len() > bytes_max {
+                return None;
+            }
         }
         raw.chunks(lane_bytes).for_each(|lane| payload.extend(crc32c(lane).to_le_bytes()));
         payload.extend(codes);
-        (payload.len() < raw.len()).then_some(payload)
+        Some(payload)
     }
 
     fn encode_lane(

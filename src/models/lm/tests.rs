@@ -1,1 +1,428 @@
+//! Whole models: small ones that the tests make themselves, in the real format.
 
+use std::io::Cursor;
+
+use super::gguf::{Gguf, Kind};
+use super::step::{Row, Work};
+use super::tokens::tests::small;
+use super::*;
+use crate::models::Error;
+
+/// A file being made.
+#[derive(Clone, Default)]
+struct File {
+    metadata: Vec<(String, Vec<u8>)>,
+    tensors: Vec<(String, Vec<usize>, u32, Vec<u8>)>,
+}
+
+fn text(bytes: &[u8]) -> Vec<u8> {
+    [&(bytes.len() as u64).to_le_bytes()[..], bytes].concat()
+}
+
+impl File {
+    fn number(&mut self, name: &str, n: u32) {
+        self.metadata.push((name.into(), [4u32.to_le_bytes(), n.to_le_bytes()].concat()));
+    }
+
+    fn float(&mut self, name: &str, x: f32) {
+        self.metadata.push((name.into(), [6u32.to_le_bytes(), x.to_le_bytes()].concat()));
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        self.metadata.push((name.into(), [&8u32.to_le_bytes()[..], &text(value.as_bytes())].concat()));
+    }
+
+    fn texts(&mut self, name: &str, values: &[Vec<u8>]) {
+        let head = [&9u32.to_le_bytes()[..], &8u32.to_le_bytes(), &(values.len() as u64).to_le_bytes()].concat();
+        let values: Vec<u8> = values.iter().flat_map(|v| text(v)).collect();
+        self.metadata.push((name.into(), [head, values].concat()));
+    }
+
+    fn floats(&mut self, name: &str, shape: &[usize], values: &[f32]) {
+        let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.tensors.push((name.into(), shape.to_vec(), 0, bytes));
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut out = b"GGUF".to_vec();
+        out.extend(3u32.to_le_bytes());
+        out.extend((self.tensors.len() as u64).to_le_bytes());
+        out.extend((self.metadata.len() as u64).to_le_bytes());
+        for (name, value) in &self.metadata {
+            out.extend(text(name.as_bytes()));
+            out.extend(value);
+        }
+        let mut offset = 0;
+        for (name, shape, kind, bytes) in &self.tensors {
+            out.extend(text(name.as_bytes()));
+            out.extend((shape.len() as u32).to_le_bytes());
+            shape.iter().for_each(|n| out.extend((*n as u64).to_le_bytes()));
+            out.extend(kind.to_le_bytes());
+            out.extend((offset as u64).to_le_bytes());
+            offset = (offset + bytes.len()).next_multiple_of(32);
+        }
+        for (_, _, _, bytes) in &self.tensors {
+            out.resize(out.len().next_multiple_of(32), 0);
+            out.extend(bytes);
+        }
+        out
+    }
+}
+
+const WIDTH: usize = 64;
+const HEADS: usize = 4;
+const KEY_HEADS: usize = 2;
+const ELEMENTS: usize = 32;
+const HIDDEN: usize = 96;
+const LAYERS: usize = 2;
+const CONTEXT: usize = 200;
+
+/// A Llama of two layers, of noise, with `small`'s tokens.
+fn tiny() -> File {
+    let mut x = 1u64;
+    let mut noise = |len: usize, scale: f32| -> Vec<f32> {
+        let mut next = || {
+            x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            ((x >> 40) as i32 - (1 << 23)) as f32 / (1 << 23) as f32
+        };
+        (0..len).map(|_| (next() + next() + next()) * scale).collect()
+    };
+    let (texts, pairs) = small();
+    let mut file = File::default();
+    file.text("general.architecture", "llama");
+    for (name, n) in [
+        ("embedding_length", WIDTH),
+        ("attention.head_count", HEADS),
+        ("attention.head_count_kv", KEY_HEADS),
+        ("attention.key_length", ELEMENTS),
+        ("feed_forward_length", HIDDEN),
+        ("block_count", LAYERS),
+        ("context_length", CONTEXT),
+    ] {
+        file.number(&format!("llama.{name}"), n as u32);
+    }
+    file.float("llama.rope.freq_base", 10_000.0);
+    file.float("llama.attention.layer_norm_rms_epsilon", 1e-5);
+    file.text("tokenizer.ggml.model", "gpt2");
+    file.text("tokenizer.ggml.pre", "llama-bpe");
+    file.texts("tokenizer.ggml.tokens", &texts);
+    file.texts("tokenizer.ggml.merges", &pairs);
+    file.number("tokenizer.ggml.bos_token_id", 0);
+    file.floats("token_embd.weight", &[WIDTH, texts.len()], &noise(texts.len() * WIDTH, 0.5));
+    file.floats("output.weight", &[WIDTH, texts.len()], &noise(texts.len() * WIDTH, 0.35));
+    file.floats("output_norm.weight", &[WIDTH], &noise(WIDTH, 0.2).iter().map(|x| x + 1.0).collect::<Vec<_>>());
+    // As Llama 3.1 stretches its slow pairs.
+    let stretch: Vec<f32> = (0..ELEMENTS / 2).map(|pair| if pair < 8 { 1.0 } else { 8.0 }).collect();
+    file.floats("rope_freqs.weight", &[ELEMENTS / 2], &stretch);
+    for layer in 0..LAYERS {
+        for (name, rows, columns) in [
+            ("attn_q", HEADS * ELEMENTS, WIDTH),
+            ("attn_k", KEY_HEADS * ELEMENTS, WIDTH),
+            ("attn_v", KEY_HEADS * ELEMENTS, WIDTH),
+            ("attn_output", WIDTH, HEADS * ELEMENTS),
+            ("ffn_gate", HIDDEN, WIDTH),
+            ("ffn_up", HIDDEN, WIDTH),
+            ("ffn_down", WIDTH, HIDDEN),
+        ] {
+            let scale = 1.6 / (columns as f32).sqrt();
+            file.floats(&format!("blk.{layer}.{name}.weight"), &[columns, rows], &noise(rows * columns, scale));
+        }
+        for name in ["attn_norm", "ffn_norm"] {
+            let weights: Vec<f32> = noise(WIDTH, 0.3).iter().map(|x| x + 1.0).collect();
+            file.floats(&format!("blk.{layer}.{name}.weight"), &[WIDTH], &weights);
+        }
+    }
+    file
+}
+
+fn loaded(file: &File) -> Result<LanguageModel, LoadError> {
+    load(Cursor::new(file.bytes()))
+}
+
+/// Text of the tokens' kind, and bytes of no kind.
+fn sample(len: usize) -> Vec<u8> {
+    let mut x = 3u64;
+    let words: [&[u8]; 12] =
+        [b" the", b" and", b" in", b"\r\n", b"12", b"\0", b"\xc3\xa9", b"\xff\xfe", b"{\"a\":", b"\xc8", b"th", b"  "];
+    let mut out = Vec::new();
+    while out.len() < len {
+        x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        out.extend_from_slice(words[(x >> 33) as usize % words.len()]);
+    }
+    out.truncate(len);
+    out
+}
+
+#[test]
+fn any_bytes_come_back_by_every_path_in_lanes_of_any_length() {
+    let mut model = loaded(&tiny()).unwrap();
+    // Longer than the context, with an end that is no whole lane.
+    let raw = sample(4500);
+    for lane_bytes in [1 << 10, 1 << 12] {
+        let mut payloads = Vec::new();
+        for path in Path::all() {
+            model.path = path;
+            payloads.push(model.payload(&raw, lane_bytes, usize::MAX).unwrap());
+        }
+        assert!(payloads.windows(2).all(|two| two[0] == two[1]), "every path codes alike");
+        for path in Path::all() {
+            model.path = path;
+            assert_eq!(model.decode(&payloads[0], raw.len()).unwrap(), raw, "{}", path.name());
+        }
+        for (n, lane) in raw.chunks(lane_bytes).enumerate() {
+            assert_eq!(model.decode_lane(&payloads[0], raw.len(), n).unwrap(), lane);
+        }
+        assert!(model.decode_lane(&payloads[0], raw.len(), 99).is_err());
+    }
+    for raw in [&b""[..], b"x", &[0; 1100], &[200; 1024], &[b' '; 3000]] {
+        let payload = model.payload(raw, 1 << 10, usize::MAX).unwrap();
+        assert_eq!(model.decode(&payload, raw.len()).unwrap(), raw);
+    }
+    assert_eq!(model.encode(b"x", 1 << 10), None, "it does not become smaller");
+}
+
+#[test]
+fn threads_and_company_change_nothing() {
+    let model = loaded(&tiny()).unwrap();
+    let raw = sample(3000);
+    let payload = model.payload(&raw, 1 << 10, usize::MAX).unwrap();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..3).map(|_| scope.spawn(|| model.payload(&raw, 1 << 10, usize::MAX).unwrap())).collect();
+        threads.into_iter().for_each(|t| assert_eq!(t.join().unwrap(), payload));
+    });
+    // Streams of other texts beside it, ragged: lane by lane, and many tokens of one beside one of another.
+    let tokens: Vec<u32> = (0..60).map(|n| n * 17 % 250).collect();
+    let alone = model.network.shares_hash(model.path, &tokens, 1);
+    for count in [2, 7, 32] {
+        let (mut work, mut shares, mut hasher) = (Work::default(), cdf::Shares::default(), blake3::Hasher::new());
+        let mut streams = model.network.streams(count);
+        for (n, token) in tokens.iter().enumerate() {
+            let others =
+                (1..count).filter(|s| (n + s) % 3 != 0).map(|stream| Row { stream, token: (n * stream) as u32 % 250 });
+            let mut rows: Vec<Row> = others.collect();
+            rows.push(Row { stream: 0, token: *token });
+            rows.extend((1..count).take(2).map(|stream| Row { stream, token: 5 }));
+            model.network.step(model.path, &rows, &mut streams, &mut work);
+            let row = rows.iter().position(|r| r.stream == 0).unwrap();
+            cdf::spread(model.path, work.logits(&model.network, row), &mut shares);
+            shares.hash(&mut hasher);
+        }
+        assert_eq!(hasher.finalize().as_bytes()[..16], alone, "{count} streams");
+    }
+}
+
+#[test]
+fn a_damaged_lane_harms_no_other() {
+    let model = loaded(&tiny()).unwrap();
+    let raw = sample(4096);
+    let good = model.payload(&raw, 1 << 10, usize::MAX).unwrap();
+    for at in (0..good.len()).step_by(41) {
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (at % 8);
+        if let Ok(plain) = model.decode(&bad, raw.len()) {
+            assert_eq!(plain, raw, "byte {at}");
+        }
+        let lanes =
+            (0..4).filter(|n| model.decode_lane(&bad, raw.len(), *n).is_ok_and(|l| l == raw[n * 1024..][..1024]));
+        // Two bytes, four lengths of two bytes, four checksums.
+        let least = if at < 10 { 0 } else { 3 };
+        assert!(lanes.count() >= least, "byte {at}");
+    }
+    for len in (0..good.len()).step_by(97) {
+        assert!(model.decode(&good[..len], raw.len()).is_err(), "{len} bytes");
+    }
+    assert_eq!(model.decode(&good, raw.len() - 1), Err(Error::Corrupt("a lane is damaged")));
+    assert!(model.decode(&[good.clone(), vec![0]].concat(), raw.len()).is_err());
+    let mut x = 1u64;
+    for len in 0..60 {
+        let mut junk = vec![1, 10];
+        junk.extend((0..len).map(|_| {
+            x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (x >> 56) as u8
+        }));
+        assert!(model.decode(&junk, 700).is_err());
+    }
+}
+
+/// What models coded once, they must read for ever: a change of these hashes is a change of the arithmetic or the layout.
+#[test]
+fn golden_model_and_payload() {
+    let model = loaded(&tiny()).unwrap();
+    assert_eq!(model.facts().id.to_string(), GOLDEN_MODEL);
+    let payload = model.payload(&sample(2500), 1 << 10, usize::MAX).unwrap();
+    assert_eq!((payload.len(), crate::base::crc32c(&payload)), GOLDEN_PAYLOAD);
+}
+
+const GOLDEN_MODEL: &str = "a01b937aa11438f63249e5ffe83f33ec";
+const GOLDEN_PAYLOAD: (usize, u32) = (3205, 1_905_507_644);
+
+/// The network as it is written in papers, in floats of 64 bits, with the pairs of the file's order.
+fn reference(file: &File, tokens: &[u32]) -> Vec<Vec<f64>> {
+    let tensor = |name: &str| -> Vec<f64> {
+        let (_, _, _, bytes) = file.tensors.iter().find(|(n, ..)| n == name).unwrap();
+        bytes.chunks(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect()
+    };
+    let product = |name: &str, x: &[f64]| -> Vec<f64> {
+        tensor(name).chunks(x.len()).map(|row| row.iter().zip(x).map(|(a, b)| a * b).sum()).collect()
+    };
+    let norm = |name: &str, x: &[f64]| -> Vec<f64> {
+        let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+        x.iter().zip(tensor(name)).map(|(x, w)| x / (mean + 1e-5).sqrt() * w).collect()
+    };
+    let stretch = tensor("rope_freqs.weight");
+    let turned = |mut x: Vec<f64>, position: usize| {
+        for head in x.chunks_mut(ELEMENTS) {
+            for (pair, two) in head.chunks_mut(2).enumerate() {
+                let speed = 10_000f64.powf(-2.0 * pair as f64 / ELEMENTS as f64) / stretch[pair];
+                let (sine, cosine) = (position as f64 * speed).sin_cos();
+                (two[0], two[1]) = (two[0] * cosine - two[1] * sine, two[0] * sine + two[1] * cosine);
+            }
+        }
+        x
+    };
+    let embeddings = tensor("token_embd.weight");
+    let mut caches = vec![(Vec::new(), Vec::new()); LAYERS];
+    let mut out = Vec::new();
+    for (position, token) in tokens.iter().enumerate() {
+        let mut x = embeddings[*token as usize * WIDTH..][..WIDTH].to_vec();
+        for (layer, (keys, values)) in caches.iter_mut().enumerate() {
+            let name = |what: &str| format!("blk.{layer}.{what}.weight");
+            let normed = norm(&name("attn_norm"), &x);
+            let query = turned(product(&name("attn_q"), &normed), position);
+            keys.push(turned(product(&name("attn_k"), &normed), position));
+            values.push(product(&name("attn_v"), &normed));
+            let mut mixed = Vec::new();
+            for (head, query) in query.chunks(ELEMENTS).enumerate() {
+                let at = head / (HEADS / KEY_HEADS) * ELEMENTS;
+                let score = |key: &Vec<f64>| {
+                    let dot: f64 = key[at..][..ELEMENTS].iter().zip(query).map(|(a, b)| a * b).sum();
+                    (dot / (ELEMENTS as f64).sqrt()).exp()
+                };
+                let scores: Vec<f64> = keys.iter().map(score).collect();
+                let total: f64 = scores.iter().sum();
+                let of = |e: usize| values.iter().zip(&scores).map(|(v, s)| v[at + e] * s / total).sum::<f64>();
+                mixed.extend((0..ELEMENTS).map(of));
+            }
+            let add = |x: &mut Vec<f64>, y: Vec<f64>| x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+            add(&mut x, product(&name("attn_output"), &mixed));
+            let normed = norm(&name("ffn_norm"), &x);
+            let (gates, ups) = (product(&name("ffn_gate"), &normed), product(&name("ffn_up"), &normed));
+            let hidden: Vec<f64> = gates.iter().zip(ups).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+            add(&mut x, product(&name("ffn_down"), &hidden));
+        }
+        out.push(product("output.weight", &norm("output_norm.weight", &x)));
+    }
+    out
+}
+
+/// Integers cost little: shares are near those of floats, and bits of a text that the floats would choose are within 2 %.
+#[test]
+fn shares_are_near_those_of_floats() {
+    let file = tiny();
+    let model = loaded(&file).unwrap();
+    let tokens: Vec<u32> = (0..150).map(|n| n * n * 13 % 250).collect();
+    let exact = reference(&file, &tokens);
+    let (mut work, mut streams) = (Work::default(), model.network.streams(1));
+    let (mut by_floats, mut by_integers, mut ours) = (0.0, 0.0, Vec::new());
+    for part in tokens.chunks(40) {
+        let rows: Vec<Row> = part.iter().map(|token| Row { stream: 0, token: *token }).collect();
+        model.network.step(model.path, &rows, &mut streams, &mut work);
+        ours.extend((0..rows.len()).map(|n| work.logits(&model.network, n).to_vec()));
+    }
+    for (exact, ours) in exact.iter().zip(&ours) {
+        let shares = |logits: &[f64]| -> Vec<f64> {
+            let total: f64 = logits.iter().map(|x| x.exp()).sum();
+            logits.iter().map(|x| x.exp() / total).collect()
+        };
+        let (p, q) = (shares(exact), shares(&ours.iter().map(|x| f64::from(*x)).collect::<Vec<_>>()));
+        by_floats -= p.iter().map(|p| p * p.log2()).sum::<f64>();
+        by_integers -= p.iter().zip(&q).map(|(p, q)| p * q.log2()).sum::<f64>();
+    }
+    assert!(by_floats < 150.0 * 7.5, "{by_floats}: the network has something to say");
+    assert!(by_integers < by_floats * 1.02, "{by_integers} bits, {by_floats} by floats");
+}
+
+/// Plain values of a unit of noise of every kind, against those of the format's own reference (gguf-py 0.17).
+#[test]
+fn every_kind_of_tensor_is_read_as_its_makers_do() {
+    for (kind, bytes, halves, sum, weighed) in [
+        (Kind::Q4_0, 18, &[0][..], 0.048_442_84, 0.233_665_47),
+        (Kind::Q4_1, 20, &[0, 2], 1.573_402_4, 25.436_817),
+        (Kind::Q5_0, 22, &[0], 0.145_328_52, 2.989_208_2),
+        (Kind::Q5_1, 24, &[0, 2], 2.485_267_6, 41.405_857),
+        (Kind::Q8_0, 34, &[0], -0.413_188_93, -10.110_305_8),
+        (Kind::Q4K, 144, &[0, 2], -83.510_696, -7_976.458_6),
+        (Kind::Q5K, 176, &[0, 2], 145.880_4, 24_470.367_9),
+        (Kind::Q6K, 210, &[208], 2_577.048_3, 583_892.197),
+    ] {
+        let mut x = 1u64;
+        let mut unit: Vec<u8> = (0..bytes)
+            .map(|_| {
+                x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                (x >> 33) as u8
+            })
+            .collect();
+        // Scales that are small numbers.
+        halves.iter().for_each(|at| unit[at + 1] &= 0x3F);
+        let mut out = Vec::new();
+        kind.plain(&unit, &mut out);
+        let plain: f64 = out.iter().map(|x| f64::from(*x)).sum();
+        let ramp: f64 = out.iter().zip(1..).map(|(x, n)| f64::from(*x) * f64::from(n)).sum();
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-5 * b.abs().max(1.0);
+        assert!(near(plain, sum) && near(ramp, weighed), "{kind:?}: {plain} {ramp}");
+    }
+    let mut out = Vec::new();
+    Kind::F16.plain(&[0x00, 0x3C, 0x01, 0x00, 0x00, 0xC0, 0xFF, 0x7B, 0x00, 0x80], &mut out);
+    assert_eq!(out, [1.0, 2f32.powi(-24), -2.0, 65_504.0, 0.0]);
+    out.clear();
+    Kind::Bf16.plain(&[0x80, 0x3F, 0x20, 0xC1], &mut out);
+    assert_eq!(out, [1.0, -10.0]);
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_said() {
+    let refused = |change: &dyn Fn(&mut File), word: &str| {
+        let mut file = tiny();
+        change(&mut file);
+        let e = loaded(&file).expect_err(word).to_string();
+        assert!(e.contains(word), "{word}: {e}");
+    };
+    fn put(file: &mut File, name: &str, value: &str) {
+        file.metadata.retain(|(n, _)| n != name);
+        file.text(name, value);
+    }
+    fn tensor<'a>(file: &'a mut File, name: &str) -> &'a mut (String, Vec<usize>, u32, Vec<u8>) {
+        file.tensors.iter_mut().find(|(n, ..)| n == name).unwrap()
+    }
+    refused(&|f| put(f, "general.architecture", "gemma3"), "gemma3");
+    refused(&|f| put(f, "tokenizer.ggml.model", "llama"), "byte pairs");
+    refused(&|f| put(f, "llama.rope.scaling.type", "yarn"), "scaled");
+    refused(&|f| f.metadata.retain(|(n, _)| n != "llama.block_count"), "block_count");
+    refused(&|f| f.tensors.retain(|(n, ..)| n != "blk.1.ffn_down.weight"), "blk.1.ffn_down.weight");
+    refused(&|f| tensor(f, "blk.0.attn_v.weight").1 = vec![KEY_HEADS * ELEMENTS * 2, WIDTH / 2], "blk.0.attn_v.weight");
+    refused(&|f| tensor(f, "blk.0.attn_q.weight").2 = 16, "Q8_0");
+    refused(&|f| f.floats("blk.0.attn_q.bias", &[HEADS * ELEMENTS], &[0.0; HEADS * ELEMENTS]), "attn_q.bias");
+    for strange in [f32::NAN, f32::INFINITY] {
+        refused(&|f| tensor(f, "blk.1.ffn_up.weight").3[..4].copy_from_slice(&strange.to_le_bytes()), "blk.1.ffn_up");
+    }
+    assert!(loaded(&File::default()).is_err());
+}
+
+#[test]
+fn no_bytes_of_a_file_make_a_panic() {
+    let bytes = tiny().bytes();
+    let gguf = Gguf::open(Cursor::new(&bytes[..])).map_err(|e| e.to_string());
+    assert!(gguf.is_ok_and(|g| g.tensor("output_norm.weight").is_some()));
+    for len in (0..20_000).step_by(61).chain([bytes.len() - 1]) {
+        assert!(load(Cursor::new(&bytes[..len])).is_err(), "{len} bytes");
+    }
+    let mut x = 1u64;
+    for _ in 0..1500 {
+        let mut bad = bytes.clone();
+        x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        bad[(x >> 33) as usize % 16_000] = (x >> 20) as u8;
+        // Opened only: that tensors are what they say is seen to before they are read.
+        let _ = Gguf::open(Cursor::new(bad));
+    }
+}

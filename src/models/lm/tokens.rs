@@ -109,7 +109,9 @@ impl Tokens {
             _ => None,
         };
         let (bos, eos) = (number("tokenizer.ggml.bos_token_id"), number("tokenizer.ggml.eos_token_id"));
-        let Some(start) = bos.or(eos) else {
+        // A model that was trained without a token before each text saw the one that ends the text before.
+        let begins = !matches!(gguf.value("tokenizer.ggml.add_bos_token"), Some(Value::Number(0.0)));
+        let Some(start) = (if begins { bos.or(eos) } else { eos.or(bos) }) else {
             return unsupported("it does not say which token begins a text (tokenizer.ggml.bos_token_id)");
         };
         Tokens::new(texts, kinds, pairs, start, cuts)
