@@ -185,7 +185,8 @@ pub(super) enum Verb {
 /// What can be done with language models.
 #[derive(Subcommand, Debug)]
 pub(super) enum ModelVerb {
-    /// Load a model and show what it is: a GGUF file of the Llama family with a tokenizer of byte pairs
+    /// Load a model and show what it is: a GGUF file of the Llama family with a tokenizer of byte pairs, or the directory of
+    /// a checkpoint (config.json, tokenizer.json, safetensors)
     Show {
         model: PathBuf,
         #[arg(long)]

@@ -19,7 +19,7 @@ use crate::telemetry;
 
 pub use crate::models::{
     Basis, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, Library, Likeness, TEXT_BYTES_MAX, VolumePrior,
-    load_language_model, prior_for, starts_from_priors, train_from,
+    load_checkpoint, load_language_model, prior_for, starts_from_priors, train_from,
 };
 pub use bounds::{Bounds, bounds, first_cut};
 pub use classify::{classify, segment_bytes};

@@ -23,7 +23,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::base::{Class, MethodId, ModelId};
 
 pub use genome::is_nucleotides;
-pub use lm::{Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, LoadError, load as load_language_model};
+pub use lm::{
+    Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, LoadError, load as load_language_model, load_checkpoint,
+};
 pub use primed::{
     Kind, Library, Likeness, PACKED_BYTES_MAX, TEXT_BYTES_MAX, VolumePrior, prior_for, prior_name, train, train_from,
 };

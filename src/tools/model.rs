@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Progress;
 use super::bench::read;
-use crate::codec::{LanguageModel, load_language_model};
+use crate::codec::{LanguageModel, load_checkpoint, load_language_model};
 use crate::host::{self, DiskFile};
 
 /// A read of a model's file fetches so many bytes.
@@ -75,10 +75,16 @@ fn load(path: &Path) -> Result<(LanguageModel, ModelReport), String> {
     let started = host::thread_cpu_seconds();
     let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     // What model hubs keep is symbolic links.
-    let real = host::canonical(path).map_err(|e| named(&e))?;
-    let file = host::open_file(&real).map_err(|e| named(&e))?;
-    let reading = BufReader::with_capacity(BUFFER_BYTES, Reading { file, at: 0 });
-    let model = load_language_model(reading).map_err(|e| named(&e))?;
+    let reading = |path: &Path| -> io::Result<BufReader<Reading>> {
+        let file = host::open_file(&host::canonical(path)?)?;
+        Ok(BufReader::with_capacity(BUFFER_BYTES, Reading { file, at: 0 }))
+    };
+    let model = if host::is_directory(path) {
+        load_checkpoint(&|name| reading(&path.join(name)))
+    } else {
+        load_language_model(reading(path).map_err(|e| named(&e))?)
+    };
+    let model = model.map_err(|e| named(&e))?;
     let facts = model.facts();
     let report = ModelReport {
         id: facts.id.to_string(),
@@ -94,7 +100,7 @@ fn load(path: &Path) -> Result<(LanguageModel, ModelReport), String> {
     Ok((model, report))
 }
 
-/// Loads a model from a GGUF file, and says what it is.
+/// Loads a model from a GGUF file or the directory of a checkpoint, and says what it is.
 ///
 /// # Errors
 /// A sentence that names the file and what is wrong with it.

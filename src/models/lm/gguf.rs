@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use super::LoadError;
+use super::load::Tensors;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 /// Bytes of metadata: a vocabulary of 256 Ki tokens with its merges takes 10 MiB.
 const METADATA_BYTES_MAX: u64 = 128 << 20;
 const ENTRIES_MAX: u64 = 1 << 16;
 /// Elements of a row, and rows: those of no known model come near.
-const ROW_ELEMENTS_MAX: u64 = 1 << 20;
-const ROWS_MAX: u64 = 1 << 20;
+pub(super) const ROW_ELEMENTS_MAX: u64 = 1 << 20;
+pub(super) const ROWS_MAX: u64 = 1 << 20;
 const DIMENSIONS_MAX: u32 = 4;
 
 /// A value of the metadata. Numbers of all widths are one.
@@ -190,7 +191,15 @@ pub(super) struct Tensor {
     pub columns: usize,
     pub rows: usize,
     /// From the beginning of the tensors, bytes.
-    offset: u64,
+    pub offset: u64,
+}
+
+impl Tensor {
+    /// Bytes of a row.
+    pub fn row_bytes(&self) -> u64 {
+        let (unit, bytes) = self.kind.unit();
+        (self.columns / unit * bytes) as u64
+    }
 }
 
 /// A file, its metadata read.
@@ -200,6 +209,13 @@ pub(super) struct Gguf<R> {
     tensors: BTreeMap<String, Tensor>,
     /// Where the tensors begin.
     data: u64,
+}
+
+impl<R> Gguf<R> {
+    /// A value of the metadata.
+    pub fn value(&self, name: &str) -> Option<&Value> {
+        self.metadata.get(name)
+    }
 }
 
 /// Metadata as it is read, within its bound.
@@ -339,55 +355,54 @@ impl<R: Read + Seek> Gguf<R> {
         let data = at.next_multiple_of(alignment);
         let gguf = Gguf { file, metadata, tensors, data };
         for (name, tensor) in &gguf.tensors {
-            let end = gguf.row_bytes(tensor).saturating_mul(tensor.rows as u64);
+            let end = tensor.row_bytes().saturating_mul(tensor.rows as u64);
             if end.saturating_add(tensor.offset).saturating_add(data) > file_bytes {
                 return Err(LoadError::Malformed(format!("tensor {name} ends beyond the file: it was cut off")));
             }
         }
         Ok(gguf)
     }
+}
 
-    fn row_bytes(&self, tensor: &Tensor) -> u64 {
-        let (unit, bytes) = tensor.kind.unit();
-        (tensor.columns / unit * bytes) as u64
+impl<R: Read + Seek> Tensors for Gguf<R> {
+    fn extent(&self, name: &str) -> Option<(usize, usize)> {
+        self.tensors.get(name).map(|t| (t.rows, t.columns))
     }
 
-    /// A value of the metadata.
-    pub fn value(&self, name: &str) -> Option<&Value> {
-        self.metadata.get(name)
-    }
-
-    /// A tensor that is there.
-    pub fn tensor(&self, name: &str) -> Option<Tensor> {
-        self.tensors.get(name).copied()
-    }
-
-    /// Gives every row of a tensor in turn to a function, plain.
-    ///
-    /// # Errors
-    /// When it cannot be read, or has an element that is not a finite number.
-    pub fn rows(
+    fn rows(
         &mut self,
         name: &str,
-        tensor: Tensor,
-        mut each: impl FnMut(usize, &[f32]) -> Result<(), LoadError>,
+        each: &mut dyn FnMut(usize, &[f32]) -> Result<(), LoadError>,
     ) -> Result<(), LoadError> {
+        let Some(tensor) = self.tensors.get(name).copied() else {
+            return Err(LoadError::Malformed(format!("tensor {name} is missing")));
+        };
         let at = self.data.saturating_add(tensor.offset);
         self.file.seek(SeekFrom::Start(at)).map_err(LoadError::Read)?;
-        let mut bytes = vec![0; self.row_bytes(&tensor) as usize];
-        let mut row = Vec::with_capacity(tensor.columns);
-        for n in 0..tensor.rows {
-            self.file.read_exact(&mut bytes).map_err(|e| match e.kind() {
-                io::ErrorKind::UnexpectedEof => LoadError::Malformed(format!("tensor {name} ends beyond the file")),
-                _ => LoadError::Read(e),
-            })?;
-            row.clear();
-            tensor.kind.plain(&bytes, &mut row);
-            if row.len() != tensor.columns || row.iter().any(|x| !x.is_finite()) {
-                return Err(LoadError::Malformed(format!("row {n} of tensor {name} has elements that are no numbers")));
-            }
-            each(n, &row)?;
-        }
-        Ok(())
+        read_rows(&mut self.file, name, tensor, each)
     }
+}
+
+/// Reads the rows of a tensor from where a file stands.
+pub(super) fn read_rows(
+    file: &mut impl Read,
+    name: &str,
+    tensor: Tensor,
+    each: &mut dyn FnMut(usize, &[f32]) -> Result<(), LoadError>,
+) -> Result<(), LoadError> {
+    let mut bytes = vec![0; tensor.row_bytes() as usize];
+    let mut row = Vec::with_capacity(tensor.columns);
+    for n in 0..tensor.rows {
+        file.read_exact(&mut bytes).map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => LoadError::Malformed(format!("tensor {name} ends beyond the file")),
+            _ => LoadError::Read(e),
+        })?;
+        row.clear();
+        tensor.kind.plain(&bytes, &mut row);
+        if row.len() != tensor.columns || row.iter().any(|x| !x.is_finite()) {
+            return Err(LoadError::Malformed(format!("row {n} of tensor {name} has elements that are no numbers")));
+        }
+        each(n, &row)?;
+    }
+    Ok(())
 }

@@ -1,13 +1,14 @@
 //! A model from its file: numbers of the network, tensors by their names, tokens, and the proof that this machine computes
 //! as others do.
 
-use std::io::{Read, Seek};
+use std::io::{self, Read, Seek};
 
-use super::cache::VALUE_PART;
-use super::cdf::{Shares, VOCABULARY_MAX, spread};
-use super::exact::{self, LANES};
-use super::gguf::{Gguf, Tensor, Value};
-use super::kernels::{COLUMNS_MAX, Path};
+use super::cdf::{Shares, spread};
+use super::exact;
+use super::gguf::Gguf;
+use super::kernels::Path;
+use super::plan::{self, Plan};
+use super::safetensors::{self, Checkpoint};
 use super::step::{Layer, Network, Row, Shape, Work};
 use super::tokens::Tokens;
 use super::weights::Matrix;
@@ -16,46 +17,41 @@ use crate::base::ModelId;
 
 /// Revision of the arithmetic: raised when any share may come out otherwise. It is part of a model's name.
 const ARITHMETIC: u32 = 1;
-/// Longest context that is used, tokens: that of a model may be longer.
-pub(super) const CONTEXT_MAX: usize = 8192;
-const LAYERS_MAX: usize = 512;
 
-/// A file that is being read, and its faults.
-struct Source<R>(Gguf<R>);
+/// Tensors of a model, by the names that GGUF has for them.
+pub(super) trait Tensors {
+    /// Rows and columns of a tensor that is there.
+    fn extent(&self, name: &str) -> Option<(usize, usize)>;
 
-impl<R: Read + Seek> Source<R> {
-    fn number(&self, name: &str) -> Option<f64> {
-        match self.0.value(name) {
-            Some(Value::Number(n)) => Some(*n),
-            _ => None,
-        }
-    }
+    /// Gives every row of a tensor in turn to a function, plain.
+    ///
+    /// # Errors
+    /// When it is not there, cannot be read, or has an element that is not a finite number.
+    fn rows(
+        &mut self,
+        name: &str,
+        each: &mut dyn FnMut(usize, &[f32]) -> Result<(), LoadError>,
+    ) -> Result<(), LoadError>;
+}
 
-    /// A whole number from 1 to `most`.
-    fn count(&self, name: &str, most: usize) -> Result<usize, LoadError> {
-        match self.number(name) {
-            Some(n) if n >= 1.0 && n <= most as f64 && n.fract() == 0.0 => Ok(n as usize),
-            Some(n) => Err(LoadError::Unsupported(format!("its {name} is {n}; known are 1 to {most}"))),
-            None => Err(LoadError::Malformed(format!("it does not say its {name}"))),
-        }
-    }
+/// Tensors that are being read, of shapes that follow from the network's numbers.
+struct Source<T>(T);
 
-    /// A tensor of a shape that follows from the network's numbers.
-    fn tensor(&self, name: &str, rows: usize, columns: usize) -> Result<Tensor, LoadError> {
-        match self.0.tensor(name) {
-            Some(t) if (t.rows, t.columns) == (rows, columns) => Ok(t),
-            Some(t) => Err(LoadError::Malformed(format!(
-                "tensor {name} has {} rows of {} elements, and should have {rows} of {columns}",
-                t.rows, t.columns
+impl<T: Tensors> Source<T> {
+    fn expect(&self, name: &str, rows: usize, columns: usize) -> Result<(), LoadError> {
+        match self.0.extent(name) {
+            Some(extent) if extent == (rows, columns) => Ok(()),
+            Some((r, c)) => Err(LoadError::Malformed(format!(
+                "tensor {name} has {r} rows of {c} elements, and should have {rows} of {columns}"
             ))),
             None => Err(LoadError::Malformed(format!("tensor {name} is missing"))),
         }
     }
 
     fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
-        let tensor = self.tensor(name, 1, len)?;
+        self.expect(name, 1, len)?;
         let mut out = Vec::new();
-        self.0.rows(name, tensor, |_, row| {
+        self.0.rows(name, &mut |_, row| {
             out.extend_from_slice(row);
             Ok(())
         })?;
@@ -71,118 +67,42 @@ impl<R: Read + Seek> Source<R> {
         matrix: &mut Matrix,
         place: impl Fn(usize) -> usize,
     ) -> Result<(), LoadError> {
-        let tensor = self.tensor(name, rows, columns)?;
-        self.0.rows(name, tensor, |n, row| {
+        self.expect(name, rows, columns)?;
+        self.0.rows(name, &mut |n, row| {
             matrix.set_row(place(n), row);
             Ok(())
         })
     }
 
     fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Matrix, LoadError> {
-        self.tensor(name, rows, columns)?;
+        self.expect(name, rows, columns)?;
         let mut matrix = Matrix::new(rows, columns);
         self.fill(name, rows, columns, &mut matrix, |n| n)?;
         Ok(matrix)
     }
 
-    fn shape(&self) -> Result<Shape, LoadError> {
-        match self.0.value("general.architecture") {
-            Some(Value::Bytes(name)) if name == b"llama" => {}
-            Some(Value::Bytes(name)) => {
-                let name = String::from_utf8_lossy(name);
-                return Err(LoadError::Unsupported(format!("its architecture is `{name}`; only `llama` is known")));
-            }
-            _ => return Err(LoadError::Malformed("it does not say its architecture".into())),
-        }
-        let width = self.count("llama.embedding_length", COLUMNS_MAX)?;
-        let heads = self.count("llama.attention.head_count", width)?;
-        let key_heads = match self.number("llama.attention.head_count_kv") {
-            Some(_) => self.count("llama.attention.head_count_kv", heads)?,
-            None => heads,
-        };
-        let elements = match self.number("llama.attention.key_length") {
-            Some(_) => self.count("llama.attention.key_length", COLUMNS_MAX)?,
-            None => width / heads,
-        };
-        let hidden = self.count("llama.feed_forward_length", COLUMNS_MAX)?;
-        let layers = self.count("llama.block_count", LAYERS_MAX)?;
-        let context = self.count("llama.context_length", 1 << 24)?.min(CONTEXT_MAX);
-        let Some(embeddings) = self.0.tensor("token_embd.weight") else {
-            return Err(LoadError::Malformed("tensor token_embd.weight is missing".into()));
-        };
-        let vocabulary = embeddings.rows;
-        let epsilon = self.number("llama.attention.layer_norm_rms_epsilon").unwrap_or(1e-5) as f32;
-        let whole = |n: usize, of: usize| n.is_multiple_of(of);
-        if !whole(heads, key_heads) || !whole(elements, VALUE_PART) || !whole(width, LANES) || !whole(hidden, LANES) {
-            return Err(LoadError::Unsupported(format!(
-                "it has {heads} heads for {key_heads} of keys, of {elements} elements, in a width of {width} and {hidden}: \
-                 heads must be a multiple of those of keys, their elements one of {VALUE_PART}, widths of {LANES}"
-            )));
-        }
-        if heads.saturating_mul(elements) > COLUMNS_MAX || vocabulary > VOCABULARY_MAX || context < 16 {
-            return Err(LoadError::Unsupported("its heads, vocabulary or context are out of bounds".into()));
-        }
-        if !epsilon.is_finite() || epsilon < 0.0 {
-            return Err(LoadError::Malformed("its epsilon is no small number".into()));
-        }
-        if self.number("llama.expert_count").is_some_and(|n| n > 0.0) {
-            return Err(LoadError::Unsupported("it is a mixture of experts".into()));
-        }
-        Ok(Shape { vocabulary, width, heads, key_heads, elements, hidden, layers, context, epsilon })
-    }
-
-    /// How fast each pair of elements turns, radians a position.
-    fn frequencies(&mut self, elements: usize) -> Result<Vec<f64>, LoadError> {
-        if self.number("llama.rope.dimension_count").is_some_and(|n| n != elements as f64) {
-            return Err(LoadError::Unsupported("only some elements of its heads turn with the position".into()));
-        }
-        let base = self.number("llama.rope.freq_base").unwrap_or(10_000.0);
-        if !(1.0..=1e12).contains(&base) {
-            return Err(LoadError::Malformed(format!("its llama.rope.freq_base is {base}")));
-        }
-        let scale = match self.0.value("llama.rope.scaling.type") {
-            None => 1.0,
-            Some(Value::Bytes(kind)) if kind == b"none" => 1.0,
-            Some(Value::Bytes(kind)) if kind == b"linear" => {
-                self.number("llama.rope.scaling.factor").filter(|f| *f >= 1.0).unwrap_or(1.0)
-            }
-            Some(_) => return Err(LoadError::Unsupported("its positions are scaled otherwise than linearly".into())),
-        };
-        let factors = match self.0.tensor("rope_freqs.weight") {
-            Some(_) => self.vector("rope_freqs.weight", elements / 2)?,
-            None => vec![1.0; elements / 2],
-        };
-        if factors.iter().any(|f| *f <= 0.0) {
-            return Err(LoadError::Malformed("tensor rope_freqs.weight has elements that are not above zero".into()));
-        }
-        let of_pair = |(pair, factor): (usize, &f32)| {
-            exact::power(base, -((2 * pair) as f64) / elements as f64) / f64::from(*factor) / scale
-        };
-        Ok(factors.iter().enumerate().map(of_pair).collect())
-    }
-
-    fn network(&mut self) -> Result<Network, LoadError> {
-        let shape = self.shape()?;
+    fn network(&mut self, plan: Plan) -> Result<Network, LoadError> {
+        let Plan { shape, frequencies, neighbours } = plan;
         let Shape { vocabulary, width, heads, key_heads, elements, hidden, .. } = shape;
-        let frequencies = self.frequencies(elements)?;
         let embeddings = self.matrix("token_embd.weight", vocabulary, width)?;
-        let head = match self.0.tensor("output.weight") {
-            Some(_) => Some(self.matrix("output.weight", vocabulary, width)?),
-            None => None,
-        };
+        let has_head = self.0.extent("output.weight").is_some();
+        let head = has_head.then(|| self.matrix("output.weight", vocabulary, width)).transpose()?;
         let norm = self.vector("output_norm.weight", width)?;
         let mut layers = Vec::new();
         for n in 0..shape.layers {
             let name = |what: &str| format!("blk.{n}.{what}.weight");
             for unknown in ["attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias"] {
-                if self.0.tensor(&format!("blk.{n}.{unknown}")).is_some() {
+                if self.0.extent(&format!("blk.{n}.{unknown}")).is_some() {
                     return Err(LoadError::Unsupported(format!(
                         "it has a tensor blk.{n}.{unknown}, which is not known"
                     )));
                 }
             }
-            // In the file, two elements that turn together are neighbours; here they are half a head apart.
-            let apart = |row: usize| row / elements * elements + row % 2 * (elements / 2) + row % elements / 2;
+            // Two elements that turn together are half a head apart here.
+            let apart = |row: usize| match neighbours {
+                true => row / elements * elements + row % 2 * (elements / 2) + row % elements / 2,
+                false => row,
+            };
             let (of_queries, of_keys) = (heads * elements, key_heads * elements);
             let mut queries = Matrix::new(of_queries + 2 * of_keys, width);
             self.fill(&name("attn_q"), of_queries, width, &mut queries, apart)?;
@@ -322,19 +242,9 @@ pub(super) fn prove(path: Path) -> Result<(), LoadError> {
     if network.shares_hash(path, &tokens, 11) == PROOF { Ok(()) } else { Err(LoadError::Inexact(path.name())) }
 }
 
-/// Loads a model from a GGUF file.
-///
-/// # Errors
-/// Says what is wrong with the file, or that this machine cannot use language models.
-///
-/// # Blocking
-/// Reads the whole file: a second or two for each GiB.
-pub fn load<R: Read + Seek>(file: R) -> Result<LanguageModel, LoadError> {
-    let path = Path::best();
-    prove(path)?;
-    let mut source = Source(Gguf::open(file)?);
-    let tokens = Tokens::of_gguf(&source.0)?;
-    let network = source.network()?;
+/// Puts a model together.
+fn whole(path: Path, tensors: impl Tensors, plan: Plan, tokens: Tokens) -> Result<LanguageModel, LoadError> {
+    let network = Source(tensors).network(plan)?;
     if tokens.count() > network.shape.vocabulary {
         return Err(LoadError::Malformed("it has more tokens than rows of embeddings".into()));
     }
@@ -345,6 +255,41 @@ pub fn load<R: Read + Seek>(file: R) -> Result<LanguageModel, LoadError> {
     let mut id = [0; 16];
     id.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     Ok(LanguageModel { id: ModelId(id), path, network, tokens })
+}
+
+/// Loads a model from a GGUF file.
+///
+/// # Errors
+/// Says what is wrong with the file, or that this machine cannot use language models.
+///
+/// # Blocking
+/// Reads the whole file: a second or two for each GiB.
+pub fn load<R: Read + Seek>(file: R) -> Result<LanguageModel, LoadError> {
+    let path = Path::best();
+    prove(path)?;
+    let mut gguf = Gguf::open(file)?;
+    let tokens = Tokens::of_gguf(&gguf)?;
+    let plan = plan::of_gguf(&mut gguf)?;
+    whole(path, gguf, plan, tokens)
+}
+
+/// Loads a model from a checkpoint: a directory with `config.json`, `tokenizer.json`, and `model.safetensors` or its parts
+/// and their `model.safetensors.index.json`. `open` opens a file of it by its name.
+///
+/// # Errors
+/// As `load`.
+///
+/// # Blocking
+/// As `load`.
+pub fn load_checkpoint<R: Read + Seek>(open: &dyn Fn(&str) -> io::Result<R>) -> Result<LanguageModel, LoadError> {
+    let path = Path::best();
+    prove(path)?;
+    let config = safetensors::json(open, "config.json")?;
+    let tokens = Tokens::of_json(&safetensors::json(open, "tokenizer.json")?, &config)?;
+    let checkpoint = Checkpoint::open(open)?;
+    let vocabulary = checkpoint.extent("token_embd.weight").map_or(0, |(rows, _)| rows);
+    let plan = plan::of_config(&config, vocabulary)?;
+    whole(path, checkpoint, plan, tokens)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Language models of the Llama family predict tokens of text, exactly, on any machine.
 //!
-//! A model that somebody brings, as a GGUF file, is cut into whole numbers of eight bits once, when it is loaded. Every sum
+//! A model that somebody brings, as a GGUF file or a checkpoint of safetensors, is cut into whole numbers of eight bits once, when it is loaded. Every sum
 //! of products is one of whole numbers and so has no order; what is left is elementwise, in 32-bit floats, in an order that
 //! is written down (`exact`). So a token's shares come out the same for every number of streams, tokens at a time, threads,
 //! vector unit and compiler, which libraries for such networks do not promise: their floats change with all of these, and
@@ -25,6 +25,8 @@ mod gguf;
 mod kernels;
 mod lanes;
 mod load;
+mod plan;
+mod safetensors;
 mod step;
 mod tokens;
 mod weights;
@@ -41,7 +43,7 @@ use tokens::Tokens;
 
 pub use kernels::Path;
 pub use lanes::{LANE_BYTES_MAX, LANE_BYTES_MIN};
-pub use load::load;
+pub use load::{load, load_checkpoint};
 
 /// Why a model cannot be used.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use std::io::Cursor;
 
 use super::gguf::{Gguf, Kind};
+use super::load::Tensors;
 use super::step::{Row, Work};
 use super::tokens::tests::small;
 use super::*;
@@ -413,7 +414,7 @@ fn what_is_wrong_with_a_file_is_said() {
 fn no_bytes_of_a_file_make_a_panic() {
     let bytes = tiny().bytes();
     let gguf = Gguf::open(Cursor::new(&bytes[..])).map_err(|e| e.to_string());
-    assert!(gguf.is_ok_and(|g| g.tensor("output_norm.weight").is_some()));
+    assert!(gguf.is_ok_and(|g| g.extent("output_norm.weight").is_some()));
     for len in (0..20_000).step_by(61).chain([bytes.len() - 1]) {
         assert!(load(Cursor::new(&bytes[..len])).is_err(), "{len} bytes");
     }
@@ -424,5 +425,156 @@ fn no_bytes_of_a_file_make_a_panic() {
         bad[(x >> 33) as usize % 16_000] = (x >> 20) as u8;
         // Opened only: that tensors are what they say is seen to before they are read.
         let _ = Gguf::open(Cursor::new(bad));
+    }
+}
+
+/// Files of a checkpoint, by their names.
+type Files = std::collections::BTreeMap<String, Vec<u8>>;
+
+/// The same model as a checkpoint of two files, as its maker would have saved it: pairs
+/// that turn together half a head apart.
+fn checkpoint(file: &File) -> Files {
+    let mut parts = [(String::new(), Vec::<u8>::new()), (String::new(), Vec::new())];
+    let mut map = String::new();
+    for (n, (name, shape, _, bytes)) in file.tensors.iter().enumerate() {
+        let hub = match name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
+            Some((layer, what)) => {
+                let what = match what.trim_end_matches(".weight") {
+                    "attn_q" => "self_attn.q_proj",
+                    "attn_k" => "self_attn.k_proj",
+                    "attn_v" => "self_attn.v_proj",
+                    "attn_output" => "self_attn.o_proj",
+                    "ffn_gate" => "mlp.gate_proj",
+                    "ffn_up" => "mlp.up_proj",
+                    "ffn_down" => "mlp.down_proj",
+                    "attn_norm" => "input_layernorm",
+                    _ => "post_attention_layernorm",
+                };
+                format!("model.layers.{layer}.{what}.weight")
+            }
+            None if name.starts_with("token") => "model.embed_tokens.weight".into(),
+            None if name.starts_with("output_norm") => "model.norm.weight".into(),
+            None => "lm_head.weight".into(),
+        };
+        let mut rows: Vec<&[u8]> = bytes.chunks(shape[0] * 4).collect();
+        if hub.contains("q_proj") || hub.contains("k_proj") {
+            let half = ELEMENTS / 2;
+            let order = (0..rows.len()).map(|r| r / ELEMENTS * ELEMENTS + r % half * 2 + r % ELEMENTS / half);
+            rows = order.map(|r| rows[r]).collect();
+        }
+        let (header, data) = &mut parts[n % 2];
+        let from = data.len();
+        data.extend(rows.concat());
+        let shape: Vec<usize> = shape.iter().rev().copied().collect();
+        let comma = if header.is_empty() { "" } else { "," };
+        *header += &format!(
+            "{comma}\"{hub}\":{{\"dtype\":\"F32\",\"shape\":{shape:?},\"data_offsets\":[{from},{}]}}",
+            data.len()
+        );
+        map += &format!("{}\"{hub}\":\"part-{}.safetensors\"", if n == 0 { "" } else { "," }, n % 2);
+    }
+    let mut files = Files::new();
+    for (n, (header, data)) in parts.into_iter().enumerate() {
+        let header = format!("{{{header}}}");
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+        files.insert(format!("part-{n}.safetensors"), bytes);
+    }
+    files.insert("model.safetensors.index.json".into(), format!("{{\"weight_map\":{{{map}}}}}").into_bytes());
+    let config = serde_json::json!({
+        "model_type": "llama", "hidden_size": WIDTH, "num_attention_heads": HEADS, "num_key_value_heads": KEY_HEADS,
+        "head_dim": ELEMENTS, "intermediate_size": HIDDEN, "num_hidden_layers": LAYERS, "hidden_act": "silu",
+        "max_position_embeddings": CONTEXT, "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "rope_scaling": null,
+        "bos_token_id": 0, "eos_token_id": [5, 6],
+    });
+    files.insert("config.json".into(), config.to_string().into_bytes());
+    let (texts, pairs) = small();
+    let utf8 = |bytes: &Vec<u8>| String::from_utf8(bytes.clone()).unwrap();
+    let vocabulary: serde_json::Map<_, _> =
+        texts.iter().enumerate().skip(1).map(|(n, t)| (utf8(t), n.into())).collect();
+    let merges: Vec<Vec<String>> = pairs.iter().map(|p| utf8(p).split(' ').map(str::to_string).collect()).collect();
+    let tokenizer = serde_json::json!({
+        "model": { "type": "BPE", "vocab": vocabulary, "merges": merges },
+        "added_tokens": [{ "id": 0, "content": "<start>", "special": true }],
+        "pre_tokenizer": { "type": "Sequence", "pretokenizers": [
+            { "type": "Split", "pattern": { "Regex": "\\p{N}{1,3}| ?" } }, { "type": "ByteLevel", "use_regex": false },
+        ] },
+        "post_processor": { "type": "TemplateProcessing" },
+    });
+    files.insert("tokenizer.json".into(), tokenizer.to_string().into_bytes());
+    files
+}
+
+fn loaded_checkpoint(files: &Files) -> Result<LanguageModel, LoadError> {
+    load_checkpoint(&|name| files.get(name).cloned().map(Cursor::new).ok_or(io::ErrorKind::NotFound.into()))
+}
+
+#[test]
+fn a_checkpoint_is_the_same_model() {
+    let mut file = tiny();
+    file.tensors.retain(|(name, ..)| name != "rope_freqs.weight");
+    let files = checkpoint(&file);
+    let (one, other) = (loaded(&file).unwrap(), loaded_checkpoint(&files).unwrap());
+    assert_eq!(one.facts(), other.facts(), "its name is that of what it computes, not of its files");
+    let raw = sample(1500);
+    let payload = one.payload(&raw, 1 << 10, usize::MAX).unwrap();
+    assert_eq!(other.decode(&payload, raw.len()).unwrap(), raw);
+}
+
+#[test]
+fn what_is_wrong_with_a_checkpoint_is_said() {
+    let mut file = tiny();
+    file.tensors.retain(|(name, ..)| name != "rope_freqs.weight");
+    let good = checkpoint(&file);
+    let refused = |name: &str, bytes: Option<Vec<u8>>, word: &str| {
+        let mut files = good.clone();
+        files.remove(name);
+        bytes.into_iter().for_each(|b| drop(files.insert(name.into(), b)));
+        let e = loaded_checkpoint(&files).expect_err(word).to_string();
+        assert!(e.contains(word), "{word}: {e}");
+    };
+    let changed = |name: &str, from: &str, to: &str| {
+        let text = String::from_utf8_lossy(&good[name]).replacen(from, to, 1);
+        Some(text.into_bytes())
+    };
+    for name in ["config.json", "tokenizer.json", "part-1.safetensors", "model.safetensors.index.json"] {
+        refused(name, None, name);
+        let word = if name.starts_with("part") { "not as it should be" } else { "not JSON" };
+        let len = if name.starts_with("part") { good[name].len() - 40 } else { 30 };
+        refused(name, Some(good[name][..len].to_vec()), word);
+    }
+    refused("config.json", changed("config.json", "\"llama\"", "\"qwen9\""), "qwen9");
+    refused(
+        "config.json",
+        changed("config.json", "\"rope_scaling\":null", "\"rope_scaling\":{\"type\":\"yarn\"}"),
+        "yarn",
+    );
+    refused("config.json", changed("config.json", "\"hidden_size\":64", "\"hidden_size\":72"), "72");
+    refused("tokenizer.json", changed("tokenizer.json", "ByteLevel", "Metaspace"), "ByteLevel");
+    refused("model.safetensors.index.json", changed("model.safetensors.index.json", "part-0", "../part-0"), "beside");
+}
+
+/// Llama 3.1's positions: as its makers compute them.
+#[test]
+fn slow_pairs_are_stretched_as_llama_3_does() {
+    let config = serde_json::json!({
+        "model_type": "llama", "hidden_size": 128, "num_attention_heads": 1, "intermediate_size": 64,
+        "num_hidden_layers": 1, "max_position_embeddings": 131_072, "rope_theta": 500_000.0,
+        "rope_scaling": { "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192 },
+    });
+    let plan = plan::of_config(&config, 100).unwrap();
+    assert_eq!(plan.shape.context, plan::CONTEXT_MAX);
+    for (pair, got) in plan.frequencies.iter().enumerate() {
+        let frequency = 500_000f64.powf(-2.0 * pair as f64 / 128.0);
+        let wave = std::f64::consts::TAU / frequency;
+        let expected = if wave < 8192.0 / 4.0 {
+            frequency
+        } else if wave > 8192.0 / 1.0 {
+            frequency / 8.0
+        } else {
+            let smooth = (8192.0 / wave - 1.0) / (4.0 - 1.0);
+            (1.0 - smooth) * frequency / 8.0 + smooth * frequency
+        };
+        assert!((got / expected - 1.0).abs() < 1e-12, "pair {pair}: {got}, {expected}");
     }
 }

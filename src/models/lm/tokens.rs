@@ -10,6 +10,8 @@
 
 use std::collections::HashMap;
 
+use serde_json::Value as Json;
+
 use super::LoadError;
 use super::cdf::VOCABULARY_MAX;
 use super::gguf::{Gguf, Value};
@@ -115,6 +117,79 @@ impl Tokens {
             return unsupported("it does not say which token begins a text (tokenizer.ggml.bos_token_id)");
         };
         Tokens::new(texts, kinds, pairs, start, cuts)
+    }
+
+    /// The vocabulary of a checkpoint: its `tokenizer.json`, and its `config.json`, which says what begins a text.
+    ///
+    /// # Errors
+    /// When it is one of another kind.
+    pub fn of_json(json: &Json, config: &Json) -> Result<Tokens, LoadError> {
+        let unsupported = |what: &str| Err(LoadError::Unsupported(what.to_string()));
+        let model = json.get("model").unwrap_or(&Json::Null);
+        let by_bytes = |name: &str| json.get(name).is_some_and(|part| part.to_string().contains("\"ByteLevel\""));
+        let (Some(vocabulary), Some(merges)) =
+            (model.get("vocab").and_then(Json::as_object), model.get("merges").and_then(Json::as_array))
+        else {
+            return unsupported("its tokenizer.json has no vocabulary of pairs");
+        };
+        if !by_bytes("pre_tokenizer") && !by_bytes("decoder") {
+            return unsupported("its tokenizer is not one of pairs of bytes (ByteLevel)");
+        }
+        let added: Vec<(usize, &str)> = json
+            .get("added_tokens")
+            .and_then(Json::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(|t| Some((t.get("id")?.as_u64()? as usize, t.get("content")?.as_str()?)))
+            .collect();
+        let normal: Vec<(usize, &str)> =
+            vocabulary.iter().filter_map(|(text, id)| Some((id.as_u64()? as usize, text.as_str()))).collect();
+        let count = normal.iter().chain(&added).map(|(id, _)| id.saturating_add(1)).max().unwrap_or(0);
+        if count > VOCABULARY_MAX {
+            return unsupported("its vocabulary is too large");
+        }
+        let (mut texts, mut kinds) = (vec![Vec::new(); count], vec![0.0; count]);
+        for (tokens, kind) in [(normal, NORMAL), (added, 0.0)] {
+            for (id, text) in tokens {
+                if let (Some(t), Some(k)) = (texts.get_mut(id), kinds.get_mut(id)) {
+                    (*t, *k) = (text.as_bytes().to_vec(), kind);
+                }
+            }
+        }
+        let pairs: Vec<Vec<u8>> = merges
+            .iter()
+            .filter_map(|merge| match merge {
+                Json::String(pair) => Some(pair.as_bytes().to_vec()),
+                Json::Array(two) => {
+                    let texts: Option<Vec<&str>> = two.iter().map(Json::as_str).collect();
+                    texts.map(|t| t.join(" ").into_bytes())
+                }
+                _ => None,
+            })
+            .collect();
+        let number = |name: &str| match config.get(name) {
+            // Where several end a text, the first does.
+            Some(Json::Array(many)) => many.first().and_then(Json::as_u64),
+            Some(one) => one.as_u64(),
+            None => None,
+        };
+        let token = |name: &str| number(name).filter(|n| (*n as usize) < count).map(|n| n as u32);
+        let begins = json.get("post_processor").is_some_and(|p| p.to_string().contains("\"TemplateProcessing\""));
+        let (bos, eos) = (token("bos_token_id"), token("eos_token_id"));
+        let Some(start) = (if begins { bos.or(eos) } else { eos.or(bos) }) else {
+            return unsupported("its config.json does not say which token begins a text (bos_token_id)");
+        };
+        let before = json.get("pre_tokenizer").map(Json::to_string).unwrap_or_default();
+        let cuts = if before.contains("\"individual_digits\":true") {
+            Cuts::Gpt2 { single_digits: true }
+        } else if before.contains("p{N}{1,3}") {
+            Cuts::Llama3 { digits: 3 }
+        } else if before.contains("p{N}") {
+            Cuts::Llama3 { digits: 1 }
+        } else {
+            Cuts::Gpt2 { single_digits: false }
+        };
+        Tokens::new(&texts, &kinds, &pairs, start, cuts)
     }
 
     fn new(texts: &[Vec<u8>], kinds: &[f64], pairs: &[Vec<u8>], start: u32, cuts: Cuts) -> Result<Tokens, LoadError> {
