@@ -92,9 +92,9 @@ pub fn run() -> i32 {
         Verb::Estimate { path, sample_mib, json } => measure::estimate(&path, sample_mib, json),
         Verb::Bench { files, json } => measure::bench(&files, json),
         Verb::Model { verb: ModelVerb::Show { model, json } } => model::show(&model, json),
-        Verb::Model { verb: ModelVerb::Check { model, files, sample_kib, segment_kib, lane_kib, json } } => {
-            model::check(&model, &files, sample_kib, segment_kib, lane_kib, json)
-        }
+        Verb::Model {
+            verb: ModelVerb::Check { model, files, sample_kib, segment_kib, lane_kib, sizes_only, json },
+        } => model::check(&model, &files, sample_kib, segment_kib, lane_kib, sizes_only, json),
         Verb::Inspect { store, json } => offline::inspect(&store, json),
     };
     match outcome {

@@ -22,6 +22,7 @@ pub(super) fn check(
     sample_kib: u64,
     segment_kib: usize,
     lane_kib: usize,
+    sizes_only: bool,
     json: bool,
 ) -> Outcome {
     if !lane_kib.is_power_of_two() {
@@ -30,7 +31,7 @@ pub(super) fn check(
     let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
     let bar = offline::bar("coding [{bar:30}] {bytes}/{total_bytes}, {elapsed}");
     let (report, checks) = offline::with_bar(bar, |progress| {
-        tools::model_check(path, &paths, sample_kib << 10, segment_kib << 10, lane_kib << 10, progress)
+        tools::model_check(path, &paths, sample_kib << 10, segment_kib << 10, lane_kib << 10, sizes_only, progress)
     })
     .map_err(Failure)?;
     if json {

@@ -109,7 +109,7 @@ pub fn model_show(path: &Path) -> Result<ModelReport, String> {
 }
 
 /// Loads a model, codes the first bytes of files with it in segments and lanes of these lengths, decodes them, all of it
-/// and a lane alone, and compares. Told: bytes done, of how many.
+/// and a lane alone, and compares; or codes them only. Told: bytes done, of how many.
 ///
 /// # Errors
 /// A sentence that names the file; that what came back is not what was coded.
@@ -122,6 +122,7 @@ pub fn model_check(
     bytes_max: u64,
     segment_bytes: usize,
     lane_bytes: usize,
+    sizes_only: bool,
     progress: Progress<'_>,
 ) -> Result<(ModelReport, Vec<ModelCheck>), String> {
     let mut texts = Vec::new();
@@ -144,7 +145,7 @@ pub fn model_check(
             encode_s += coded - started;
             // What does not become smaller is not coded with a model.
             coded_bytes += payload.as_ref().map_or(raw.len(), Vec::len) as u64;
-            if let Some(payload) = payload {
+            if let Some(payload) = payload.filter(|_| !sizes_only) {
                 let back = model.decode(&payload, raw.len()).map_err(|e| format!("{name}: {e}"))?;
                 decode_s += host::thread_cpu_seconds() - coded;
                 let last = raw.chunks(lane_bytes).enumerate().next_back();

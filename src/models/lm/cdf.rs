@@ -52,6 +52,22 @@ impl Shares {
         self.parts[..part].iter().sum::<u64>() + within.sum::<u64>()
     }
 
+    /// Probability of a token, in 1/65536, 1 to 65535.
+    pub fn probability(&self, token: u32) -> u16 {
+        let share = self.each.get(token as usize).map_or(0, |s| u64::from(*s));
+        ((share << 16) / self.total).clamp(1, 65_535) as u16
+    }
+
+    /// Takes the share of a token away: it is known not to come. The caller leaves one at least.
+    pub fn remove(&mut self, token: u32) {
+        let token = token as usize;
+        if let (Some(share), Some(part)) = (self.each.get_mut(token), self.parts.get_mut(token / PART)) {
+            *part -= u64::from(*share);
+            self.total -= u64::from(*share);
+            *share = 0;
+        }
+    }
+
     /// Codes a token of the vocabulary.
     pub fn encode(&self, token: u32, encoder: &mut ShareEncoder) {
         let token = token as usize;

@@ -18,6 +18,7 @@
 use super::LanguageModel;
 use super::cache::Stream;
 use super::cdf::{Shares, spread};
+use super::memory::Memory;
 use super::step::{ROWS_MAX, Row, Work};
 use super::tokens::Symbol;
 use crate::base::crc32c;
@@ -82,6 +83,7 @@ fn split(payload: &[u8], raw_len: usize) -> Option<Vec<Lane<'_>>> {
 /// A lane that is being decoded.
 struct Reader<'a> {
     decoder: ShareDecoder<'a>,
+    memory: Memory,
     out: Vec<u8>,
     len: usize,
     /// Read next.
@@ -128,7 +130,7 @@ impl LanguageModel {
     ) -> Option<Vec<u8>> {
         let symbols = self.tokens.cut(lane);
         let row = |token| Row { stream: 0, token };
-        let mut encoder = ShareEncoder::default();
+        let (mut encoder, mut memory) = (ShareEncoder::default(), Memory::new());
         // The token before each symbol is read for it; that of the last symbol itself is not.
         let mut before = self.tokens.start;
         let mut rest = symbols.as_slice();
@@ -152,7 +154,7 @@ impl LanguageModel {
             self.network.step(self.path, &rows, streams, work);
             for (n, symbol) in now.iter().enumerate() {
                 spread(self.path, work.logits(&self.network, extra + n), shares);
-                shares.encode(self.read_next(*symbol), &mut encoder);
+                memory.encode(self.read_next(*symbol), shares, &mut encoder);
                 if let Symbol::Byte(byte) = symbol {
                     encoder.encode(u64::from(*byte), 1, 256);
                 }
@@ -205,6 +207,7 @@ impl LanguageModel {
             .iter()
             .map(|lane| Reader {
                 decoder: ShareDecoder::new(lane.code),
+                memory: Memory::new(),
                 out: Vec::with_capacity(lane.len),
                 len: lane.len,
                 token: self.tokens.start,
@@ -236,7 +239,7 @@ impl LanguageModel {
             for (row, stream) in &lasts {
                 spread(self.path, work.logits(&self.network, *row), &mut shares);
                 if let Some(reader) = readers.get_mut(*stream) {
-                    reader.read(self, &shares);
+                    reader.read(self, &mut shares);
                 }
             }
         }
@@ -253,8 +256,8 @@ impl LanguageModel {
 }
 
 impl Reader<'_> {
-    fn read(&mut self, model: &LanguageModel, shares: &Shares) {
-        self.token = shares.decode(&mut self.decoder);
+    fn read(&mut self, model: &LanguageModel, shares: &mut Shares) {
+        self.token = self.memory.decode(shares, &mut self.decoder);
         if self.token == model.tokens.start {
             let byte = self.decoder.place(256);
             self.decoder.pass(byte, 1, 256);

@@ -25,6 +25,7 @@ mod gguf;
 mod kernels;
 mod lanes;
 mod load;
+mod memory;
 mod plan;
 mod safetensors;
 mod step;

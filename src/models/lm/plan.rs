@@ -16,6 +16,8 @@ use super::step::Shape;
 /// Longest context that is used, tokens: that of a model may be longer.
 pub(super) const CONTEXT_MAX: usize = 8192;
 const LAYERS_MAX: usize = 512;
+/// As many tokens as there are bytes: more than the candidates that are asked about before shares.
+const VOCABULARY_MIN: usize = 256;
 
 /// What a model's files say before their tensors are read.
 #[derive(Debug)]
@@ -71,7 +73,10 @@ fn checked(shape: Shape) -> Result<Shape, LoadError> {
              must be a multiple of those of keys, their elements one of {VALUE_PART}, widths of {LANES}"
         )));
     }
-    if heads.saturating_mul(elements) > COLUMNS_MAX || !(1..=VOCABULARY_MAX).contains(&vocabulary) || context < 16 {
+    if heads.saturating_mul(elements) > COLUMNS_MAX
+        || !(VOCABULARY_MIN..=VOCABULARY_MAX).contains(&vocabulary)
+        || context < 16
+    {
         return Err(LoadError::Unsupported("its heads, vocabulary or context are out of bounds".into()));
     }
     if !(0.0..1.0).contains(&epsilon) {
