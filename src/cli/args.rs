@@ -204,7 +204,7 @@ pub(super) enum ModelVerb {
         #[arg(long, value_name = "KIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 10).map(|n| n as usize))]
         segment_kib: usize,
         /// Bytes of a lane, KiB, a power of two: each is coded by itself, and all of a segment are decoded together
-        #[arg(long, value_name = "KIB", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1 << 10).map(|n| n as usize))]
+        #[arg(long, value_name = "KIB", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=64).map(|n| n as usize))]
         lane_kib: usize,
         /// Code only, for the sizes: half the time
         #[arg(long)]

@@ -6,13 +6,13 @@
 //! ```text
 //! offset  width      field
 //!      0      1      version, 1
-//!      1      1      bytes of a lane, as the power of two: 10 to 20; the last lane may be shorter
+//!      1      1      bytes of a lane, as the power of two: 10 to 16; the last lane may be shorter
 //!      2  1 to 3     for each lane: bytes of its code (LEB128)
 //!      .      4      for each lane: CRC32C of its plain bytes
 //!      .             codes, one after the other, to the end
 //! ```
-//! Numbers are little-endian. A code is that of `ShareEncoder`: the tokens of the lane; after an escape, a byte of equal
-//! shares. A lane begins as a text does. When its stream has read as many tokens as the context has, it forgets them, and
+//! Numbers are little-endian. A code is that of `ShareEncoder`: the tokens of the lane, as `memory` asks about them; after an
+//! escape, a byte of equal shares. A lane begins as a text does. When its stream has read as many tokens as the context has, it forgets them, and
 //! goes on with the token that begins a text and the last token.
 
 use super::LanguageModel;
@@ -28,7 +28,7 @@ use crate::models::Error;
 const VERSION: u8 = 1;
 /// Shortest and longest lanes, bytes.
 pub const LANE_BYTES_MIN: usize = 1 << 10;
-pub const LANE_BYTES_MAX: usize = 1 << 20;
+pub const LANE_BYTES_MAX: usize = 1 << 16;
 /// Lanes that are decoded in lockstep: two rows of each fit a step.
 const LANES_AT_ONCE: usize = ROWS_MAX / 2;
 
@@ -65,7 +65,7 @@ fn number(bytes: &mut &[u8]) -> Option<usize> {
 
 /// The lanes of a payload.
 fn split(payload: &[u8], raw_len: usize) -> Option<Vec<Lane<'_>>> {
-    let [VERSION, power @ 10..=20, rest @ ..] = payload else { return None };
+    let [VERSION, power @ 10..=16, rest @ ..] = payload else { return None };
     let lane_bytes = 1 << power;
     let count = raw_len.div_ceil(lane_bytes);
     let mut rest = rest;

@@ -8,14 +8,18 @@
 //! out, was measured before this was written (issue 5); that a language model and arithmetic coding compress text as nothing
 //! else does is from "Language Modeling Is Compression" (G. Delétang et al., 2023) and LLMZip (C. Valmeekam et al., 2023).
 //!
+//! Text is cut into tokens (`tokens`), each is predicted from those before it (`step`), and coded by integers (`cdf`, after
+//! candidates that the lane's own past names, `memory`) in lanes that stand alone (`lanes`). No method uses this yet: `tersefs
+//! model` shows what it does.
+//!
 //! # Limits
 //! Contexts of `CONTEXT_MAX` tokens, of which a lane that is longer reads the next part anew; sums of `COLUMNS_MAX` elements;
 //! vocabularies of `VOCABULARY_MAX` tokens. Of architectures, `llama` (Llama 2 and 3, SmolLM2, Mistral) with a tokenizer of
 //! byte pairs.
 //!
 //! # Cost
-//! Memory: the weights in eight bits, and for each lane that is read at the same time about as many bytes a token as the
-//! layers have elements of keys and values. Time: about a hundred million products a token for the smallest models: this is
+//! Memory: the weights in eight bits, and for each lane that is read at the same time (32 at most) about as many bytes a
+//! token as the layers have elements of keys and values; a lane has at most as many tokens as bytes, and as the context. Time: about a hundred million products a token for the smallest models: this is
 //! for what is written once and seldom read.
 
 mod cache;
