@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use super::LoadError;
-use super::load::Tensors;
+use super::load::{EachRow, Tensors};
 
 const MAGIC: &[u8; 4] = b"GGUF";
 /// Bytes of metadata: a vocabulary of 256 Ki tokens with its merges takes 10 MiB.
@@ -369,11 +369,7 @@ impl<R: Read + Seek> Tensors for Gguf<R> {
         self.tensors.get(name).map(|t| (t.rows, t.columns))
     }
 
-    fn rows(
-        &mut self,
-        name: &str,
-        each: &mut dyn FnMut(usize, &[f32]) -> Result<(), LoadError>,
-    ) -> Result<(), LoadError> {
+    fn rows(&mut self, name: &str, each: EachRow<'_>) -> Result<(), LoadError> {
         let Some(tensor) = self.tensors.get(name).copied() else {
             return Err(LoadError::Malformed(format!("tensor {name} is missing")));
         };
@@ -384,12 +380,7 @@ impl<R: Read + Seek> Tensors for Gguf<R> {
 }
 
 /// Reads the rows of a tensor from where a file stands.
-pub(super) fn read_rows(
-    file: &mut impl Read,
-    name: &str,
-    tensor: Tensor,
-    each: &mut dyn FnMut(usize, &[f32]) -> Result<(), LoadError>,
-) -> Result<(), LoadError> {
+pub(super) fn read_rows(file: &mut impl Read, name: &str, tensor: Tensor, each: EachRow<'_>) -> Result<(), LoadError> {
     let mut bytes = vec![0; tensor.row_bytes() as usize];
     let mut row = Vec::with_capacity(tensor.columns);
     for n in 0..tensor.rows {

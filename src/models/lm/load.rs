@@ -18,6 +18,9 @@ use crate::base::ModelId;
 /// Revision of the arithmetic: raised when any share may come out otherwise. It is part of a model's name.
 const ARITHMETIC: u32 = 1;
 
+/// Told the number of a row and the row, plain.
+pub(super) type EachRow<'a> = &'a mut dyn FnMut(usize, &[f32]) -> Result<(), LoadError>;
+
 /// Tensors of a model, by the names that GGUF has for them.
 pub(super) trait Tensors {
     /// Rows and columns of a tensor that is there.
@@ -27,11 +30,7 @@ pub(super) trait Tensors {
     ///
     /// # Errors
     /// When it is not there, cannot be read, or has an element that is not a finite number.
-    fn rows(
-        &mut self,
-        name: &str,
-        each: &mut dyn FnMut(usize, &[f32]) -> Result<(), LoadError>,
-    ) -> Result<(), LoadError>;
+    fn rows(&mut self, name: &str, each: EachRow<'_>) -> Result<(), LoadError>;
 }
 
 /// Tensors that are being read, of shapes that follow from the network's numbers.

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::LoadError;
 use super::gguf::{Kind, ROW_ELEMENTS_MAX, ROWS_MAX, Tensor, read_rows};
-use super::load::Tensors;
+use super::load::{EachRow, Tensors};
 
 /// Longest JSON, bytes: tokenizers of 256 Ki tokens take 30 MiB.
 const JSON_BYTES_MAX: u64 = 128 << 20;
@@ -165,11 +165,7 @@ impl<R: Read + Seek> Tensors for Checkpoint<R> {
         self.tensors.get(name).map(|p| (p.tensor.rows, p.tensor.columns))
     }
 
-    fn rows(
-        &mut self,
-        name: &str,
-        each: &mut dyn FnMut(usize, &[f32]) -> Result<(), LoadError>,
-    ) -> Result<(), LoadError> {
+    fn rows(&mut self, name: &str, each: EachRow<'_>) -> Result<(), LoadError> {
         let place = self.tensors.get(name);
         let Some((place, file)) = place.and_then(|p| self.parts.get_mut(p.part).map(|file| (p, file))) else {
             return Err(LoadError::Malformed(format!("tensor {name} is missing")));

@@ -562,7 +562,7 @@ fn slow_pairs_are_stretched_as_llama_3_does() {
         "rope_scaling": { "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 8192 },
     });
-    let plan = plan::of_config(&config, 100).unwrap();
+    let plan = plan::of_config(&config, 300).unwrap();
     assert_eq!(plan.shape.context, plan::CONTEXT_MAX);
     for (pair, got) in plan.frequencies.iter().enumerate() {
         let frequency = 500_000f64.powf(-2.0 * pair as f64 / 128.0);
