@@ -39,7 +39,8 @@ const ROOMS: [(&str, &[&str]); 14] = [
 ];
 
 /// Words that may stand only where the paths begin like this.
-const HOMES: [(&str, &[&str]); 15] = [
+const HOMES: [(&str, &[&str]); 16] = [
+    ("archmage::", &["models/lm/"]),
     ("fastcdc::", &["codec/bounds.rs"]),
     ("fuser::", &["fuse/"]),
     ("memmap2::", &["models/primed/memory.rs"]),

@@ -1,12 +1,11 @@
 //! Language models of the Llama family predict tokens of text, exactly, on any machine.
 //!
-//! A model that somebody brings, as a GGUF file or a checkpoint of safetensors, is cut into whole numbers of eight bits once, when it is loaded. Every sum
-//! of products is one of whole numbers and so has no order; what is left is elementwise, in 32-bit floats, in an order that
-//! is written down (`exact`). So a token's shares come out the same for every number of streams, tokens at a time, threads,
-//! vector unit and compiler, which libraries for such networks do not promise: their floats change with all of these, and
-//! with one wrong bit everything after it is lost. That integers cost 0 to 1 % against floats, and much of how this is laid
-//! out, was measured before this was written (issue 5); that a language model and arithmetic coding compress text as nothing
-//! else does is from "Language Modeling Is Compression" (G. Delétang et al., 2023) and LLMZip (C. Valmeekam et al., 2023).
+//! A model that somebody brings, as a GGUF file or a checkpoint of safetensors, is cut into whole numbers of eight bits once,
+//! when it is loaded. Every sum of products is one of whole numbers and so has no order; what is left is elementwise, in
+//! 32-bit floats, in an order that is written down (`exact`). So a token's shares come out the same for every number of
+//! streams, tokens at a time, threads, vector unit and compiler, which libraries for such networks do not promise: their
+//! floats change with all of these, and with one wrong bit everything after it is lost. Integers cost 0 to 1 % against
+//! floats. That a language model and arithmetic coding compress text as nothing else does is from "Language Modeling Is Compression" (G. Delétang et al., 2023) and LLMZip (C. Valmeekam et al., 2023).
 //!
 //! Text is cut into tokens (`tokens`), each is predicted from those before it (`step`), and coded by integers (`cdf`, after
 //! candidates that the lane's own past names, `memory`) in lanes that stand alone (`lanes`). No method uses this yet: `tersefs
@@ -19,8 +18,8 @@
 //!
 //! # Cost
 //! Memory: the weights in eight bits, and for each lane that is read at the same time (32 at most) about as many bytes a
-//! token as the layers have elements of keys and values; a lane has at most as many tokens as bytes, and as the context. Time: about a hundred million products a token for the smallest models: this is
-//! for what is written once and seldom read.
+//! token as the layers have elements of keys and values; a lane has at most as many tokens as bytes, and as the context.
+//! Time: about a hundred million products a token for the smallest models: this is for what is written once and seldom read.
 
 mod cache;
 mod cdf;
