@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::{Class, MethodId, ModelId};
 
-pub use genome::is_nucleotides;
+pub use genome::{is_nucleotides, is_nucleotides_alone};
 pub use lm::{
     Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, LoadError, load as load_language_model, load_checkpoint,
 };

@@ -27,7 +27,7 @@ mod tree;
 use std::slice::Iter;
 
 use super::{Basis, Coded, Declined, Error, Model, stands_alone};
-use crate::base::{Class, MethodId, ModelId};
+use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX};
 use crate::entropy::{Decoder, Encoder};
 use bases::Bases;
 use channel::Channel;
@@ -36,7 +36,7 @@ use layout::{Given, Item, Layout, Reads, Sequence, letter_of, number_of};
 use quality::Quality;
 use text::Text;
 
-pub use layout::is_nucleotides;
+pub use layout::{is_nucleotides, is_nucleotides_alone};
 
 /// Revision of the payloads that are written.
 const REVISION: u16 = 1;
@@ -60,8 +60,13 @@ impl Drop for InUse {
     }
 }
 
-/// Bytes of memory that the largest segment takes: the tables of all predictors, and what it is taken apart to.
-const BYTES: u64 = bases::BYTES + quality::BYTES + 2 * text::BYTES + 3 * crate::base::SEGMENT_BYTES_MAX as u64;
+/// Bytes of memory that the largest segment takes: the tables of all predictors, and what it is taken apart to. An item is told
+/// in two bytes at least, and a row of them grows by doubling.
+const BYTES: u64 = bases::BYTES
+    + quality::BYTES
+    + 2 * text::BYTES
+    + 3 * SEGMENT_BYTES_MAX as u64
+    + (layout::layout_bytes_max(SEGMENT_BYTES_MAX as usize) * size_of::<Item>()) as u64;
 
 /// What a segment is made of, where that is known, item by item; zeros where it is to be decoded.
 struct Streams<'a> {
@@ -349,15 +354,19 @@ impl Model for Genome {
         if given.foreign * 2 > raw.len() as u64 {
             return Err(Declined::Foreign);
         }
-        let _in_use = InUse::new();
         let (flags, bytes) = layout.join();
+        // A new sequence with every other line: words that are spelt with these letters.
+        if bytes.len() > layout::layout_bytes_max(raw.len()) {
+            return Err(Declined::Foreign);
+        }
+        let _in_use = InUse::new();
         let mut payload = vec![flags];
         layout::put(&mut payload, bytes.len() as u32);
         layout::put(&mut payload, given.text.len() as u32);
         let mut coder = Encoder::new(raw.len());
         pass_layout(&mut coder, &bytes, bytes.len());
         let plain = Passage::new(&mut coder, &layout, &given, given.text.len(), raw.len()).run();
-        if bytes.len() > raw.len() || plain.as_deref() != Ok(raw) {
+        if plain.as_deref() != Ok(raw) {
             return Err(Declined::Failed);
         }
         payload.extend_from_slice(&coder.finish());
@@ -380,7 +389,7 @@ impl Model for Genome {
         let (flags, mut rest) = payload.split_first().ok_or(short)?;
         let layout_len = layout::take(&mut rest).ok_or(short)? as usize;
         let text_len = layout::take(&mut rest).ok_or(short)? as usize;
-        if layout_len > raw_len || text_len > raw_len {
+        if layout_len > layout::layout_bytes_max(raw_len) || text_len > raw_len {
             return Err(TOO_LONG);
         }
         let _in_use = InUse::new();
@@ -614,5 +623,58 @@ mod tests {
             assert!(decode(&payload, wrong).is_err());
         }
         assert!(Genome.decode(&payload, raw.len(), 2, ModelId::NONE, Basis::default()).is_err());
+    }
+
+    /// A count and a length whose product is beyond 64 bits; flags and items that nobody writes.
+    #[test]
+    fn layouts_that_nobody_writes_are_refused() {
+        let check = |numbers: &[u32]| {
+            let mut bytes = Vec::new();
+            numbers.iter().for_each(|number| layout::put(&mut bytes, *number));
+            assert!(Layout::split(0, &bytes, 1 << 20).is_err(), "{numbers:?}");
+        };
+        // No values, then reads: 2^31 of 2^32 - 3 bases, of which the bytes are 2^64 and so none.
+        check(&[1, 40, 0, 2, 1 << 31, 1 << 31, u32::MAX - 2]);
+        check(&[1, 40, 0, 2, u32::MAX, u32::MAX, u32::MAX]);
+        check(&[0, 2, 1 << 31, 1 << 31, 0]);
+        check(&[0, 0, u32::MAX]);
+        check(&[0, 4, 0, u32::MAX]);
+        check(&[0, 1, u32::MAX]);
+        // Empty ones, and flags of no meaning.
+        check(&[0, 0, 0]);
+        check(&[0, 1, 0]);
+        check(&[0, 2, 0]);
+        check(&[0, 128, 1]);
+        check(&[0, 8, 1]);
+        check(&[0, 3, 1]);
+    }
+
+    /// What others code smaller: words between sequences, qualities that are those of another read.
+    #[test]
+    fn what_others_may_know_better_is_not_nucleotides_alone() {
+        let mut dice = Dice(23);
+        let reads = fastq(&mut dice, 40, 50..60, false, b"ACGT");
+        let sequence = fasta(&mut dice, 3000, 60, "\n");
+        assert!(is_nucleotides_alone(&reads) && is_nucleotides_alone(&sequence));
+        assert!(!is_nucleotides_alone(&reads.repeat(2)));
+        assert!(!is_nucleotides_alone(&[sequence, b"and words, and words\n".repeat(20)].concat()));
+    }
+
+    #[test]
+    fn words_of_these_letters_are_declined_before_tables_are_made() {
+        let mut dice = Dice(19);
+        let words: [&[u8]; 6] = [b"TAG\n", b"CATCH\n", b"GNAT\n", b"TUNA\n", b"UNCUT\n", b"ACT\n"];
+        let raw: Vec<u8> = (0..20_000).flat_map(|_| words[dice.roll(words.len())]).copied().collect();
+        assert_eq!(encode(&raw), Err(Declined::Foreign));
+        comes_back(&raw[..4000]);
+    }
+
+    /// The first megabytes of some chromosomes.
+    #[test]
+    fn what_is_not_read_yet_is_nucleotides_behind_a_name() {
+        let unread = [b">chr21\n".to_vec(), [vec![b'N'; 60], b"\n".to_vec()].concat().repeat(50)].concat();
+        assert!(is_nucleotides(&unread) && !is_nucleotides(&unread[7..]));
+        let payload = encode(&unread).unwrap();
+        assert!(payload.len() < 40 && decode(&payload, unread.len()).unwrap() == unread);
     }
 }
