@@ -12,8 +12,8 @@
 //!      .             codes, one after the other, to the end
 //! ```
 //! Numbers are little-endian. A code is that of `ShareEncoder`: the tokens of the lane, as `memory` asks about them; after an
-//! escape, a byte of equal shares. A lane begins as a text does. When its stream has read as many tokens as the context has, it forgets them, and
-//! goes on with the token that begins a text and the last token.
+//! escape, a byte of equal shares. A lane begins as a text does. When its stream has read as many tokens as the context has,
+//! it forgets them, and goes on with the token that begins a text and the last token.
 
 use super::LanguageModel;
 use super::cache::Stream;
