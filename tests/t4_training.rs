@@ -75,6 +75,18 @@ fn flip(disk: &SimDisk, path: &str) {
     file.write_at(&[byte[0] ^ 1], 100).unwrap();
 }
 
+/// Files that wait for coding teach as well as others: whoever stops coding, copies and trains has all coded from the prior.
+#[test]
+fn what_is_not_coded_yet_teaches_too() {
+    let workers = Arc::new(Workers::new(2));
+    let volume = open(&fresh(), patient(Some(MethodId::Primed)), &workers).unwrap();
+    for n in 0..FILES {
+        put(&volume, n);
+    }
+    let report = volume.train(false).unwrap();
+    assert!(report.samples > 100 && report.classes.iter().any(|class| class.prior.is_some()), "{report:?}");
+}
+
 /// Files that repeat a part of others are coded from them, and after training anew from the same ones.
 #[test]
 fn what_was_coded_from_another_is_coded_anew_from_it() {

@@ -362,10 +362,15 @@ impl Volume {
             let page = self.store.inodes(after, INODES_PER_PAGE).map_err(Error::Store)?;
             let Some(last) = page.last() else { return Ok(()) };
             after = last.ino;
-            for rec in &page {
+            for rec in page.iter().filter(|rec| rec.kind == FileKind::Regular) {
+                // The log has the size that is durable, which of a file that was never synced is nothing.
+                let size = match rec.staging {
+                    Some(_) => self.inode(rec.ino).map_or(0, |inode| inode.read().rec.size),
+                    None => rec.size,
+                };
                 // Holes of sparse files teach nothing: what a file takes is at most what it has.
-                if rec.kind == FileKind::Regular && rec.size > 0 && (rec.coded || rec.staging.is_some()) {
-                    f(rec.ino, rec.size);
+                if size > 0 && (rec.coded || rec.staging.is_some()) {
+                    f(rec.ino, size);
                 }
             }
         }
