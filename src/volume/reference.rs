@@ -17,7 +17,7 @@ use super::similar::{self, Sketch};
 use crate::base::{Class, MethodId, SegmentRef};
 use crate::codec::{self, Basis, Library, Policy};
 use crate::format::{Coding, Reference};
-use crate::store::{Error as StoreError, Looks, Store};
+use crate::store::{Error as StoreError, Looks, SegmentUse, Store};
 
 /// Content below this is coded from no other: what a reference costs would be most of what it saves, bytes.
 const ALIKE_BYTES_MIN: u64 = 2 << 10;
@@ -103,18 +103,22 @@ pub(super) fn decode(
     codec::decode(coding, payload, basis).map_err(|e| Unread::Damaged(e.to_string()))
 }
 
+/// The place of a segment that was looked for by its looks. A failure of the index is no reason not to code.
+fn found(outcome: Result<Option<(SegmentRef, SegmentUse)>, StoreError>) -> Option<Place> {
+    let found = outcome.unwrap_or_else(|e| {
+        log::warn!("nothing alike is looked for in the volume: {e}");
+        None
+    });
+    found.map(|(at, used)| (at, used.segment_bytes))
+}
+
 impl Volume {
-    /// A segment that content of these looks is likely to repeat, and its plain bytes. A failure of the index is no reason
-    /// not to code.
+    /// A segment that content of these looks is likely to repeat, and its plain bytes.
     pub(super) fn alike(&self, looks: &Sketch, bytes: u64) -> Option<Place> {
         if !self.options.sharing || bytes < ALIKE_BYTES_MIN {
             return None;
         }
-        let found = self.store.find_alike(looks).unwrap_or_else(|e| {
-            log::warn!("nothing alike is looked for in the volume: {e}");
-            None
-        });
-        found.map(|(at, used)| (at, used.segment_bytes))
+        found(self.store.find_alike(looks))
     }
 
     /// What a new segment looks like, where parts of others may be coded from it.
@@ -130,12 +134,8 @@ impl Volume {
         policy: &Policy,
         raw: &[u8],
     ) -> Option<(Reference, Plain)> {
-        let found = self.store.find_most_alike(traces, similar::TRACES_MIN).unwrap_or_else(|e| {
-            log::warn!("nothing alike is looked for in the volume: {e}");
-            None
-        });
-        let (segment, used) = found?;
-        let (at, plain) = self.open_reference((segment, used.segment_bytes), class, policy, raw.len())?;
+        let place = found(self.store.find_most_alike(traces, similar::TRACES_MIN))?;
+        let (at, plain) = self.open_reference(place, class, policy, raw.len())?;
         similar::repeats(raw, plain.as_slice()).then_some((at, plain))
     }
 

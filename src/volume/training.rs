@@ -489,13 +489,10 @@ impl Volume {
             }
         }
         // What was coded from another is coded from the same one, or from none: what else it is like is not looked for.
-        let reference = match coding.reference {
-            None => None,
-            Some(_) => match self.open_reference_of(at, coding.class, &policy, plain.len()) {
-                None => return Ok(None),
-                reference => reference,
-            },
-        };
+        let reference = coding.reference.and_then(|_| self.open_reference_of(at, coding.class, &policy, plain.len()));
+        if coding.reference.is_some() && reference.is_none() {
+            return Ok(None);
+        }
         let encoded = self.encode(&plain, coding.class, &policy, reference.as_ref().map(|plain| plain.as_slice()))?;
         if encoded.payload.len() as u64 * 100 > payload_bytes * u64::from(100 - saves_percent.min(100)) {
             return Ok(None);
