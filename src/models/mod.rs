@@ -24,7 +24,8 @@ use crate::base::{Class, MethodId, ModelId};
 
 pub use genome::{is_nucleotides, is_nucleotides_alone};
 pub use lm::{
-    Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, LoadError, load as load_language_model, load_checkpoint,
+    Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, LoadError, lane_bytes, load as load_language_model,
+    load_checkpoint,
 };
 pub use primed::{
     Kind, Library, Likeness, PACKED_BYTES_MAX, TEXT_BYTES_MAX, VolumePrior, prior_for, prior_name, train, train_from,

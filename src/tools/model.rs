@@ -3,6 +3,7 @@
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
@@ -132,6 +133,7 @@ pub fn model_check(
     }
     let (model, report) = load(path)?;
     let total: usize = texts.iter().map(|(_, text)| text.len()).sum();
+    let never = AtomicBool::new(false);
     let mut done = 0;
     let mut checks = Vec::new();
     for (name, text) in texts {
@@ -140,16 +142,18 @@ pub fn model_check(
             progress(done, total as u64);
             tokens += model.tokens(raw);
             let started = host::thread_cpu_seconds();
-            let payload = model.encode(raw, lane_bytes);
+            let payload = model.encode(raw, lane_bytes, raw.len(), &never);
             let coded = host::thread_cpu_seconds();
             encode_s += coded - started;
             // What does not become smaller is not coded with a model.
             coded_bytes += payload.as_ref().map_or(raw.len(), Vec::len) as u64;
             if let Some(payload) = payload.filter(|_| !sizes_only) {
-                let back = model.decode(&payload, raw.len()).map_err(|e| format!("{name}: {e}"))?;
+                let back = model.decode(&payload, raw.len(), &never).map_err(|e| format!("{name}: {e}"))?;
                 decode_s += host::thread_cpu_seconds() - coded;
                 let last = raw.chunks(lane_bytes).enumerate().next_back();
-                let alone = last.map(|(n, lane)| model.decode_lane(&payload, raw.len(), n).is_ok_and(|l| l == lane));
+                let alone = last.map(|(n, lane)| {
+                    model.decode_lanes(&payload, raw.len(), n..n + 1, &never).is_ok_and(|alone| alone == lane)
+                });
                 if back != raw || alone == Some(false) {
                     return Err(format!("{name}: what was decoded is not what was coded"));
                 }

@@ -15,6 +15,9 @@
 //! escape, a byte of equal shares. A lane begins as a text does. When its stream has read as many tokens as the context has,
 //! it forgets them, and goes on with the token that begins a text and the last token.
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::LanguageModel;
 use super::cache::Stream;
 use super::cdf::{Shares, spread};
@@ -31,6 +34,16 @@ pub const LANE_BYTES_MIN: usize = 1 << 10;
 pub const LANE_BYTES_MAX: usize = 1 << 16;
 /// Lanes that are decoded in lockstep: two rows of each fit a step.
 const LANES_AT_ONCE: usize = ROWS_MAX / 2;
+/// About what a payload says of a lane before its code, bytes.
+const LANE_HEADER_BYTES: usize = 6;
+
+/// Plain bytes of the lanes of a payload, of which the last may be shorter. `None` for bytes that are no payload.
+pub fn lane_bytes(payload: &[u8]) -> Option<usize> {
+    match payload {
+        [VERSION, power @ 10..=16, ..] => Some(1 << power),
+        _ => None,
+    }
+}
 
 /// A lane as it is in a payload.
 #[derive(Clone, Copy, Debug)]
@@ -65,10 +78,9 @@ fn number(bytes: &mut &[u8]) -> Option<usize> {
 
 /// The lanes of a payload.
 fn split(payload: &[u8], raw_len: usize) -> Option<Vec<Lane<'_>>> {
-    let [VERSION, power @ 10..=16, rest @ ..] = payload else { return None };
-    let lane_bytes = 1 << power;
+    let lane_bytes = lane_bytes(payload)?;
     let count = raw_len.div_ceil(lane_bytes);
-    let mut rest = rest;
+    let mut rest = payload.get(2..)?;
     let lens: Vec<usize> = (0..count).map(|_| number(&mut rest)).collect::<Option<_>>()?;
     let (crcs, mut codes) = rest.split_at_checked(count * 4)?;
     let mut lanes = Vec::with_capacity(count);
@@ -79,6 +91,22 @@ fn split(payload: &[u8], raw_len: usize) -> Option<Vec<Lane<'_>>> {
     }
     codes.is_empty().then_some(lanes)
 }
+
+/// Numbers below `count`, from the middle on and so that the first few are spread over all.
+fn spread_order(count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by_key(|n| n.reverse_bits().wrapping_sub(1));
+    order
+}
+
+/// Bytes that `lanes` lanes of `plain` bytes may have taken if all `raw_len` are to come below: as many as their part of it,
+/// and more the fewer they are, since others may differ. One may take a quarter more, many a fiftieth.
+fn fair_bytes(lanes: usize, plain: usize, raw_len: usize, below: usize) -> usize {
+    let part = below as f64 * plain as f64 / raw_len.max(1) as f64;
+    ((part * (1.02 + 0.23 / lanes as f64)) as usize).min(below)
+}
+
+const DAMAGED: Error = Error::Corrupt("a lane is damaged");
 
 /// A lane that is being decoded.
 struct Reader<'a> {
@@ -92,32 +120,32 @@ struct Reader<'a> {
 }
 
 impl LanguageModel {
-    /// Codes a segment in lanes of `lane_bytes`, a power of two from `LANE_BYTES_MIN` to `LANE_BYTES_MAX`. `None` when it does
-    /// not become smaller.
+    /// Codes a segment in lanes of `lane_bytes`, a power of two from `LANE_BYTES_MIN` to `LANE_BYTES_MAX`. `None` when the
+    /// payload does not come below `below` bytes, or when `stop` is set meanwhile.
+    ///
+    /// Lanes from inside come first and tell about the others: what will clearly not come below is given up after one or a
+    /// few, and what is below anyhow loses nothing.
     ///
     /// # Blocking
-    /// Some milliseconds for each token.
-    pub fn encode(&self, raw: &[u8], lane_bytes: usize) -> Option<Vec<u8>> {
-        self.payload(raw, lane_bytes, raw.len()).filter(|payload| payload.len() < raw.len())
-    }
-
-    /// As `encode`, but gives up when there are more than `bytes_max` of code.
-    pub(super) fn payload(&self, raw: &[u8], lane_bytes: usize, bytes_max: usize) -> Option<Vec<u8>> {
+    /// Some milliseconds for each token. Returns within a tenth of a second or so after `stop` is set.
+    pub fn encode(&self, raw: &[u8], lane_bytes: usize, below: usize, stop: &AtomicBool) -> Option<Vec<u8>> {
         assert!(lane_bytes.is_power_of_two() && (LANE_BYTES_MIN..=LANE_BYTES_MAX).contains(&lane_bytes));
-        let mut payload = vec![VERSION, lane_bytes.trailing_zeros() as u8];
         let mut streams = self.network.streams(1);
-        let (mut work, mut shares, mut codes) = (Work::default(), Shares::default(), Vec::new());
-        for lane in raw.chunks(lane_bytes) {
-            let code = self.encode_lane(lane, &mut streams, &mut work, &mut shares, bytes_max)?;
-            put_number(code.len(), &mut payload);
-            codes.extend(code);
-            if codes.len() > bytes_max {
-                return None;
-            }
+        let (mut work, mut shares) = (Work::default(), Shares::default());
+        let mut lanes: Vec<(&[u8], Vec<u8>)> = raw.chunks(lane_bytes).map(|lane| (lane, Vec::new())).collect();
+        let (mut plain, mut coded) = (0, 0);
+        for (done, n) in spread_order(lanes.len()).into_iter().enumerate() {
+            let Some((lane, code)) = lanes.get_mut(n) else { continue };
+            plain += lane.len();
+            let left = fair_bytes(done + 1, plain, raw.len(), below).checked_sub(coded + LANE_HEADER_BYTES)?;
+            *code = self.encode_lane(lane, &mut streams, &mut work, &mut shares, left, stop)?;
+            coded += code.len() + LANE_HEADER_BYTES;
         }
-        raw.chunks(lane_bytes).for_each(|lane| payload.extend(crc32c(lane).to_le_bytes()));
-        payload.extend(codes);
-        Some(payload)
+        let mut payload = vec![VERSION, lane_bytes.trailing_zeros() as u8];
+        lanes.iter().for_each(|(_, code)| put_number(code.len(), &mut payload));
+        lanes.iter().for_each(|(lane, _)| payload.extend(crc32c(lane).to_le_bytes()));
+        lanes.iter().for_each(|(_, code)| payload.extend(code));
+        (payload.len() < below).then_some(payload)
     }
 
     fn encode_lane(
@@ -127,6 +155,7 @@ impl LanguageModel {
         work: &mut Work,
         shares: &mut Shares,
         bytes_max: usize,
+        stop: &AtomicBool,
     ) -> Option<Vec<u8>> {
         let symbols = self.tokens.cut(lane);
         let row = |token| Row { stream: 0, token };
@@ -159,7 +188,7 @@ impl LanguageModel {
                     encoder.encode(u64::from(*byte), 1, 256);
                 }
             }
-            if encoder.bytes() > bytes_max {
+            if encoder.bytes() > bytes_max || stop.load(Ordering::Relaxed) {
                 return None;
             }
         }
@@ -182,27 +211,41 @@ impl LanguageModel {
     /// Gives back the `raw_len` bytes of a payload. Any bytes may be given.
     ///
     /// # Errors
-    /// `Corrupt` when any lane is.
+    /// `Corrupt` when any lane is, or when `stop` is set meanwhile.
     ///
     /// # Blocking
-    /// Some milliseconds for each token.
-    pub fn decode(&self, payload: &[u8], raw_len: usize) -> Result<Vec<u8>, Error> {
-        let lanes = split(payload, raw_len).ok_or(Error::Corrupt("its lanes do not fit it"))?;
-        let decoded = lanes.chunks(LANES_AT_ONCE).flat_map(|some| self.decode_lanes(some));
-        decoded.collect::<Result<Vec<_>, _>>().map(|lanes| lanes.concat())
+    /// Some milliseconds for each token. Returns within some milliseconds for each lane after `stop` is set.
+    pub fn decode(&self, payload: &[u8], raw_len: usize, stop: &AtomicBool) -> Result<Vec<u8>, Error> {
+        let lanes = lane_bytes(payload).map_or(0, |bytes| raw_len.div_ceil(bytes));
+        self.decode_lanes(payload, raw_len, 0..lanes, stop)
     }
 
-    /// Gives back the bytes of one lane of a payload; of the others only what the header says of them has to be right.
+    /// Gives back the bytes of some lanes of a payload, one after the other; of the others only what the header says of them
+    /// has to be right. Any bytes may be given.
     ///
     /// # Errors
-    /// `Corrupt` when the header or the lane is, or there is no such lane.
-    pub fn decode_lane(&self, payload: &[u8], raw_len: usize, lane: usize) -> Result<Vec<u8>, Error> {
-        let lanes = split(payload, raw_len).ok_or(Error::Corrupt("its lanes do not fit it"))?;
-        let lane = lanes.get(lane..=lane).ok_or(Error::Corrupt("it has no such lane"))?;
-        self.decode_lanes(lane).pop().unwrap_or(Err(Error::Corrupt("it has no such lane")))
+    /// `Corrupt` when the header or one of the lanes is, when there are no such lanes, or when `stop` is set meanwhile.
+    ///
+    /// # Blocking
+    /// As `decode`.
+    pub fn decode_lanes(
+        &self,
+        payload: &[u8],
+        raw_len: usize,
+        lanes: Range<usize>,
+        stop: &AtomicBool,
+    ) -> Result<Vec<u8>, Error> {
+        let all = split(payload, raw_len).ok_or(Error::Corrupt("its lanes do not fit it"))?;
+        let lanes = all.get(lanes).ok_or(Error::Corrupt("it has no such lane"))?;
+        let mut out = Vec::with_capacity(lanes.iter().map(|lane| lane.len).sum());
+        for some in lanes.chunks(LANES_AT_ONCE) {
+            self.read(some, stop, &mut out)?;
+        }
+        Ok(out)
     }
 
-    fn decode_lanes(&self, lanes: &[Lane<'_>]) -> Vec<Result<Vec<u8>, Error>> {
+    /// Decodes lanes in lockstep, to the end of `out`.
+    fn read(&self, lanes: &[Lane<'_>], stop: &AtomicBool, out: &mut Vec<u8>) -> Result<(), Error> {
         let mut readers: Vec<Reader<'_>> = lanes
             .iter()
             .map(|lane| Reader {
@@ -235,6 +278,13 @@ impl LanguageModel {
             if rows.is_empty() {
                 break;
             }
+            // What is wrong fails all of them: nothing more is read.
+            if readers.iter().any(|reader| reader.wrong) {
+                return Err(DAMAGED);
+            }
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Corrupt("it was not read to the end"));
+            }
             self.network.step(self.path, &rows, &mut streams, &mut work);
             for (row, stream) in &lasts {
                 spread(self.path, work.logits(&self.network, *row), &mut shares);
@@ -243,15 +293,14 @@ impl LanguageModel {
                 }
             }
         }
-        let checked = readers.into_iter().zip(lanes).map(|(reader, lane)| {
+        for (reader, lane) in readers.into_iter().zip(lanes) {
             let whole = !reader.wrong && reader.out.len() == lane.len && reader.decoder.is_at_end();
-            if whole && crc32c(&reader.out) == lane.crc {
-                Ok(reader.out)
-            } else {
-                Err(Error::Corrupt("a lane is damaged"))
+            if !whole || crc32c(&reader.out) != lane.crc {
+                return Err(DAMAGED);
             }
-        });
-        checked.collect()
+            out.extend(reader.out);
+        }
+        Ok(())
     }
 }
 

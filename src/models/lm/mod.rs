@@ -46,7 +46,7 @@ use step::Network;
 use tokens::Tokens;
 
 pub use kernels::Path;
-pub use lanes::{LANE_BYTES_MAX, LANE_BYTES_MIN};
+pub use lanes::{LANE_BYTES_MAX, LANE_BYTES_MIN, lane_bytes};
 pub use load::{load, load_checkpoint};
 
 /// Why a model cannot be used.

@@ -1,6 +1,7 @@
 //! Whole models: small ones that the tests make themselves, in the real format.
 
 use std::io::Cursor;
+use std::sync::atomic::AtomicBool;
 
 use super::gguf::{Gguf, Kind};
 use super::load::Tensors;
@@ -140,6 +141,13 @@ fn loaded(file: &File) -> Result<LanguageModel, LoadError> {
     load(Cursor::new(file.bytes()))
 }
 
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+/// A payload, however long.
+fn coded(model: &LanguageModel, raw: &[u8], lane_bytes: usize) -> Vec<u8> {
+    model.encode(raw, lane_bytes, usize::MAX, &NEVER).unwrap()
+}
+
 /// Text of the tokens' kind, and bytes of no kind.
 fn sample(len: usize) -> Vec<u8> {
     let mut x = 3u64;
@@ -163,33 +171,32 @@ fn any_bytes_come_back_by_every_path_in_lanes_of_any_length() {
         let mut payloads = Vec::new();
         for path in Path::all() {
             model.path = path;
-            payloads.push(model.payload(&raw, lane_bytes, usize::MAX).unwrap());
+            payloads.push(coded(&model, &raw, lane_bytes));
         }
         assert!(payloads.windows(2).all(|two| two[0] == two[1]), "every path codes alike");
         for path in Path::all() {
             model.path = path;
-            assert_eq!(model.decode(&payloads[0], raw.len()).unwrap(), raw, "{}", path.name());
+            assert_eq!(model.decode(&payloads[0], raw.len(), &NEVER).unwrap(), raw, "{}", path.name());
         }
         for (n, lane) in raw.chunks(lane_bytes).enumerate() {
-            assert_eq!(model.decode_lane(&payloads[0], raw.len(), n).unwrap(), lane);
+            assert_eq!(model.decode_lanes(&payloads[0], raw.len(), n..n + 1, &NEVER).unwrap(), lane);
         }
-        assert!(model.decode_lane(&payloads[0], raw.len(), 99).is_err());
+        assert!(model.decode_lanes(&payloads[0], raw.len(), 9..10, &NEVER).is_err());
     }
     for raw in [&b""[..], b"x", &[0; 1100], &[200; 1024], &[b' '; 3000]] {
-        let payload = model.payload(raw, 1 << 10, usize::MAX).unwrap();
-        assert_eq!(model.decode(&payload, raw.len()).unwrap(), raw);
+        let payload = coded(&model, raw, 1 << 10);
+        assert_eq!(model.decode(&payload, raw.len(), &NEVER).unwrap(), raw);
     }
-    assert_eq!(model.encode(b"x", 1 << 10), None, "it does not become smaller");
+    assert_eq!(model.encode(b"x", 1 << 10, 1, &NEVER), None, "it does not become smaller");
 }
 
 #[test]
 fn threads_and_company_change_nothing() {
     let model = loaded(&tiny()).unwrap();
     let raw = sample(3000);
-    let payload = model.payload(&raw, 1 << 10, usize::MAX).unwrap();
+    let payload = coded(&model, &raw, 1 << 10);
     std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..3).map(|_| scope.spawn(|| model.payload(&raw, 1 << 10, usize::MAX).unwrap())).collect();
+        let threads: Vec<_> = (0..3).map(|_| scope.spawn(|| coded(&model, &raw, 1 << 10))).collect();
         threads.into_iter().for_each(|t| assert_eq!(t.join().unwrap(), payload));
     });
     // Streams of other texts beside it, ragged: lane by lane, and many tokens of one beside one of another.
@@ -217,24 +224,25 @@ fn threads_and_company_change_nothing() {
 fn a_damaged_lane_harms_no_other() {
     let model = loaded(&tiny()).unwrap();
     let raw = sample(4096);
-    let good = model.payload(&raw, 1 << 10, usize::MAX).unwrap();
+    let good = coded(&model, &raw, 1 << 10);
     for at in (0..good.len()).step_by(41) {
         let mut bad = good.clone();
         bad[at] ^= 1 << (at % 8);
-        if let Ok(plain) = model.decode(&bad, raw.len()) {
+        if let Ok(plain) = model.decode(&bad, raw.len(), &NEVER) {
             assert_eq!(plain, raw, "byte {at}");
         }
-        let lanes =
-            (0..4).filter(|n| model.decode_lane(&bad, raw.len(), *n).is_ok_and(|l| l == raw[n * 1024..][..1024]));
+        let lanes = (0..4).filter(|n| {
+            model.decode_lanes(&bad, raw.len(), *n..*n + 1, &NEVER).is_ok_and(|l| l == raw[n * 1024..][..1024])
+        });
         // Two bytes, four lengths of two bytes, four checksums.
         let least = if at < 10 { 0 } else { 3 };
         assert!(lanes.count() >= least, "byte {at}");
     }
     for len in (0..good.len()).step_by(97) {
-        assert!(model.decode(&good[..len], raw.len()).is_err(), "{len} bytes");
+        assert!(model.decode(&good[..len], raw.len(), &NEVER).is_err(), "{len} bytes");
     }
-    assert_eq!(model.decode(&good, raw.len() - 1), Err(Error::Corrupt("a lane is damaged")));
-    assert!(model.decode(&[good.clone(), vec![0]].concat(), raw.len()).is_err());
+    assert_eq!(model.decode(&good, raw.len() - 1, &NEVER), Err(Error::Corrupt("a lane is damaged")));
+    assert!(model.decode(&[good.clone(), vec![0]].concat(), raw.len(), &NEVER).is_err());
     let mut x = 1u64;
     for len in 0..60 {
         let mut junk = vec![1, 10];
@@ -242,8 +250,45 @@ fn a_damaged_lane_harms_no_other() {
             x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (x >> 56) as u8
         }));
-        assert!(model.decode(&junk, 700).is_err());
+        assert!(model.decode(&junk, 700, &NEVER).is_err());
     }
+}
+
+/// What lanes are read is nothing to the others, and what is no lane is said.
+#[test]
+fn some_lanes_are_read_alone() {
+    let model = loaded(&tiny()).unwrap();
+    let raw = sample(5000);
+    let payload = coded(&model, &raw, 1 << 10);
+    assert_eq!(lane_bytes(&payload), Some(1 << 10));
+    for lanes in [0..5, 1..3, 4..5, 2..2, 0..1] {
+        let plain = &raw[lanes.start << 10..(lanes.end << 10).min(raw.len())];
+        assert_eq!(model.decode_lanes(&payload, raw.len(), lanes, &NEVER).unwrap(), plain);
+    }
+    for lanes in [0..6, 5..6, 7..9, usize::MAX - 1..usize::MAX] {
+        assert!(model.decode_lanes(&payload, raw.len(), lanes, &NEVER).is_err());
+    }
+    #[allow(clippy::reversed_empty_ranges)]
+    let backwards = 3..2;
+    assert!(model.decode_lanes(&payload, raw.len(), backwards, &NEVER).is_err());
+    for junk in [&b""[..], &[1], &[1, 9, 0], &[2, 10, 0], &[1, 17]] {
+        assert_eq!((lane_bytes(junk), model.decode(junk, 100, &NEVER).is_err()), (None, true), "{junk:?}");
+    }
+}
+
+#[test]
+fn coding_and_reading_end_where_they_are_told_to() {
+    let model = loaded(&tiny()).unwrap();
+    let raw = sample(9000);
+    let payload = coded(&model, &raw, 1 << 10);
+    let encode = |below| model.encode(&raw, 1 << 10, below, &NEVER);
+    assert_eq!(encode(payload.len() + 200).as_ref(), Some(&payload), "lanes are told apart by their order alone");
+    for below in [payload.len(), payload.len() * 2 / 3, 100, 1, 0] {
+        assert_eq!(encode(below), None, "{below} bytes");
+    }
+    let stopped = AtomicBool::new(true);
+    assert_eq!(model.encode(&raw, 1 << 10, usize::MAX, &stopped), None);
+    assert!(model.decode(&payload, raw.len(), &stopped).is_err());
 }
 
 /// What models coded once, they must read for ever: a change of these hashes is a change of the arithmetic or the layout.
@@ -251,7 +296,7 @@ fn a_damaged_lane_harms_no_other() {
 fn golden_model_and_payload() {
     let model = loaded(&tiny()).unwrap();
     assert_eq!(model.facts().id.to_string(), GOLDEN_MODEL);
-    let payload = model.payload(&sample(2500), 1 << 10, usize::MAX).unwrap();
+    let payload = coded(&model, &sample(2500), 1 << 10);
     assert_eq!((payload.len(), crate::base::crc32c(&payload)), GOLDEN_PAYLOAD);
 }
 
@@ -516,8 +561,8 @@ fn a_checkpoint_is_the_same_model() {
     let (one, other) = (loaded(&file).unwrap(), loaded_checkpoint(&files).unwrap());
     assert_eq!(one.facts(), other.facts(), "its name is that of what it computes, not of its files");
     let raw = sample(1500);
-    let payload = one.payload(&raw, 1 << 10, usize::MAX).unwrap();
-    assert_eq!(other.decode(&payload, raw.len()).unwrap(), raw);
+    let payload = coded(&one, &raw, 1 << 10);
+    assert_eq!(other.decode(&payload, raw.len(), &NEVER).unwrap(), raw);
 }
 
 #[test]
