@@ -181,11 +181,18 @@ fn a_scrub_that_was_stopped_goes_on_where_it_was() {
     loop {
         // Stopped after the first record of each run; the memory is written at the end of it.
         let stop = AtomicBool::new(false);
-        let report =
-            volume::scrub(&shared(&disk), &store, &volume::library_of(&store), QUICK, false, &stop, &mut |s| {
+        let report = volume::scrub(
+            &shared(&disk),
+            &store,
+            &volume::library_of(&shared(&disk), &store),
+            QUICK,
+            false,
+            &stop,
+            &mut |s| {
                 stop.store(s.done_bytes > 0 && s.running, Ordering::Release);
-            })
-            .unwrap();
+            },
+        )
+        .unwrap();
         segments += report.segments;
         rounds += 1;
         if report.complete {

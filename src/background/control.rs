@@ -216,6 +216,7 @@ async fn answer(
                         memory_peak_bytes,
                         coding_paused: compressor.is_paused(),
                         priors: volume.priors(),
+                        languages: volume.languages().unwrap_or_default(),
                     };
                     Response::Status { status: Box::new(status), work }
                 }
@@ -241,6 +242,10 @@ async fn answer(
         Request::Recode { saves_percent } => {
             let done = collector.recode(saves_percent).await;
             return respond(done, |report| Response::Recoded { report });
+        }
+        Request::AddLanguage { path } => {
+            let done = blocking(move || v.add_language(&path, &mut |_, _| ()).map_err(|e| e.to_string())).await;
+            return respond(done, |report| Response::LanguageAdded { report });
         }
         Request::Pause => {
             compressor.pause(true);

@@ -1,11 +1,13 @@
 //! What daemon and commands say to each other over the control socket: one JSON value a line, a request and then
 //! responses, of which the last is neither `Progress` nor `Scrubbing`.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::volume::{
-    Backlog, FileReport, GcPlan, GcReport, PriorReport, RecodeReport, ScrubOptions, ScrubReport, ScrubStatus, Status,
-    TrainReport,
+    Backlog, FileReport, GcPlan, GcReport, LanguageReport, PriorReport, RecodeReport, ScrubOptions, ScrubReport,
+    ScrubStatus, Status, TrainReport,
 };
 
 /// Longest line, bytes.
@@ -44,6 +46,10 @@ pub enum Request {
     Recode {
         saves_percent: u32,
     },
+    /// Takes a language model in, by its absolute path; answered when it is there.
+    AddLanguage {
+        path: PathBuf,
+    },
     /// Answered when the scrub has ended; `Scrubbing` lines come before. It is stopped when the connection ends.
     Scrub {
         options: ScrubOptions,
@@ -68,6 +74,9 @@ pub struct Work {
     /// Priors that the volume's own files taught.
     #[serde(default)]
     pub priors: Vec<PriorReport>,
+    /// Language models that somebody brought.
+    #[serde(default)]
+    pub languages: Vec<LanguageReport>,
 }
 
 /// What the daemon answers.
@@ -82,6 +91,7 @@ pub enum Response {
     Gc { report: GcReport },
     Trained { report: TrainReport },
     Recoded { report: RecodeReport },
+    LanguageAdded { report: LanguageReport },
     Scrubbing { scrub: ScrubStatus },
     Scrubbed { report: ScrubReport },
     Error { message: String },

@@ -94,11 +94,13 @@ pub enum MethodId {
     Strong = 5,
     /// Nucleotides: sequences, and reads with their qualities.
     Genome = 6,
+    /// Text by a language model that the volume keeps.
+    Language = 7,
 }
 
 impl MethodId {
     /// Every method this build decodes, in the order of their numbers.
-    pub const ALL: [MethodId; 7] = [
+    pub const ALL: [MethodId; 8] = [
         MethodId::Raw,
         MethodId::Zstd,
         MethodId::Cm,
@@ -106,6 +108,7 @@ impl MethodId {
         MethodId::Swift,
         MethodId::Strong,
         MethodId::Genome,
+        MethodId::Language,
     ];
 
     /// Reads a number from disk; `None` for a method this build does not know.
@@ -123,11 +126,12 @@ impl MethodId {
             MethodId::Swift => "swift",
             MethodId::Strong => "strong",
             MethodId::Genome => "genome",
+            MethodId::Language => "language",
         }
     }
 }
 
-/// Name of a model or prior that a volume keeps: BLAKE3-128 of its file. All zero where a segment needs none.
+/// Name of a prior or a language model that a volume keeps: BLAKE3-128 of its file, or of what decoding takes from it. All zero where a segment needs none.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ModelId(pub [u8; 16]);
 

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{Failure, Outcome, offline, show};
 use crate::background::protocol::{LINE_BYTES_MAX, Request, Response, SOCKET};
 use crate::host::{self, Disk, RealDisk};
-use crate::volume::{Backlog, ScrubOptions};
+use crate::volume::{Backlog, LanguageReport, ScrubOptions};
 
 /// A daemon is given this long to put a store away, seconds.
 const CLOSE_SECONDS_MAX: u64 = 600;
@@ -244,6 +244,20 @@ pub(super) fn recode(path: &Path, saves_percent: u32, json: bool) -> Outcome {
     spinner.finish_and_clear();
     show::recode_report(&report, json)?;
     Ok(0)
+}
+
+/// Takes a language model in: by the daemon where one serves the store, else on the store itself.
+pub(super) fn add_language(path: &Path, model: &Path) -> Result<LanguageReport, Failure> {
+    let store = store_of(path)?;
+    let Some(mut client) = daemon_of(&store) else { return offline::add_language(&store, model) };
+    let named = host::canonical(model).map_err(|e| Failure(format!("{}: {e}", model.display())))?;
+    let spinner = spinner("loading and copying the model");
+    let report = match client.ask(&Request::AddLanguage { path: named })? {
+        Response::LanguageAdded { report } => report,
+        _ => return Err(Failure("the daemon answered something else".into())),
+    };
+    spinner.finish_and_clear();
+    Ok(report)
 }
 
 /// Shows that something takes its time.

@@ -71,7 +71,12 @@ fn options(args: &MountArgs, threads: usize) -> VolumeOptions {
         cache_bytes: args.cache_mib.map(|mib| mib << 20),
         quiet_ms: (args.quiet_seconds.clamp(0.0, 1e9) * 1000.0) as u64,
         seal_ms: (args.seal_seconds.clamp(0.0, 1e9) * 1000.0) as u64,
-        policy: Policy { tier: args.tier.tier(), decode_ms: args.decode_ms, only: args.method.only() },
+        policy: Policy {
+            tier: args.tier.tier(),
+            decode_ms: args.decode_ms,
+            only: args.method.only(),
+            ..Policy::default()
+        },
         sharing: !args.no_sharing,
         pack_bytes_max: PACK_BYTES_MAX,
         tidy_later: true,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::show::bytes;
 use super::{Failure, Outcome, offline};
-use crate::tools::{self, BenchReport, BenchRow, EstimateReport};
+use crate::tools::{self, BenchReport, BenchRow, EstimateReport, LanguageEstimate};
 
 /// Width of the longest bar, characters.
 const BAR_CHARS: usize = 50;
@@ -13,9 +13,9 @@ const PLOT: (usize, usize) = (64, 16);
 /// Paths that could not be read, shown without --json.
 const UNREADABLE_SHOWN: usize = 10;
 
-pub(super) fn estimate(path: &Path, sample_mib: u64, json: bool) -> Outcome {
+pub(super) fn estimate(path: &Path, sample_mib: u64, model: Option<&Path>, json: bool) -> Outcome {
     let bar = offline::bar("coding a sample [{bar:30}] {pos}/{len} segments, {elapsed}");
-    let report = offline::with_bar(bar, |progress| tools::estimate(path, sample_mib << 20, progress));
+    let report = offline::with_bar(bar, |progress| tools::estimate(path, sample_mib << 20, model, progress));
     let report = report.map_err(|e| Failure(format!("cannot estimate {}: {e}", path.display())))?;
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -187,12 +187,46 @@ fn show_estimate(name: &str, r: &EstimateReport) {
         let speeds = [t.encode_mb_s, t.decode_mb_s, t.cold_read_ms];
         row("all", r.files, r.bytes, t.coded_bytes, t.ratio, speeds);
     }
+    r.language.iter().for_each(show_language);
     println!("\nsize, and time of a cold 4 KiB read (of one core; the disk comes on top)");
     let largest = r.bytes as f64;
     println!("  {:<9} {:<BAR_CHARS$} {:>11}", "plain", bar_of(largest, largest), bytes(r.bytes));
     for t in &r.tiers {
         let bar = bar_of(t.coded_bytes as f64, largest);
         println!("  {:<9} {bar:<BAR_CHARS$} {:>11} {:>9.1} ms", t.tier, bytes(t.coded_bytes), t.cold_read_ms);
+    }
+    if let Some(l) = &r.language {
+        let bar = bar_of(l.coded_bytes as f64, largest);
+        println!("  {:<9} {bar:<BAR_CHARS$} {:>11} {:>9.1} s", "language", bytes(l.coded_bytes), l.cold_read_s);
+    }
+}
+
+fn show_language(l: &LanguageEstimate) {
+    println!(
+        "\ndeep with the language model {}: {}, beside the model ({}), in lanes of {}",
+        l.model,
+        bytes(l.coded_bytes),
+        bytes(l.model_bytes),
+        bytes(l.lane_bytes)
+    );
+    println!(
+        "  {:.2} hours of one core to code it, {:.2} to read all of it, {:.1} s for a few bytes",
+        l.encode_hours, l.decode_hours, l.cold_read_s
+    );
+    println!(
+        "  {:<14} {:>11} {:>7} {:>9} {:>12} {:>12}",
+        "class", "bytes", "ratio", "without", "code, hours", "read, hours"
+    );
+    for c in &l.classes {
+        println!(
+            "  {:<14} {:>11} {:>7.3} {:>9.3} {:>12.2} {:>12.2}",
+            c.class,
+            bytes(c.bytes),
+            c.ratio,
+            c.ratio_without,
+            c.encode_hours,
+            c.decode_hours
+        );
     }
 }
 

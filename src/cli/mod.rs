@@ -89,9 +89,16 @@ pub fn run() -> i32 {
         Verb::Train { path: Some(path), dry_run, json, .. } => client::train(&path, dry_run, json),
         Verb::Train { .. } => Err(Failure("give a store, a mountpoint or a path below it".into())),
         Verb::Recode { path, saves_percent, json } => client::recode(&path, saves_percent, json),
-        Verb::Estimate { path, sample_mib, json } => measure::estimate(&path, sample_mib, json),
+        Verb::Estimate { path, sample_mib, model, json } => {
+            measure::estimate(&path, sample_mib, model.as_deref(), json)
+        }
         Verb::Bench { files, json } => measure::bench(&files, json),
         Verb::Model { verb: ModelVerb::Show { model, json } } => model::show(&model, json),
+        Verb::Model { verb: ModelVerb::Add { path, model, json } } => model::add(&path, &model, json),
+        Verb::Model { verb: ModelVerb::List { path, json } } => model::list(&path, json),
+        Verb::Model { verb: ModelVerb::Remove { path, id } } => model::remove(&path, id),
+        Verb::Model { verb: ModelVerb::Verify { path, id } } => model::verify(&path, id),
+        Verb::Model { verb: ModelVerb::Export { path, id, to } } => model::export(&path, id, &to),
         Verb::Model {
             verb: ModelVerb::Check { model, files, sample_kib, segment_kib, lane_kib, sizes_only, json },
         } => model::check(&model, &files, sample_kib, segment_kib, lane_kib, sizes_only, json),

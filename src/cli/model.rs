@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use indicatif::ProgressBar;
+
 use super::show::bytes;
-use super::{Failure, Outcome, offline};
+use super::{Failure, Outcome, client, offline};
+use crate::base::ModelId;
 use crate::tools::{self, ModelReport};
 
 pub(super) fn show(path: &Path, json: bool) -> Outcome {
@@ -14,6 +17,65 @@ pub(super) fn show(path: &Path, json: bool) -> Outcome {
         show_report(&report);
     }
     Ok(0)
+}
+
+pub(super) fn add(path: &Path, model: &Path, json: bool) -> Outcome {
+    let report = client::add_language(path, model)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("language model {} ({}) is in the volume", report.id, bytes(report.bytes));
+        println!(
+            "text of the tier deep is coded with it from now on, and `tersefs recode` codes what is there already"
+        );
+    }
+    Ok(0)
+}
+
+pub(super) fn list(path: &Path, json: bool) -> Outcome {
+    let reports = tools::model_list(&*offline::look_at(&client::store_of(path)?)?).map_err(Failure)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&reports)?);
+        return Ok(0);
+    }
+    for r in &reports {
+        let codes = if r.codes { ", codes the tier deep" } else { "" };
+        println!("{} {}{codes}: {}", r.id, bytes(r.bytes), r.files.join(", "));
+    }
+    if reports.is_empty() {
+        println!("no language models: `tersefs model add` brings one");
+    }
+    Ok(0)
+}
+
+pub(super) fn remove(path: &Path, id: ModelId) -> Outcome {
+    let store = client::store_of(path)?;
+    offline::remove_language(&store, id)?;
+    println!("language model {id} is removed from {}", store.display());
+    Ok(0)
+}
+
+pub(super) fn verify(path: &Path, id: Option<ModelId>) -> Outcome {
+    let disk = offline::look_at(&client::store_of(path)?)?;
+    let wrong = offline::with_bar(copy_bar("reading"), |progress| tools::model_verify(&*disk, id, progress))
+        .map_err(Failure)?;
+    wrong.iter().for_each(|what| println!("{what}"));
+    if wrong.is_empty() {
+        println!("all files are what came");
+    }
+    Ok(if wrong.is_empty() { 0 } else { offline::DAMAGED })
+}
+
+pub(super) fn export(path: &Path, id: ModelId, to: &Path) -> Outcome {
+    let disk = offline::look_at(&client::store_of(path)?)?;
+    offline::with_bar(copy_bar("copying"), |progress| tools::model_export(&*disk, id, to, progress))
+        .map_err(Failure)?;
+    println!("language model {id} is in {}", to.display());
+    Ok(0)
+}
+
+fn copy_bar(what: &str) -> ProgressBar {
+    offline::bar(&format!("{what} [{{bar:30}}] {{bytes}}/{{total_bytes}}, {{elapsed}}"))
 }
 
 pub(super) fn check(

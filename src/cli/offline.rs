@@ -7,16 +7,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::client::store_of;
 use super::{Failure, Outcome, show};
-use crate::base::PACK_BYTES_MAX;
+use crate::base::{ModelId, PACK_BYTES_MAX};
 use crate::host::{Disk, RealDisk};
 use crate::tools;
 use crate::volume::{
-    Error as VolumeError, GcRun, RecodeReport, ScrubOptions, ScrubReport, TrainReport, Volume, VolumeOptions,
+    Error as VolumeError, GcRun, LanguageReport, RecodeReport, ScrubOptions, ScrubReport, TrainReport, Volume,
+    VolumeOptions,
 };
 use crate::workers::Workers;
 
 /// Exit code when a check found damage.
-const DAMAGED: i32 = 3;
+pub(super) const DAMAGED: i32 = 3;
 /// Exit code when damage was found, and all of it repaired.
 const REPAIRED: i32 = 5;
 
@@ -91,11 +92,15 @@ pub(super) fn scrubbed(report: &ScrubReport, json: bool) -> Outcome {
             }
         }
         println!(
-            "{} packs read ({} left out, {} parts mended from parity), {} segments, {} of plain data, {} staged files: {} damaged{}",
+            "{} packs read ({} left out, {} parts mended from parity), {} segments{}, {} of plain data, {} staged files: {} damaged{}",
             report.packs,
             report.packs_skipped,
             report.mended,
             report.segments,
+            match report.not_decoded {
+                0 => String::new(),
+                n => format!(" ({n} of language models by their checksums alone)"),
+            },
             show::bytes(report.plain_bytes),
             report.staged_files,
             report.damaged_count,
@@ -157,6 +162,25 @@ pub(super) fn recode(store: &Path, saves_percent: u32) -> Result<RecodeReport, F
         }
         Ok(run.report)
     })
+}
+
+/// Takes a language model into a store that no daemon serves.
+pub(super) fn add_language(store: &Path, model: &Path) -> Result<LanguageReport, Failure> {
+    with_volume(store, false, |volume| {
+        with_bar(bar("copying [{bar:30}] {bytes}/{total_bytes}, {elapsed}"), |progress| {
+            volume.add_language(model, progress).map_err(failed(store))
+        })
+    })
+}
+
+/// Removes a language model from a store that no daemon serves.
+pub(super) fn remove_language(store: &Path, id: ModelId) -> Result<(), Failure> {
+    with_volume(store, false, |volume| volume.remove_language(id).map_err(failed(store)))
+}
+
+/// The directory of a store, to be looked at beside a daemon that may serve it.
+pub(super) fn look_at(store: &Path) -> Result<Arc<dyn Disk>, Failure> {
+    disk(store, false)
 }
 
 pub(super) fn inspect(path: &Path, json: bool) -> Outcome {

@@ -3,7 +3,9 @@
 use crate::background::protocol::Work;
 use crate::host;
 use crate::tools::{FsckReport, InspectLine};
-use crate::volume::{FileReport, GcAction, GcPlan, GcReport, KeptPack, RecodeReport, ScrubStatus, Status, TrainReport};
+use crate::volume::{
+    FileReport, GcAction, GcPlan, GcReport, KeptPack, RecodeReport, ScrubStatus, SegmentReport, Status, TrainReport,
+};
 
 /// Bytes in a unit that reads well.
 pub(super) fn bytes(n: u64) -> String {
@@ -63,6 +65,10 @@ pub(super) fn status(s: &Status, work: &Work) {
     }
     for p in &work.priors {
         println!("prior     {} for {}: {} of text in {}", p.id, p.class, bytes(p.text_bytes), bytes(p.file_bytes));
+    }
+    for l in &work.languages {
+        let codes = if l.codes { ", codes the tier deep" } else { "" };
+        println!("language  {}: {}{codes}", l.id, bytes(l.bytes));
     }
     if s.shared_plain_bytes > 0 {
         println!(
@@ -240,6 +246,7 @@ pub(super) fn file(name: &str, r: &FileReport) {
     if r.shared_bytes > 0 {
         println!("{} of it lie in segments that other places name too", bytes(r.shared_bytes));
     }
+    slow_reads(&r.segments);
     println!(
         "{:>14} {:>10} {:<15} {:<10} {:>10} {:>7} {:>9}",
         "offset", "bytes", "method", "class", "stored", "bpb", "decode"
@@ -254,6 +261,20 @@ pub(super) fn file(name: &str, r: &FileReport) {
             );
         }
     }
+}
+
+/// Says what reading takes where it takes seconds.
+fn slow_reads(segments: &[SegmentReport]) {
+    let slow = segments.iter().filter(|s| s.part_bytes > 0 && s.part_bytes < s.segment_bytes);
+    let Some(worst) = slow.clone().max_by_key(|s| s.predicted_decode_ms) else { return };
+    let parts = |s: &SegmentReport| s.bytes.div_ceil(s.part_bytes.max(1));
+    let all_ms: u64 = slow.map(|s| parts(s) * u64::from(s.predicted_decode_ms)).sum();
+    println!(
+        "coded by a language model: a cold read of some bytes takes about {:.1} s, of {} at once; reading all of it up to          {:.2} hours of one core",
+        f64::from(worst.predicted_decode_ms) / 1e3,
+        bytes(worst.part_bytes),
+        all_ms as f64 / 3.6e6
+    );
 }
 
 pub(super) fn inspect_line(line: &InspectLine) {

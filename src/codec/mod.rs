@@ -9,22 +9,28 @@ mod policy;
 mod rate;
 
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::base::{Class, MethodId, ModelId, PlainHash, SEGMENT_BYTES_MAX, plain_hash};
 use crate::format::Coding;
 use crate::host;
-use crate::models::{self, BY_STRENGTH, Coded};
+use crate::models::{self, Aim, BY_STRENGTH, Coded, Declined, Language};
 use crate::telemetry;
 
 pub use crate::models::{
-    Basis, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, Library, Likeness, TEXT_BYTES_MAX, VolumePrior,
-    load_checkpoint, load_language_model, prior_for, starts_from_priors, train_from,
+    Basis, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, Library, Likeness, LoadError, Loader, Shelf,
+    TEXT_BYTES_MAX, VolumePrior, load_checkpoint, load_language_model, starts_from_priors, train_from,
 };
 pub use bounds::{Bounds, bounds, first_cut};
 pub use classify::{classify, segment_bytes};
 pub use policy::{DECODE_MS_MAX, Policy, SEGMENT_BYTES_MIN, Tier, cut, cut_beside, outgrows};
 pub use rate::predicted_decode_ms;
+
+/// True for data that language models are tried on.
+pub fn suits_language(class: Class) -> bool {
+    models::suits(MethodId::Language, class)
+}
 
 /// Bytes tried before a segment is called incompressible.
 const PROBE_BYTES: usize = 4 << 10;
@@ -55,6 +61,10 @@ pub enum Error {
     MissingModel { id: ModelId },
     /// It was coded from another segment, with plain bytes of this hash, which are not there, or not those that are given.
     MissingReference { hash: PlainHash },
+    /// It was coded by a language model that cannot be used.
+    NoLanguageModel { id: ModelId, why: String },
+    /// The volume is closing: nothing is said of the segment.
+    Stopped,
     /// More plain bytes than a segment may have, or none.
     BadLength { len: u64 },
 }
@@ -67,6 +77,10 @@ impl fmt::Display for Error {
             }
             Error::Corrupt { what } => write!(f, "segment does not decode: {what}"),
             Error::MissingModel { id } => write!(f, "segment does not decode: {}", models::Error::MissingModel(*id)),
+            Error::NoLanguageModel { id, why } => {
+                write!(f, "segment does not decode: {}", models::Error::NoLanguageModel(*id, why.clone()))
+            }
+            Error::Stopped => write!(f, "{}", models::Error::Stopped),
             Error::MissingReference { hash } => {
                 let hash: String = hash.iter().map(|b| format!("{b:02x}")).collect();
                 write!(
@@ -129,7 +143,8 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Re
         return Err(Error::BadLength { len: raw.len() as u64 });
     }
     let started = host::thread_cpu_seconds();
-    let best = match basis.reference.and_then(|_| smallest(raw, class, policy, basis)) {
+    let by_reference = basis.reference.map(|_| smallest(raw, class, policy, basis)).transpose()?;
+    let best = match by_reference.flatten() {
         Some(from) if from.1.refers && surely_smaller(raw, from.1.payload.len()) => Some(from),
         // Even what no method shrinks by itself may be there already.
         from if class == Class::Incompressible || looks_incompressible(raw) => {
@@ -137,23 +152,28 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Re
             from.filter(|(_, coded)| coded.refers && reference_pays(coded.payload.len(), raw.len()))
         }
         from => {
-            let alone = smallest(raw, class, policy, Basis::of(basis.library));
+            let alone = smallest(raw, class, policy, Basis::of(basis.library))?;
             let bytes = alone.as_ref().map_or(raw.len(), |(_, coded)| coded.payload.len());
             from.filter(|(_, coded)| coded.refers && reference_pays(coded.payload.len(), bytes)).or(alone)
         }
     };
     // Decode what was chosen, and what it falls back to, until one proves itself.
-    let chosen = best.filter(|(id, coded)| {
-        let revision = models::model(*id).revision();
+    let mut chosen = None;
+    if let Some((id, coded)) = best {
         // As a reader will: the reference of a segment that was coded alone is nobody's.
         let basis = if coded.refers { basis } else { Basis::of(basis.library) };
-        let plain = decode_timed(*id, &coded.payload, raw.len(), revision, coded.model, basis);
-        let proven = plain.is_ok_and(|plain| plain == raw);
-        if !proven {
-            log::error!("method {} did not give back the bytes of a segment; it is stored raw", id.name());
+        let read = Stored { id, payload: &coded.payload, raw_len: raw.len(), revision: models::model(id).revision() };
+        match read.decode_timed(coded.model, basis) {
+            Ok(plain) if plain == raw => {
+                read.learn_cold(coded.model, basis);
+                chosen = Some((id, coded));
+            }
+            Err(models::Error::Stopped) => return Err(Error::Stopped),
+            Ok(_) | Err(_) => {
+                log::error!("method {} did not give back the bytes of a segment; it is stored raw", id.name());
+            }
         }
-        proven
-    });
+    }
     let (id, Coded { payload, model, refers }) = chosen.unwrap_or_else(|| (MethodId::Raw, Coded::alone(raw.to_vec())));
     telemetry::ENCODED_BYTES.add(raw.len() as u64);
     telemetry::ENCODE_US.add(cpu_since(started).as_micros() as u64);
@@ -171,13 +191,15 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Re
 }
 
 /// The smallest that the methods within the policy make of a segment.
-fn smallest(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Option<(MethodId, Coded)> {
+fn smallest(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Result<Option<(MethodId, Coded)>, Error> {
     let mut best: Option<(MethodId, Coded)> = None;
     // The strongest first, so that weaker ones are tried only where they have a chance.
     let mut primed = false;
     for id in BY_STRENGTH {
         let slow = || predicted_decode_ms(id, raw.len() as u32) > policy.decode_ms_max();
-        if id == MethodId::Raw || !policy.allows(id) || !models::suits(id, class) || slow() {
+        // A language model costs so much that it has to know what it must come below.
+        if matches!(id, MethodId::Raw | MethodId::Language) || !policy.allows(id) || !models::suits(id, class) || slow()
+        {
             continue;
         }
         if models::starts_from_priors(id) {
@@ -200,7 +222,16 @@ fn smallest(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Opti
             best = Some((id, coded));
         }
     }
-    best
+    let lane_bytes = policy::lane_bytes(policy).filter(|_| basis.reference.is_none());
+    if let Some(lane_bytes) = lane_bytes.filter(|_| models::suits(MethodId::Language, class)) {
+        let below = best.as_ref().map_or(raw.len(), |(_, coded)| coded.payload.len());
+        match Language::encode_for(raw, basis.library, Aim { lane_bytes, below }) {
+            Ok(coded) => best = Some((MethodId::Language, coded)),
+            Err(Declined::Stopped) => return Err(Error::Stopped),
+            Err(Declined::DoesNotShrink | Declined::Failed | Declined::Foreign) => {}
+        }
+    }
+    Ok(best)
 }
 
 /// True when a payload that needs a reference is worth it beside one of `alone` bytes that does not.
@@ -226,33 +257,67 @@ fn cpu_since(started: f64) -> Duration {
     Duration::try_from_secs_f64(host::thread_cpu_seconds() - started).unwrap_or_default()
 }
 
-fn decode_timed(
+/// A payload and what its header says of it.
+struct Stored<'a> {
     id: MethodId,
-    payload: &[u8],
+    payload: &'a [u8],
     raw_len: usize,
     revision: u16,
-    named: ModelId,
-    basis: Basis<'_>,
-) -> Result<Vec<u8>, models::Error> {
-    let model = models::model(id);
-    model.prepare(payload, named, basis);
-    let started = host::thread_cpu_seconds();
-    let plain = model.decode(payload, raw_len, revision, named, basis)?;
-    let elapsed = cpu_since(started);
-    rate::learn(id, plain.len() as u64, elapsed);
-    telemetry::DECODED_BYTES.add(plain.len() as u64);
-    telemetry::DECODE_US.add(elapsed.as_micros() as u64);
-    Ok(plain)
 }
 
-/// Decodes a payload and checks it against the plain hash. A reference must be given when the coding names one. Never returns
-/// bytes that fail the check, never panics.
-pub fn decode(coding: &Coding, payload: &[u8], basis: Basis<'_>) -> Result<Vec<u8>, Error> {
+impl Stored<'_> {
+    fn decode_timed(&self, named: ModelId, basis: Basis<'_>) -> Result<Vec<u8>, models::Error> {
+        let model = models::model(self.id);
+        let whole = model.part_bytes(self.payload, self.raw_len) >= self.raw_len;
+        self.timed(named, basis, whole, || model.decode(self.payload, self.raw_len, self.revision, named, basis))
+    }
+
+    /// Parts of a payload, each checked by itself.
+    fn parts_timed(&self, parts: Range<usize>, named: ModelId, basis: Basis<'_>) -> Result<Vec<u8>, models::Error> {
+        let model = models::model(self.id);
+        self.timed(named, basis, parts.len() == 1, || {
+            model.decode_parts(self.payload, self.raw_len, parts, self.revision, named, basis)
+        })
+    }
+
+    /// The speed of a method is that of what a cold read decodes: one part.
+    fn timed(
+        &self,
+        named: ModelId,
+        basis: Basis<'_>,
+        one_part: bool,
+        decode: impl FnOnce() -> Result<Vec<u8>, models::Error>,
+    ) -> Result<Vec<u8>, models::Error> {
+        models::model(self.id).prepare(self.payload, named, basis);
+        let started = host::thread_cpu_seconds();
+        let plain = decode()?;
+        let elapsed = cpu_since(started);
+        if one_part {
+            rate::learn(self.id, plain.len() as u64, elapsed);
+        }
+        telemetry::DECODED_BYTES.add(plain.len() as u64);
+        telemetry::DECODE_US.add(elapsed.as_micros() as u64);
+        Ok(plain)
+    }
+
+    /// Measures a cold read where the speed of it is not known: all parts of a segment together are decoded faster.
+    fn learn_cold(&self, named: ModelId, basis: Basis<'_>) {
+        if !rate::is_known(self.id) && models::model(self.id).part_bytes(self.payload, self.raw_len) < self.raw_len {
+            let _ = self.parts_timed(0..1, named, basis);
+        }
+    }
+}
+
+/// What a coding says of a payload, and what decodes it.
+fn stored<'a, 'b>(
+    coding: &Coding,
+    payload: &'a [u8],
+    basis: Basis<'b>,
+) -> Result<(Stored<'a>, ModelId, Basis<'b>), Error> {
     if coding.raw_len == 0 || coding.raw_len > SEGMENT_BYTES_MAX {
         return Err(Error::BadLength { len: u64::from(coding.raw_len) });
     }
-    let unknown = Error::UnknownMethod { method: coding.method, revision: coding.revision };
-    let Some(id) = MethodId::from_u16(coding.method) else { return Err(unknown) };
+    let Some(id) = MethodId::from_u16(coding.method) else { return Err(unknown(coding)) };
     if coding.profile != 0 {
         return Err(Error::Corrupt { what: "it names a numeric profile that this build does not have" });
     }
@@ -261,15 +326,59 @@ pub fn decode(coding: &Coding, payload: &[u8], basis: Basis<'_>) -> Result<Vec<u
         (Some(hash), Some(reference)) if plain_hash(reference) == hash => basis,
         (Some(hash), _) => return Err(Error::MissingReference { hash }),
     };
-    let named = ModelId(coding.model);
-    let plain =
-        decode_timed(id, payload, coding.raw_len as usize, coding.revision, named, basis).map_err(|e| match e {
-            models::Error::Corrupt(what) => Error::Corrupt { what },
-            models::Error::UnknownRevision(_) => unknown,
-            models::Error::MissingModel(id) => Error::MissingModel { id },
-        })?;
+    let stored = Stored { id, payload, raw_len: coding.raw_len as usize, revision: coding.revision };
+    Ok((stored, ModelId(coding.model), basis))
+}
+
+fn unknown(coding: &Coding) -> Error {
+    Error::UnknownMethod { method: coding.method, revision: coding.revision }
+}
+
+fn undecoded(coding: &Coding, e: models::Error) -> Error {
+    match e {
+        models::Error::Corrupt(what) => Error::Corrupt { what },
+        models::Error::UnknownRevision(_) => unknown(coding),
+        models::Error::MissingModel(id) => Error::MissingModel { id },
+        models::Error::NoLanguageModel(id, why) => Error::NoLanguageModel { id, why },
+        models::Error::Stopped => Error::Stopped,
+    }
+}
+
+/// Decodes a payload and checks it against the plain hash. A reference must be given when the coding names one. Never returns
+/// bytes that fail the check, never panics.
+pub fn decode(coding: &Coding, payload: &[u8], basis: Basis<'_>) -> Result<Vec<u8>, Error> {
+    let (stored, model, basis) = stored(coding, payload, basis)?;
+    let plain = stored.decode_timed(model, basis).map_err(|e| undecoded(coding, e))?;
     if plain_hash(&plain) != coding.plain_hash {
         return Err(Error::Corrupt { what: "the decoded bytes fail their hash" });
+    }
+    Ok(plain)
+}
+
+/// Plain bytes of the parts that a segment can be decoded in, of which the last may be shorter; its length where it has none.
+pub fn part_bytes(coding: &Coding, payload: &[u8]) -> u32 {
+    let Some(id) = MethodId::from_u16(coding.method) else { return coding.raw_len };
+    let bytes = models::model(id).part_bytes(payload, coding.raw_len as usize);
+    u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, coding.raw_len.max(1))
+}
+
+/// Decodes some parts of a payload: their plain bytes, one after the other. Parts have checksums of their own (32 bits), by
+/// which they are checked, as the hash of the segment is that of all of it. Never panics.
+pub fn decode_parts(coding: &Coding, payload: &[u8], parts: Range<u32>, basis: Basis<'_>) -> Result<Vec<u8>, Error> {
+    let part = part_bytes(coding, payload);
+    let whole = 0..coding.raw_len.div_ceil(part);
+    if parts == whole {
+        return decode(coding, payload, basis);
+    }
+    if parts.is_empty() || parts.end > whole.end {
+        return Err(Error::Corrupt { what: "it has no such part" });
+    }
+    let (stored, model, basis) = stored(coding, payload, basis)?;
+    let wanted = (parts.end.saturating_mul(part).min(coding.raw_len) - parts.start * part) as usize;
+    let parts = parts.start as usize..parts.end as usize;
+    let plain = stored.parts_timed(parts, model, basis).map_err(|e| undecoded(coding, e))?;
+    if plain.len() != wanted {
+        return Err(Error::Corrupt { what: "a part of it has another length" });
     }
     Ok(plain)
 }

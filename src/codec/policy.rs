@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::{Basis, encode, predicted_decode_ms, rate, segment_bytes};
 use crate::base::{Class, MethodId, SEGMENT_BYTES_MAX};
-use crate::models::{BY_STRENGTH, suits};
+use crate::models::{BY_STRENGTH, LANE_BYTES_MAX, LANE_BYTES_MIN, suits};
 
 /// Longest decode budget that may be asked for, milliseconds: an hour.
 pub const DECODE_MS_MAX: u32 = 3_600_000;
@@ -16,6 +16,10 @@ pub const SEGMENT_BYTES_MIN: u32 = 16 << 10;
 /// on the usual one, which is twice as fast.
 const STRONG_BYTES_MIN: u32 = 256 << 10;
 
+/// Language models are given no longer segments than this, bytes: half an hour of one core for some, and lost when it is cut
+/// off. They gain nothing by longer ones, as lanes stand alone.
+const LANGUAGE_BYTES_MAX: u32 = 256 << 10;
+
 /// How much time is given for how much space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
@@ -24,7 +28,8 @@ pub enum Tier {
     /// The default method, segments as long as the class of the data is worth.
     #[default]
     Balanced,
-    /// The strongest method of this build in the longest segments, whatever a read of a few bytes then costs.
+    /// The strongest method of this build in the longest segments, whatever a read of a few bytes then costs; and for text a
+    /// language model, where the volume has one.
     Deep,
 }
 
@@ -54,7 +59,7 @@ impl Tier {
         match method {
             MethodId::Raw | MethodId::Zstd => true,
             MethodId::Primed | MethodId::Swift | MethodId::Genome => self != Tier::Fast,
-            MethodId::Strong => self == Tier::Deep,
+            MethodId::Strong | MethodId::Language => self == Tier::Deep,
             MethodId::Cm => false,
         }
     }
@@ -83,6 +88,8 @@ pub struct Policy {
     /// Use this method only (still falling back to raw when it does not shrink), whatever the tier; `None` tries all of the
     /// tier and takes the smallest.
     pub only: Option<MethodId>,
+    /// The volume has a language model, which the tiers that allow it use.
+    pub language: bool,
 }
 
 impl Policy {
@@ -104,23 +111,39 @@ impl Policy {
             MethodId::Cm => self.allows(MethodId::Cm) || self.allows(MethodId::Primed),
             // The smaller one of two that keep the budget.
             MethodId::Strong => self.allows(MethodId::Strong) || self.allows(MethodId::Primed),
-            MethodId::Zstd | MethodId::Primed | MethodId::Swift | MethodId::Genome => self.allows(method),
+            MethodId::Zstd | MethodId::Primed | MethodId::Swift | MethodId::Genome | MethodId::Language => {
+                self.allows(method)
+            }
         };
-        alike && predicted_decode_ms(method, bytes) <= self.decode_ms_max()
+        alike && predicted_decode_ms(method, cold_bytes(method, bytes)) <= self.decode_ms_max()
     }
 
     /// True when a segment of some bytes may be coded from one that is there: decoding both takes no longer than the policy
     /// allows. Each was cut so that it takes that long alone with time to spare.
     pub fn may_refer(&self, class: Class, bytes: u32, (method, reference_bytes): (MethodId, u32)) -> bool {
-        let own = predicted_decode_ms(plan(class, self).0, bytes);
+        // A language model uses no reference: what has one is coded by the next weaker method.
+        let own = predicted_decode_ms(plan(class, &Policy { language: false, ..*self }).0, bytes);
         let ms = predicted_decode_ms(method, reference_bytes).saturating_add(own);
         self.accepts(method, reference_bytes) && ms <= self.decode_ms_max()
     }
 
     /// True when the policy has a method tried at all.
     pub fn allows(&self, method: MethodId) -> bool {
-        self.only.map_or(self.tier.allows(method), |only| only == method)
+        let by_tier = || self.tier.allows(method) && (self.language || method != MethodId::Language);
+        self.only.map_or_else(by_tier, |only| only == method)
     }
+}
+
+/// Plain bytes that a read of a few of them decodes at least, of a segment of so many.
+fn cold_bytes(method: MethodId, segment_bytes: u32) -> u32 {
+    if method == MethodId::Language { segment_bytes.min(LANE_BYTES_MIN as u32) } else { segment_bytes }
+}
+
+/// Plain bytes of the lanes that a language model codes under a policy: the longest that keeps the budget with a quarter to
+/// spare, as a longer one costs less to begin and knows more. `None` where none does, or the policy uses no language model.
+pub(super) fn lane_bytes(policy: &Policy) -> Option<usize> {
+    let lanes = std::iter::successors(Some(LANE_BYTES_MAX), |n| Some(n / 2)).take_while(|n| *n >= LANE_BYTES_MIN);
+    lanes.filter(|_| policy.allows(MethodId::Language)).find(|n| keeps(policy, MethodId::Language, *n as u32))
 }
 
 /// Plain bytes per segment of a class under a policy: a power of two from `SEGMENT_BYTES_MIN` to `SEGMENT_BYTES_MAX`. The
@@ -183,10 +206,12 @@ pub(super) fn keeps(policy: &Policy, method: MethodId, bytes: u32) -> bool {
 fn plan_by(longest: u32, class: Class, policy: &Policy, predicted: impl Fn(MethodId, u32) -> u32) -> (MethodId, u32) {
     let sizes = |id| {
         let shortest = if id == MethodId::Strong { STRONG_BYTES_MIN } else { SEGMENT_BYTES_MIN };
+        let longest = if id == MethodId::Language { longest.min(LANGUAGE_BYTES_MAX) } else { longest };
         std::iter::successors(Some(longest), |n| Some(n / 2)).take_while(move |n| *n >= shortest)
     };
     let methods = BY_STRENGTH.into_iter().filter(|id| policy.allows(*id) && suits(*id, class));
-    let fits = |id: MethodId, len: u32| predicted(id, len).saturating_mul(5) / 4 <= policy.decode_ms_max();
+    let fits =
+        |id: MethodId, len: u32| predicted(id, cold_bytes(id, len)).saturating_mul(5) / 4 <= policy.decode_ms_max();
     let mut fitting = methods.filter_map(|id| sizes(id).find(|len| fits(id, *len)).map(|len| (id, len)));
     fitting.next().unwrap_or((MethodId::Raw, SEGMENT_BYTES_MIN))
 }
@@ -200,6 +225,7 @@ mod tests {
         match id {
             MethodId::Strong => len >> 9,
             MethodId::Genome => len >> 11,
+            MethodId::Language => len,
             MethodId::Cm | MethodId::Primed => len >> 10,
             MethodId::Swift => len >> 12,
             MethodId::Raw | MethodId::Zstd => (len >> 10).div_ceil(100),
@@ -231,6 +257,15 @@ mod tests {
         assert_eq!(deep(2560), (MethodId::Strong, 1 << 20));
         assert_eq!(deep(640), (MethodId::Strong, 256 << 10));
         assert_eq!(deep(639), (MethodId::Primed, 256 << 10));
+        // A language model is bounded by its lanes, of which the shortest takes a second here.
+        let language =
+            |ms| plan_by(1 << 20, Class::Text, &Policy { tier: Tier::Deep, language: true, ..budget(ms) }, slow);
+        assert_eq!(language(2560), (MethodId::Language, 256 << 10));
+        assert_eq!(language(1279), (MethodId::Strong, 256 << 10));
+        let binary =
+            plan_by(1 << 20, Class::Binary, &Policy { tier: Tier::Deep, language: true, ..budget(2560) }, slow);
+        assert_eq!(binary, (MethodId::Strong, 1 << 20));
+        check(Policy { language: true, ..budget(320) }, 256);
         check(Policy { only: Some(MethodId::Cm), ..budget(40) }, 32);
         // The one method that is wanted cannot: then the shortest segments, which are stored raw.
         check(Policy { only: Some(MethodId::Cm), ..budget(3) }, 16);

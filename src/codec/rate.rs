@@ -26,7 +26,8 @@ fn length(bytes: u64) -> usize {
 
 /// Takes a measurement in. Races lose one, which does not matter.
 pub(super) fn learn(id: MethodId, bytes: u64, took: Duration) {
-    if bytes < BYTES_MIN {
+    // What takes seconds can be measured however short it is.
+    if bytes < BYTES_MIN && id != MethodId::Language {
         return;
     }
     if let Some(rates) = NS_PER_KIB.get(usize::from(id as u16)) {
@@ -59,7 +60,8 @@ pub(super) fn is_known(method: MethodId) -> bool {
     NS_PER_KIB.get(usize::from(method as u16)).is_some_and(|rates| known(rates, 0).is_some())
 }
 
-/// Milliseconds that decoding `raw_len` bytes of a method takes on this machine, rounded up.
+/// Milliseconds that decoding `raw_len` bytes of a method takes on this machine, rounded up; of a method that decodes parts
+/// alone, as one part.
 pub fn predicted_decode_ms(method: MethodId, raw_len: u32) -> u32 {
     let guess = 1_000_000 * 1024 / models::model(method).decode_rate_guess().max(1);
     let rates = NS_PER_KIB.get(usize::from(method as u16));

@@ -46,6 +46,7 @@ pub use record::{
 };
 pub use segment::{Coding, Owner, SegmentHeader};
 pub use superblock::{
-    FORMAT_VERSION, INCOMPAT_MODELS, INCOMPAT_REFERENCES, INCOMPAT_SEALS, SUPERBLOCK_BYTES, Superblock, Usable,
+    FORMAT_VERSION, INCOMPAT_LANGUAGES, INCOMPAT_MODELS, INCOMPAT_REFERENCES, INCOMPAT_SEALS, SUPERBLOCK_BYTES,
+    Superblock, Usable,
 };
 pub use wire::Malformed;

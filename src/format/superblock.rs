@@ -27,13 +27,15 @@ pub const SUPERBLOCK_BYTES: usize = 4096;
 pub const FORMAT_VERSION: u32 = 1;
 /// Features of each kind that this build knows.
 const KNOWN_RO_COMPAT: u64 = 0;
-const KNOWN_INCOMPAT: u64 = INCOMPAT_SEALS | INCOMPAT_MODELS | INCOMPAT_REFERENCES;
+const KNOWN_INCOMPAT: u64 = INCOMPAT_SEALS | INCOMPAT_MODELS | INCOMPAT_REFERENCES | INCOMPAT_LANGUAGES;
 /// The log holds seals of staged bytes (`MetaOp::PutSeal`, `Staging::sealed`).
 pub const INCOMPAT_SEALS: u64 = 1;
 /// Segments name models of the volume (`Coding::model`), which are files in `models/`.
 pub const INCOMPAT_MODELS: u64 = 2;
 /// Segments were coded from others (`Coding::reference`, `Extent::reference`).
 pub const INCOMPAT_REFERENCES: u64 = 4;
+/// Segments may be coded by language models, which are directories in `languages/`.
+pub const INCOMPAT_LANGUAGES: u64 = 8;
 const MAGIC: &[u8; 8] = b"TERSEFS\n";
 const CRC_AT: usize = SUPERBLOCK_BYTES - 4;
 

@@ -6,6 +6,7 @@
 //! sync, and fails on command.
 
 mod machine;
+mod reader;
 mod real;
 mod sim;
 mod sys;
@@ -16,6 +17,7 @@ pub use machine::{
     mount_of, mounts, now, open_log, random_id, remove_socket, restrict_to_owner, scratch, set_readahead,
     sync_filesystem,
 };
+pub use reader::FileReader;
 pub use real::{RealDisk, wait_for_lock};
 pub use sim::{Fault, SimDisk, Survival};
 pub use sys::{

@@ -11,25 +11,26 @@
 
 mod cm;
 mod genome;
+mod library;
 mod lm;
 mod primed;
 mod raw;
 mod zstd;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::{Class, MethodId, ModelId};
 
 pub use genome::{is_nucleotides, is_nucleotides_alone};
+pub use library::Library;
 pub use lm::{
-    Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, LoadError, lane_bytes, load as load_language_model,
-    load_checkpoint,
+    Aim, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, Language, LanguageModel, LoadError, Loader, Shelf,
+    load as load_language_model, load_checkpoint,
 };
-pub use primed::{
-    Kind, Library, Likeness, PACKED_BYTES_MAX, TEXT_BYTES_MAX, VolumePrior, prior_for, prior_name, train, train_from,
-};
+pub use primed::{Kind, Likeness, PACKED_BYTES_MAX, TEXT_BYTES_MAX, VolumePrior, prior_name, train, train_from};
 
 /// Bytes that are kept beside the tables of the default method.
 static KEPT_BYTES: AtomicU64 = AtomicU64::new(0);
@@ -60,10 +61,12 @@ pub enum Declined {
     Failed = 2,
     /// It is of another kind than the model is for.
     Foreign = 3,
+    /// The volume is closing.
+    Stopped = 4,
 }
 
 /// A payload that does not decode.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Error {
     /// Not what the model writes.
     Corrupt(&'static str),
@@ -71,6 +74,10 @@ pub enum Error {
     UnknownRevision(u16),
     /// It needs a model or prior of the volume that is not there.
     MissingModel(ModelId),
+    /// It needs a language model that cannot be used; the sentence says why.
+    NoLanguageModel(ModelId, String),
+    /// The volume is closing: nothing is said of the payload.
+    Stopped,
 }
 
 impl fmt::Display for Error {
@@ -84,6 +91,8 @@ impl fmt::Display for Error {
                     "it needs the prior {id}, which the volume has lost: put a copy of it to models/{id} in the store"
                 )
             }
+            Error::NoLanguageModel(id, why) => write!(f, "it needs the language model {id}: {why}"),
+            Error::Stopped => f.write_str("the volume is closing"),
         }
     }
 }
@@ -93,7 +102,7 @@ impl std::error::Error for Error {}
 /// What is known before the first byte of a segment. Decoding needs what coding had.
 #[derive(Clone, Copy)]
 pub struct Basis<'a> {
-    /// Priors that the volume's own files taught.
+    /// What the volume keeps for it.
     pub library: &'a Library,
     /// Plain bytes of another segment that this one is likely to repeat, at most `SEGMENT_BYTES_MAX`.
     pub reference: Option<&'a [u8]>,
@@ -178,6 +187,25 @@ pub trait Model: Sync {
         model: ModelId,
         basis: Basis<'_>,
     ) -> Result<Vec<u8>, Error>;
+
+    /// Plain bytes of the parts that a payload can be decoded in, the last may be shorter: all of them for most methods.
+    fn part_bytes(&self, _payload: &[u8], raw_len: usize) -> usize {
+        raw_len
+    }
+
+    /// As `decode`, but of some parts only, which are checked: damage to others does not matter. None of a method that has no
+    /// parts is asked for.
+    fn decode_parts(
+        &self,
+        payload: &[u8],
+        raw_len: usize,
+        _parts: Range<usize>,
+        revision: u16,
+        model: ModelId,
+        basis: Basis<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        self.decode(payload, raw_len, revision, model, basis)
+    }
 }
 
 /// Predicts one bit after the other. Called once per symbol, so never through dyn.
@@ -190,11 +218,12 @@ pub trait Predictor {
 }
 
 /// Every model of this build, in the order of their numbers.
-pub static MODELS: [&dyn Model; 7] =
-    [&raw::Raw, &zstd::Zstd, &cm::Cm, primed::USUAL, primed::SWIFT, primed::STRONG, &genome::Genome];
+pub static MODELS: [&dyn Model; 8] =
+    [&raw::Raw, &zstd::Zstd, &cm::Cm, primed::USUAL, primed::SWIFT, primed::STRONG, &genome::Genome, &lm::Language];
 
 /// Methods, the strongest first: each codes most of the data it suits smaller than those behind it, and slower.
-pub const BY_STRENGTH: [MethodId; 7] = [
+pub const BY_STRENGTH: [MethodId; 8] = [
+    MethodId::Language,
     MethodId::Genome,
     MethodId::Strong,
     MethodId::Primed,
@@ -206,14 +235,20 @@ pub const BY_STRENGTH: [MethodId; 7] = [
 
 /// True where a method is worth trying on data of a class. One that is for a class alone comes before all others there.
 pub fn suits(id: MethodId, class: Class) -> bool {
-    id != MethodId::Genome || class == Class::Nucleotides
+    match id {
+        MethodId::Genome => class == Class::Nucleotides,
+        MethodId::Language => {
+            matches!(class, Class::Text | Class::Markup | Class::Source | Class::Json | Class::Log)
+        }
+        MethodId::Raw | MethodId::Zstd | MethodId::Cm | MethodId::Primed | MethodId::Swift | MethodId::Strong => true,
+    }
 }
 
 /// True for the methods that start from priors: the profiles of one predictor.
 pub fn starts_from_priors(id: MethodId) -> bool {
     match id {
         MethodId::Primed | MethodId::Swift | MethodId::Strong => true,
-        MethodId::Raw | MethodId::Zstd | MethodId::Cm | MethodId::Genome => false,
+        MethodId::Raw | MethodId::Zstd | MethodId::Cm | MethodId::Genome | MethodId::Language => false,
     }
 }
 
@@ -227,5 +262,6 @@ pub fn model(id: MethodId) -> &'static dyn Model {
         MethodId::Swift => primed::SWIFT,
         MethodId::Strong => primed::STRONG,
         MethodId::Genome => &genome::Genome,
+        MethodId::Language => &lm::Language,
     }
 }

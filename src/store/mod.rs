@@ -27,6 +27,7 @@ mod error;
 mod gc;
 mod index;
 mod keys;
+mod languages;
 mod ledger;
 mod models;
 mod pack;
@@ -53,6 +54,7 @@ pub use content::{Content, Looks};
 pub use draft::write_whole;
 pub use error::Error;
 pub use gc::{GcAction, GcPack, PackState, plan as plan_gc};
+pub use languages::{LanguageEntry, LanguageFile, Told, languages, open_language_file, verify_language};
 pub use ledger::{Ledger, MethodUse, PackUse, SegmentUse, stored_share};
 pub use parity::{Mended, ParityShape};
 pub use recovery::Recovery;
@@ -628,6 +630,21 @@ impl Store {
         }
         let header = SegmentHeader::decode(&record.header.fields).map_err(|e| corrupt(e.0))?;
         Ok((header, record.body))
+    }
+
+    /// As `fetch_segment`, and of a segment whose payload fails its check the payload as it is, with the sentence about it: for who
+    /// can check parts of it by themselves.
+    pub fn fetch_segment_anyhow(&self, at: SegmentRef) -> Result<(SegmentHeader, Vec<u8>, Option<String>), Error> {
+        let failed = match self.fetch_segment(at) {
+            Ok((header, payload)) => return Ok((header, payload, None)),
+            Err(e) => e,
+        };
+        match (self.segment_header(at), self.reader.fetch_unchecked(at.pack, at.offset)) {
+            (Ok(header), Ok(record)) if record.stored_len == u64::from(at.stored_len) => {
+                Ok((header, record.body, Some(failed.to_string())))
+            }
+            (_, _) => Err(failed),
+        }
     }
 
     /// Reads and checks the header of a segment, without its payload.

@@ -223,6 +223,15 @@ impl PackReader {
         self.with_body(&*file, pack, record)
     }
 
+    /// Reads a record and checks its header alone.
+    pub fn fetch_unchecked(&self, pack: PackId, offset: u64) -> Result<Record, Error> {
+        let file = self.file(pack)?;
+        let mut record = self.fetch_header(&*file, pack, offset)?;
+        let start = offset + (HEADER_FIXED_BYTES + record.header.fields.len()) as u64 + 4;
+        record.body = read(&*file, pack, start, record.header.body_len as usize)?;
+        Ok(record)
+    }
+
     /// Reads and checks a header; the body is left empty.
     pub fn fetch_header(&self, file: &dyn DiskFile, pack: PackId, offset: u64) -> Result<Record, Error> {
         let corrupt = |e: Malformed| Error::Corrupt { what: e.0, pack, offset };

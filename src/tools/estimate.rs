@@ -13,6 +13,7 @@ use std::sync::{Arc, mpsc};
 use serde::Serialize;
 
 use super::Progress;
+use super::language::{LanguageEstimate, Places, estimate_language};
 use super::measure::{Measured, measure};
 use crate::base::{ByteRange, Class};
 use crate::codec::{self, Policy, Tier};
@@ -58,6 +59,8 @@ pub struct EstimateReport {
     pub whole: bool,
     pub classes: Vec<ClassCount>,
     pub tiers: Vec<TierEstimate>,
+    /// The tier deep with a language model, where one was given.
+    pub language: Option<LanguageEstimate>,
 }
 
 /// Files and bytes of a class; estimates unless `whole`.
@@ -121,7 +124,7 @@ impl Chance {
 
 /// A file with where its data lies.
 #[derive(Clone, Debug)]
-struct Found {
+pub(super) struct Found {
     file: TreeFile,
     /// Runs of data; one of all of it where there are no holes.
     runs: Vec<ByteRange>,
@@ -266,7 +269,7 @@ fn class_of(found: &Found) -> io::Result<Class> {
 }
 
 /// Data of a file within a range.
-fn gather(found: &Found, range: ByteRange) -> io::Result<Vec<u8>> {
+pub(super) fn gather(found: &Found, range: ByteRange) -> io::Result<Vec<u8>> {
     let open = host::open_file(&found.file.path)?;
     let mut raw = Vec::new();
     for run in found.runs.iter().map(|run| run.intersect(&range)).filter(|run| !run.is_empty()) {
@@ -488,7 +491,7 @@ fn mb_s(seconds_per_byte: f64) -> f64 {
 }
 
 /// Files and bytes of each class.
-type Shares = BTreeMap<Class, (u64, u64)>;
+pub(super) type Shares = BTreeMap<Class, (u64, u64)>;
 
 fn estimate_of(tier: Tier, sums: &BTreeMap<Class, Sums>, shares: &Shares, whole: bool) -> TierEstimate {
     let mut all = Sums::default();
@@ -560,14 +563,21 @@ fn run_all(tasks: Vec<Task>, done: &mut dyn FnMut(Tier, Class, Coded)) {
 }
 
 /// Estimates what a file, or a directory with all below it, takes under each tier, from `sample_bytes` of it at most for
-/// each. The same tree gives the same sample. Told: segments coded, of how many.
+/// each; and what the tier deep takes with a language model, if one is given. The same tree gives the same sample. Told: segments,
+/// then pieces of text coded, of how many.
 ///
 /// # Errors
-/// `root` is not there or cannot be looked at. What cannot be read below it is counted and named in the report.
+/// `root` is not there or cannot be looked at, or the model cannot be used. What cannot be read below it is counted and named in
+/// the report.
 ///
 /// # Blocking
 /// Reads the names of the whole tree; codes and decodes the sample three times, on all cores.
-pub fn estimate(root: &Path, sample_bytes: u64, progress: Progress<'_>) -> io::Result<EstimateReport> {
+pub fn estimate(
+    root: &Path,
+    sample_bytes: u64,
+    model: Option<&Path>,
+    progress: Progress<'_>,
+) -> io::Result<EstimateReport> {
     let mut survey = Survey {
         report: EstimateReport::default(),
         all: Some(Vec::new()),
@@ -582,6 +592,7 @@ pub fn estimate(root: &Path, sample_bytes: u64, progress: Progress<'_>) -> io::R
     // Each tier meets what cannot be read anew.
     let mut failed = BTreeMap::new();
     let whole = survey.all.take();
+    let mut pieces = Places::new();
     if let Some(all) = &whole {
         let mut files = Vec::new();
         for found in all {
@@ -594,6 +605,9 @@ pub fn estimate(root: &Path, sample_bytes: u64, progress: Progress<'_>) -> io::R
                 Err(e) => survey.unreadable(&found.file.path, &e.to_string()),
             }
         }
+        // The largest files tell most.
+        pieces.extend(files.iter().map(|(class, found)| (*class, found.clone(), 0)));
+        pieces.sort_by_key(|(_, found, _)| std::cmp::Reverse(found.bytes()));
         for tier in Tier::ALL {
             cut_all(&files, tier, &mut tasks, &mut |found, e| {
                 failed.insert(found.file.path.clone(), e.to_string());
@@ -617,6 +631,7 @@ pub fn estimate(root: &Path, sample_bytes: u64, progress: Progress<'_>) -> io::R
                 shares.insert(class, (files.round() as u64, bytes as u64));
             }
         }
+        pieces.extend(places.iter().map(|(class, p)| (*class, p.file.clone(), p.file.offset(p.byte))));
         Tier::ALL.into_iter().for_each(|tier| cut_places(&places, tier, sample_bytes, &mut tasks));
     }
     let total = tasks.len() as u64;
@@ -647,6 +662,10 @@ pub fn estimate(root: &Path, sample_bytes: u64, progress: Progress<'_>) -> io::R
     report.classes = shares.iter().map(count).collect();
     let of_tier = |tier| estimate_of(tier, &sums.remove(&tier).unwrap_or_default(), &shares, report.whole);
     report.tiers = Tier::ALL.into_iter().map(of_tier).collect();
+    if let (Some(model), Some(deep)) = (model, report.tiers.last()) {
+        let estimated = estimate_language(model, &pieces, &shares, deep, progress).map_err(io::Error::other)?;
+        report.language = Some(estimated);
+    }
     Ok(report)
 }
 

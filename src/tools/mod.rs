@@ -8,6 +8,7 @@ mod bench;
 mod estimate;
 mod fsck;
 mod inspect;
+mod language;
 mod measure;
 mod mkfs;
 mod model;
@@ -20,8 +21,9 @@ pub use bench::{
 pub use estimate::{ClassCount, ClassEstimate, EstimateReport, TierEstimate, estimate};
 pub use fsck::{FsckOptions, FsckReport, Kind, Problem, fsck, fsck_with};
 pub use inspect::{InspectLine, inspect};
+pub use language::{LanguageClass, LanguageEstimate};
 pub use mkfs::mkfs;
-pub use model::{ModelCheck, ModelReport, model_check, model_show};
+pub use model::{ModelCheck, ModelReport, model_check, model_export, model_list, model_show, model_verify};
 pub use scrub::scrub;
 
 /// Told now and then: done, of how many, in the unit of the verb.

@@ -1,19 +1,20 @@
 //! `model`: what a language model is, and what it makes of files on this machine.
 
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
 use super::Progress;
 use super::bench::read;
-use crate::codec::{LanguageModel, load_checkpoint, load_language_model};
-use crate::host::{self, DiskFile};
+use crate::base::ModelId;
+use crate::codec::LanguageModel;
+use crate::host::{self, Disk, OpenMode, RealDisk};
+use crate::store;
+use crate::volume::{LanguageReport, language_reports, load_brought};
 
-/// A read of a model's file fetches so many bytes.
-const BUFFER_BYTES: usize = 1 << 20;
+/// Bytes copied in one step.
+const COPY_BYTES: usize = 1 << 20;
 
 /// What a model is.
 #[derive(Clone, Debug, Serialize)]
@@ -46,46 +47,69 @@ pub struct ModelCheck {
     pub decode_tokens_s: f64,
 }
 
-/// A file that is read from anywhere.
-struct Reading {
-    file: Arc<dyn DiskFile>,
-    at: u64,
+/// Language models of a store.
+///
+/// # Errors
+/// When they cannot be listed.
+pub fn model_list(disk: &dyn Disk) -> Result<Vec<LanguageReport>, String> {
+    language_reports(disk).map_err(|e| e.to_string())
 }
 
-impl Read for Reading {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read_at(buf, self.at)?;
-        self.at += n as u64;
-        Ok(n)
+/// Holds the files of language models of a store against what came: a sentence for each that is damaged. Without `only`, of
+/// all that it has. Told: bytes of a model read, of how many.
+///
+/// # Errors
+/// When there is no such model, or its list of files is damaged.
+///
+/// # Blocking
+/// Reads all of them.
+pub fn model_verify(disk: &dyn Disk, only: Option<ModelId>, progress: Progress<'_>) -> Result<Vec<String>, String> {
+    let ids = match only {
+        Some(id) => vec![id],
+        None => store::languages(disk).map_err(|e| e.to_string())?.iter().map(|e| e.id).collect(),
+    };
+    let mut wrong = Vec::new();
+    for id in ids {
+        wrong.extend(store::verify_language(disk, id, progress).map_err(|e| e.to_string())?);
     }
+    Ok(wrong)
 }
 
-impl Seek for Reading {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let at = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::End(by) => self.file.len()?.checked_add_signed(by),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-        };
-        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(self.at)
+/// Copies the files of a language model of a store to a directory. Told: bytes copied, of how many.
+///
+/// # Errors
+/// When there is no such model, it is damaged, or a file of that name is there.
+pub fn model_export(disk: &dyn Disk, id: ModelId, to: &Path, progress: Progress<'_>) -> Result<(), String> {
+    let entries = store::languages(disk).map_err(|e| e.to_string())?;
+    let entry = entries.iter().find(|e| e.id == id).ok_or_else(|| format!("the store has no language model {id}"))?;
+    let target = RealDisk::open(to, true).map_err(|e| format!("{}: {e}", to.display()))?;
+    let (total, mut done) = (entry.bytes(), 0);
+    for f in &entry.files {
+        let named = |e: std::io::Error| format!("{}: {e}", to.join(&f.name).display());
+        let source = store::open_language_file(disk, id, &f.name).map_err(|e| format!("{}: {e}", f.name))?;
+        let out = target.open(&f.name, OpenMode::CreateNew).map_err(named)?;
+        let mut hasher = blake3::Hasher::new();
+        let (mut buf, mut at) = (vec![0; COPY_BYTES], 0);
+        loop {
+            let got = source.read_at(&mut buf, at).map_err(|e| format!("{}: {e}", f.name))?;
+            let Some(bytes) = buf.get(..got).filter(|bytes| !bytes.is_empty()) else { break };
+            hasher.update(bytes);
+            out.write_at(bytes, at).map_err(named)?;
+            at += got as u64;
+            done += got as u64;
+            progress(done, total);
+        }
+        out.sync_data().map_err(named)?;
+        if hasher.finalize().as_bytes() != &f.hash {
+            return Err(format!("{} is damaged in the store: its copy is not what came", f.name));
+        }
     }
+    Ok(())
 }
 
 fn load(path: &Path) -> Result<(LanguageModel, ModelReport), String> {
     let started = host::thread_cpu_seconds();
-    let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-    // What model hubs keep is symbolic links.
-    let reading = |path: &Path| -> io::Result<BufReader<Reading>> {
-        let file = host::open_file(&host::canonical(path)?)?;
-        Ok(BufReader::with_capacity(BUFFER_BYTES, Reading { file, at: 0 }))
-    };
-    let model = if host::is_directory(path) {
-        load_checkpoint(&|name| reading(&path.join(name)))
-    } else {
-        load_language_model(reading(path).map_err(|e| named(&e))?)
-    };
-    let model = model.map_err(|e| named(&e))?;
+    let model = load_brought(path)?;
     let facts = model.facts();
     let report = ModelReport {
         id: facts.id.to_string(),

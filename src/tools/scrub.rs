@@ -23,7 +23,7 @@ pub fn scrub(disk: Arc<dyn Disk>, options: ScrubOptions, progress: Progress<'_>)
         other => (other?, false),
     };
     let stop = AtomicBool::new(false);
-    volume::scrub(&disk, &store, &volume::library_of(&store), options, peek, &stop, &mut |s| {
+    volume::scrub(&disk, &store, &volume::library_of(&disk, &store), options, peek, &stop, &mut |s| {
         progress(s.done_bytes, s.total_bytes)
     })
 }

@@ -1,12 +1,26 @@
-//! Decoded segments: a bounded cache, and one decode in flight per segment.
+//! Decoded segments, and parts of such as are decoded in parts: a bounded cache, and one decode in flight for each.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::base::SegmentRef;
 
-/// Plain bytes of a decoded segment.
+/// Plain bytes of a decoded segment, or of a part of one.
 pub(crate) type Plain = Arc<Vec<u8>>;
+
+/// What is decoded at once.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Unit {
+    pub segment: SegmentRef,
+    /// The number of a part; all of the segment where there is none.
+    pub part: Option<u32>,
+}
+
+impl From<SegmentRef> for Unit {
+    fn from(segment: SegmentRef) -> Unit {
+        Unit { segment, part: None }
+    }
+}
 
 /// Why a segment was not decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,11 +46,11 @@ struct Held {
 
 #[derive(Default)]
 struct Inner {
-    held: HashMap<SegmentRef, Held>,
-    /// tick -> segment, oldest first.
-    order: BTreeMap<u64, SegmentRef>,
-    /// Segments being decoded, with those who wait.
-    flights: HashMap<SegmentRef, Vec<Waiter>>,
+    held: BTreeMap<Unit, Held>,
+    /// tick -> unit, oldest first.
+    order: BTreeMap<u64, Unit>,
+    /// What is being decoded, with those who wait.
+    flights: BTreeMap<Unit, Vec<Waiter>>,
     bytes: u64,
     tick: u64,
     hits: u64,
@@ -69,9 +83,9 @@ impl SegmentCache {
     }
 
     /// The plain bytes of a segment when they are in memory.
-    pub fn get(&self, at: SegmentRef) -> Option<Plain> {
+    pub fn get(&self, at: impl Into<Unit>) -> Option<Plain> {
         let mut inner = self.lock();
-        let found = inner.touch(at);
+        let found = inner.touch(at.into());
         if found.is_some() {
             inner.hits += 1
         } else {
@@ -82,13 +96,13 @@ impl SegmentCache {
 
     /// True when the segment is in memory or on its way.
     pub fn is_near(&self, at: SegmentRef) -> bool {
-        let inner = self.lock();
+        let (at, inner) = (Unit::from(at), self.lock());
         inner.held.contains_key(&at) || inner.flights.contains_key(&at)
     }
 
     /// Waits for a segment: takes it, joins a decode in flight, or becomes the one who decodes.
-    pub fn join(&self, at: SegmentRef, waiter: Option<Waiter>) -> Joined {
-        let mut inner = self.lock();
+    pub fn join(&self, at: impl Into<Unit>, waiter: Option<Waiter>) -> Joined {
+        let (at, mut inner) = (at.into(), self.lock());
         if let Some(plain) = inner.touch(at) {
             return Joined::Ready(plain, waiter.unwrap_or_else(|| Box::new(|_| ())));
         }
@@ -105,7 +119,8 @@ impl SegmentCache {
     }
 
     /// Ends a decode: keeps the bytes, calls everybody who waited.
-    pub fn finish(&self, at: SegmentRef, outcome: Result<Plain, Failure>) {
+    pub fn finish(&self, at: impl Into<Unit>, outcome: Result<Plain, Failure>) {
+        let at = at.into();
         let waiters = {
             let mut inner = self.lock();
             if let Ok(plain) = &outcome {
@@ -120,15 +135,20 @@ impl SegmentCache {
 
     /// Keeps plain bytes that were decoded for another segment.
     pub fn put(&self, at: SegmentRef, plain: Plain) {
-        self.lock().keep(at, plain, self.bytes_max);
+        self.lock().keep(at.into(), plain, self.bytes_max);
     }
 
     /// A segment was copied as it is: its plain bytes are kept under the new name.
     pub fn rename(&self, old: SegmentRef, new: SegmentRef) {
         let mut inner = self.lock();
-        if let Some(held) = inner.held.remove(&old) {
-            inner.order.insert(held.tick, new);
-            inner.held.insert(new, held);
+        let all = Unit { segment: old, part: None }..=Unit { segment: old, part: Some(u32::MAX) };
+        let units: Vec<Unit> = inner.held.range(all).map(|(unit, _)| *unit).collect();
+        for old in units {
+            if let Some(held) = inner.held.remove(&old) {
+                let new = Unit { segment: new, ..old };
+                inner.order.insert(held.tick, new);
+                inner.held.insert(new, held);
+            }
         }
     }
 
@@ -136,7 +156,6 @@ impl SegmentCache {
     pub fn trim(&self, bytes: u64) {
         let mut inner = self.lock();
         inner.make_room(0, bytes);
-        inner.held.shrink_to_fit();
     }
 
     /// Bytes held, hits, misses.
@@ -147,7 +166,7 @@ impl SegmentCache {
 }
 
 impl Inner {
-    fn touch(&mut self, at: SegmentRef) -> Option<Plain> {
+    fn touch(&mut self, at: Unit) -> Option<Plain> {
         self.tick += 1;
         let tick = self.tick;
         let held = self.held.get_mut(&at)?;
@@ -157,7 +176,7 @@ impl Inner {
         Some(held.plain.clone())
     }
 
-    fn keep(&mut self, at: SegmentRef, plain: Plain, bytes_max: u64) {
+    fn keep(&mut self, at: Unit, plain: Plain, bytes_max: u64) {
         let size = plain.len() as u64;
         if size > bytes_max || self.held.contains_key(&at) {
             return;
@@ -208,15 +227,20 @@ mod tests {
         let cache = SegmentCache::new(300);
         assert!(matches!(cache.join(at(0), None), Joined::First));
         cache.finish(at(0), Ok(Arc::new(vec![7; 100])));
+        let part = |n, part| Unit { segment: at(n), part: Some(part) };
+        assert!(matches!(cache.join(part(0, 3), None), Joined::First));
+        cache.finish(part(0, 3), Ok(Arc::new(vec![8; 10])));
         cache.rename(at(0), at(9));
         cache.rename(at(5), at(6));
+        assert!(cache.get(part(0, 3)).is_none() && cache.get(part(9, 2)).is_none());
+        assert_eq!(*cache.get(part(9, 3)).unwrap(), vec![8; 10]);
         assert!(cache.get(at(0)).is_none() && cache.get(at(6)).is_none());
         assert_eq!(*cache.get(at(9)).unwrap(), vec![7; 100]);
         for n in 1..4 {
             assert!(matches!(cache.join(at(n), None), Joined::First));
             cache.finish(at(n), Ok(Arc::new(vec![n as u8; 100])));
         }
-        assert!(cache.get(at(9)).is_none(), "it is dropped in its turn");
+        assert!(cache.get(at(9)).is_none() && cache.get(part(9, 3)).is_none(), "it is dropped in its turn");
         assert_eq!(cache.counts().0, 300);
     }
 

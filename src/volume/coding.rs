@@ -640,7 +640,7 @@ impl Volume {
         if wishes.stays_plain() {
             return Ok(Found::Plain(changes));
         }
-        let policy = wishes.policy(&self.options.policy);
+        let policy = wishes.policy(&self.policy());
         let file = staging::open(&*self.disk, &state)?;
         if staging::is_shared(file.as_deref()) {
             return Ok(Found::Later(policy::after_writers(now_ms, self.options.quiet_ms)));

@@ -10,7 +10,7 @@ use super::inode::{Inode, InodeState};
 use super::reference::{self, Unread};
 use super::types::{AllocateMode, Error, HandleId, OpenFor, Opened, SeekFor};
 use super::{EVERYTHING, FILE_BYTES_MAX, FileKind, ReadDone, Volume, seal, staging};
-use crate::base::{ByteRange, Ino, SegmentRef};
+use crate::base::{ByteRange, Ino, MethodId, SegmentRef};
 use crate::format::{Extent, MetaOp, Staging};
 use crate::host::Seek;
 pub(super) use crate::store::stored_share;
@@ -35,6 +35,8 @@ pub(super) struct CodedPiece {
     pub len: usize,
     /// Where it lies in the file, for messages.
     pub file_offset: u64,
+    /// Its segment is decoded in parts.
+    pub in_parts: bool,
 }
 
 impl CodedPiece {
@@ -49,6 +51,11 @@ impl CodedPiece {
             (_, _) => false,
         }
     }
+}
+
+/// True where the segment of an extent is so slow that a read decodes no more of it than it must.
+fn is_in_parts(e: &Extent) -> bool {
+    e.method == MethodId::Language as u16
 }
 
 /// Extents of a file that count, in `range`: those the log names, without what was overwritten since.
@@ -84,7 +91,7 @@ pub(super) fn coded_in(volume: &Volume, state: &InodeState, range: ByteRange) ->
 }
 
 /// A read whose segments are on their way.
-struct Pending {
+pub(super) struct Pending {
     volume: Arc<Volume>,
     ino: Ino,
     range: ByteRange,
@@ -93,14 +100,20 @@ struct Pending {
     /// A pack was given back since the extents were looked up: they lie elsewhere now.
     moved: AtomicBool,
     buf: Mutex<Vec<u8>>,
-    /// Segments still missing.
+    /// Segments, and parts of such, still missing.
     left: AtomicUsize,
     failure: Mutex<Option<Error>>,
     done: Mutex<Option<ReadDone>>,
 }
 
 impl Pending {
-    fn arrived(&self, pieces: &[CodedPiece], outcome: &Result<Plain, Failure>) {
+    /// So many more are missing than was known. For who holds one that is.
+    pub fn expect(&self, more: usize) {
+        self.left.fetch_add(more, Ordering::AcqRel);
+    }
+
+    /// Takes what pieces are cut from, or why it is not to be had. The last one ends the read.
+    pub fn arrived(&self, pieces: &[CodedPiece], outcome: &Result<Plain, Failure>) {
         let offset = pieces.first().map_or(0, |p| p.file_offset);
         let bad = match outcome {
             Ok(plain) => {
@@ -210,6 +223,7 @@ impl Volume {
                 at: (e.file_offset - range.start) as usize,
                 len: e.len as usize,
                 file_offset: e.file_offset,
+                in_parts: is_in_parts(&e),
             });
             at = e.file_offset + u64::from(e.len);
         }
@@ -302,6 +316,10 @@ impl Volume {
             let Some(segment) = pieces.first().map(|p| p.segment) else { continue };
             let offset = pieces.first().map_or(0, |p| p.file_offset);
             let pending = pending.clone();
+            if pieces.iter().all(|p| p.in_parts) {
+                self.start_parts(ino, pieces, pending);
+                continue;
+            }
             let waiter = Box::new(move |outcome: &Result<Plain, Failure>| pending.arrived(&pieces, outcome));
             match self.segments.join(segment, Some(waiter)) {
                 Joined::Ready(plain, waiter) => waiter(&Ok(plain)),
@@ -347,9 +365,21 @@ impl Volume {
             }
             Err(e) => Err(Unread::fetched(&self.store, segment, e)),
         };
+        self.settle(ino, offset, segment, outcome).map(Arc::new)
+    }
+
+    /// Counts a decode, and tells of one that failed: once per segment where it is damaged, with the file's path.
+    pub(super) fn settle<T>(
+        &self,
+        ino: Ino,
+        offset: u64,
+        segment: SegmentRef,
+        outcome: Result<T, Unread>,
+    ) -> Result<T, Failure> {
         let outcome = match outcome {
             // Who wanted it looks its extents up again.
             Err(Unread::Moved(what)) => return Err(Failure { what, moved: true }),
+            Err(Unread::Stopped) => return Err("the volume is closing".to_string().into()),
             Err(Unread::Disk(e)) => {
                 // The bytes may be good: the next read tries again.
                 log::error!("inode {ino} cannot be read near offset {offset}: {segment}: {e}");
@@ -360,7 +390,7 @@ impl Volume {
         };
         self.counts.decodes.fetch_add(1, Ordering::Relaxed);
         match outcome {
-            Ok(plain) => Ok(Arc::new(plain)),
+            Ok(plain) => Ok(plain),
             Err(what) => {
                 self.counts.decode_failures.fetch_add(1, Ordering::Relaxed);
                 let mut bad = self.quarantine.lock().unwrap_or_else(|e| e.into_inner());
@@ -414,14 +444,15 @@ impl Volume {
         Ok(())
     }
 
-    /// Segments that follow `offset` in a file, for decode-ahead.
+    /// Segments that follow `offset` in a file, for decode-ahead; not those that are decoded in parts, of which the kernel asks
+    /// for as many as it reads ahead by itself.
     fn segments_after(&self, state: &InodeState, offset: u64) -> Vec<SegmentRef> {
         if self.options.ahead == 0 {
             return Vec::new();
         }
         let range = ByteRange { start: offset, end: u64::MAX };
         let Ok(page) = self.store.extents(state.rec.ino, range, self.options.ahead + 1) else { return Vec::new() };
-        let mut next: Vec<SegmentRef> = page.into_iter().map(|e| e.segment).collect();
+        let mut next: Vec<SegmentRef> = page.into_iter().filter(|e| !is_in_parts(e)).map(|e| e.segment).collect();
         next.dedup();
         next
     }

@@ -349,7 +349,7 @@ impl Volume {
         let coded = (&header.coding, payload.as_slice());
         let plain = match reference::decode(&self.store, &self.library, &self.segments, at, coded) {
             Ok(plain) => plain,
-            Err(Unread::Moved(_)) => return Ok(None),
+            Err(Unread::Moved(_) | Unread::Stopped) => return Ok(None),
             Err(Unread::Disk(e)) => return Err(Error::Store(e)),
             Err(Unread::Damaged(what)) => return Err(damaged(&owners, what)),
         };

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::types::Share;
 use super::{Volume, coding, inode};
+use crate::base::MethodId;
 use crate::codec;
 use crate::host;
 
@@ -85,9 +86,14 @@ impl Watch {
 }
 
 impl Volume {
-    /// Bytes that the tables of models take at most: one set for each thread of the pool, and the priors in use.
+    /// Bytes that the tables of models take at most: one set for each thread of the pool, the priors and language models in use,
+    /// and what each thread computes with these.
     pub fn model_bytes(&self) -> u64 {
-        codec::model_bytes() * 2 * self.workers.threads() as u64 + codec::kept_model_bytes()
+        let by_language = match self.library.languages.is_empty() {
+            true => 0,
+            false => codec::method_memory_bytes(MethodId::Language),
+        };
+        (codec::model_bytes() + by_language) * 2 * self.workers.threads() as u64 + codec::kept_model_bytes()
     }
 
     /// Looks at the memory of the process and gives some back when it nears the budget. Called by a timer.

@@ -39,8 +39,10 @@ mod cover;
 mod data;
 mod gc;
 mod inode;
+mod languages;
 mod memory;
 mod names;
+mod parts;
 mod policy;
 mod reference;
 mod report;
@@ -72,6 +74,7 @@ pub use crate::host::may_set_group;
 pub use crate::store::{Error as StoreError, ParityShape};
 pub use crate::store::{GcAction, GcPack};
 pub use gc::{GcPlan, GcReport, GcRun, KeptPack};
+pub use languages::{LanguageReport, language_reports, load_brought};
 pub use memory::{BUDGET_BYTES_MIN, Shares};
 pub use names::NAME_BYTES_MAX;
 pub use policy::{FILES_PER_BUNDLE_MAX, bundle, is_small};
@@ -174,7 +177,7 @@ impl Volume {
             },
         )
         .map_err(Error::Store)?;
-        let library = training::library_of(&store);
+        let library = training::library_of(&disk, &store);
         let scrubbing = scrub::Scrubbing::new(scrub::remembered(&*disk, &store));
         let volume = Arc::new(Volume {
             segments: SegmentCache::new(shares.segments),
@@ -761,6 +764,7 @@ impl Volume {
     /// Says that the volume is closed soon: housekeeping that takes long is given up, and begun no more.
     pub fn hurry(&self) {
         self.hurried.store(true, Ordering::Relaxed);
+        self.library.languages.stop();
         self.store.hurry();
     }
 

@@ -37,6 +37,8 @@ pub(super) enum Unread {
     Disk(StoreError),
     /// The sentence says how.
     Damaged(String),
+    /// The volume is closing.
+    Stopped,
 }
 
 impl Unread {
@@ -46,6 +48,20 @@ impl Unread {
             e if store.has_deleted(at.pack) => Unread::Moved(e.to_string()),
             e @ (StoreError::Io { .. } | StoreError::TooManyFiles { .. }) => Unread::Disk(e),
             e => Unread::Damaged(e.to_string()),
+        }
+    }
+}
+
+impl From<codec::Error> for Unread {
+    fn from(e: codec::Error) -> Unread {
+        match e {
+            codec::Error::Stopped => Unread::Stopped,
+            codec::Error::UnknownMethod { .. }
+            | codec::Error::Corrupt { .. }
+            | codec::Error::MissingModel { .. }
+            | codec::Error::NoLanguageModel { .. }
+            | codec::Error::MissingReference { .. }
+            | codec::Error::BadLength { .. } => Unread::Damaged(e.to_string()),
         }
     }
 }
@@ -78,13 +94,16 @@ fn open(store: &Store, library: &Library, cache: &SegmentCache, at: SegmentRef) 
             }
             Ok((header, payload)) => {
                 let plain = codec::decode(&header.coding, &payload, Basis::of(library));
-                let plain = Plain::new(plain.map_err(|e| bad(e.to_string()))?);
+                let plain = Plain::new(plain.map_err(|e| match Unread::from(e) {
+                    Unread::Damaged(what) => bad(what),
+                    e => e,
+                })?);
                 cache.put(r, plain.clone());
                 return Ok(plain);
             }
             Err(Unread::Moved(what)) => why = what,
             Err(Unread::Damaged(what)) => return Err(bad(what)),
-            Err(Unread::Disk(e)) => return Err(Unread::Disk(e)),
+            Err(e @ (Unread::Disk(_) | Unread::Stopped)) => return Err(e),
         }
     }
     Err(Unread::Moved(why))
@@ -100,7 +119,7 @@ pub(super) fn decode(
 ) -> Result<Vec<u8>, Unread> {
     let reference = coding.reference.map(|_| open(store, library, cache, at)).transpose()?;
     let basis = Basis { library, reference: reference.as_ref().map(|plain| plain.as_slice()) };
-    codec::decode(coding, payload, basis).map_err(|e| Unread::Damaged(e.to_string()))
+    codec::decode(coding, payload, basis).map_err(Unread::from)
 }
 
 /// The place of a segment that was looked for by its looks. A failure of the index is no reason not to code.

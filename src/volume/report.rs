@@ -151,9 +151,14 @@ impl Volume {
         for e in extents.iter().take(SEGMENTS_LISTED_MAX) {
             segments.extend(plain(at, e.file_offset));
             at = e.file_offset + u64::from(e.len);
+            // In which parts a segment is decoded its payload says.
+            let in_parts = e.method == MethodId::Language as u16;
+            let fetched = self.store.fetch_segment(e.segment).ok().filter(|_| in_parts);
+            let part_bytes = fetched.map(|(header, payload)| codec::part_bytes(&header.coding, &payload));
             let header = self.store.segment_header(e.segment).map(|header| header.coding);
             let unread = if self.store.has_deleted(e.segment.pack) { "moving" } else { "damaged" };
-            let decoded = e.segment_bytes.saturating_add(e.reference.map_or(0, |r| r.segment_bytes));
+            let whole = e.segment_bytes.saturating_add(e.reference.map_or(0, |r| r.segment_bytes));
+            let decoded = part_bytes.unwrap_or(whole);
             let predicted = MethodId::from_u16(e.method).map_or(0, |m| codec::predicted_decode_ms(m, decoded));
             segments.push(SegmentReport {
                 file_offset: e.file_offset,
@@ -167,6 +172,7 @@ impl Volume {
                 segment_bytes: u64::from(e.segment_bytes),
                 bits_per_byte: f64::from(e.segment.stored_len) * 8.0 / f64::from(e.segment_bytes.max(1)),
                 predicted_decode_ms: predicted,
+                part_bytes: u64::from(part_bytes.unwrap_or(e.segment_bytes)),
                 reference: e.reference.map(|r| (r.segment.pack.0, r.segment.offset)),
                 shared_bytes: self.shared_in(ino, e)?,
             });

@@ -12,6 +12,7 @@
 //! each sample of a coded file, at most `SAMPLES_READ_MAX` of a class.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
@@ -19,10 +20,10 @@ use serde::{Deserialize, Serialize};
 use super::cache::Plain;
 use super::gc::{Move, Part, Unpacked};
 use super::types::Error;
-use super::{Volume, clusters, cover};
+use super::{Volume, clusters, cover, languages};
 use crate::base::{ByteRange, Class, Ino, MethodId, ModelId, PackId, SegmentRef};
 use crate::codec::{self, Library, Likeness};
-use crate::format::{Extent, FileKind, Owner, SegmentHeader};
+use crate::format::{Coding, Extent, FileKind, Owner, SegmentHeader};
 use crate::host::{Disk, OpenMode};
 use crate::store::{self, Store};
 
@@ -143,8 +144,9 @@ struct Sample {
     class: Class,
 }
 
-/// The priors that a store keeps. One that is damaged is told, and the segments that name it are errors when they are read.
-pub fn library_of(store: &Store) -> Library {
+/// The priors and language models that a store keeps in `disk`. One that is damaged is told, and the segments that name it are
+/// errors when they are read.
+pub fn library_of(disk: &Arc<dyn Disk>, store: &Store) -> Library {
     let library = Library::default();
     let ids = store.models().unwrap_or_else(|e| {
         log::error!("{e}");
@@ -160,6 +162,7 @@ pub fn library_of(store: &Store) -> Library {
             }
         }
     }
+    languages::fill(&library.languages, disk);
     library
 }
 
@@ -471,19 +474,21 @@ impl Volume {
         self.apply_moves(&moves)
     }
 
-    /// Codes one segment anew and appends it, where another prior than that it has promises more and it becomes smaller.
+    /// Codes one segment anew and appends it, where another prior than that it has, or a language model, promises more and it
+    /// becomes smaller; and where its policy has no language model any more, whatever it then takes.
     fn recode(&self, at: SegmentRef, saves_percent: u32) -> Result<Option<Part>, Error> {
         let before = self.store.segment_header(at).map_err(Error::Store)?.coding;
         // What no method could code then may be coded now.
         let is_raw = before.method == MethodId::Raw as u16 && before.class != Class::Incompressible;
-        if !is_raw && !self.library.knows(before.class) {
+        let (comes, goes) = self.language_comes_or_goes(at, &before)?;
+        if !(is_raw || comes || goes || self.library.knows(before.class)) {
             return Ok(None);
         }
         let Some(Unpacked { coding, payload_bytes, plain, owners, policy }) = self.unpack(at)? else {
             return Ok(None);
         };
-        if !is_raw {
-            let promised = codec::prior_for(&plain, coding.class, &self.library);
+        if !(is_raw || comes || goes) {
+            let promised = self.library.prior_for(&plain, coding.class);
             if promised == ModelId::NONE || promised == ModelId(coding.model) {
                 return Ok(None);
             }
@@ -494,7 +499,8 @@ impl Volume {
             return Ok(None);
         }
         let encoded = self.encode(&plain, coding.class, &policy, reference.as_ref().map(|plain| plain.as_slice()))?;
-        if encoded.payload.len() as u64 * 100 > payload_bytes * u64::from(100 - saves_percent.min(100)) {
+        let smaller = encoded.payload.len() as u64 * 100 <= payload_bytes * u64::from(100 - saves_percent.min(100));
+        if !(smaller || goes && encoded.coding.method != MethodId::Language as u16) {
             return Ok(None);
         }
         let owner = |(ino, e): &(Ino, Extent)| Owner {
@@ -509,6 +515,20 @@ impl Volume {
         let segment = self.store.append_segment(&header, &encoded.payload).map_err(|e| self.store_failed(e))?;
         let range = ByteRange { start: 0, end: u64::from(segment_bytes) };
         Ok(Some(Part { range, segment, segment_offset: 0, segment_bytes, method, refers }))
+    }
+}
+
+impl Volume {
+    /// Whether a segment may be coded by a language model now and is not, or may not and is, by the policy of its first file.
+    fn language_comes_or_goes(&self, at: SegmentRef, coding: &Coding) -> Result<(bool, bool), Error> {
+        let is = coding.method == MethodId::Language as u16;
+        if !is && (self.library.languages.is_empty() || coding.reference.is_some()) {
+            return Ok((false, false));
+        }
+        let owners = self.store.owners_of(at, 1).map_err(Error::Store)?;
+        let Some((ino, _)) = owners.first() else { return Ok((false, false)) };
+        let may = codec::suits_language(coding.class) && self.policy_of(*ino)?.allows(MethodId::Language);
+        Ok((may && !is, is && !may))
     }
 }
 

@@ -438,8 +438,11 @@ pub struct SegmentReport {
     /// Plain bytes of the whole segment.
     pub segment_bytes: u64,
     pub bits_per_byte: f64,
-    /// With the segment that it was coded from.
+    /// What a cold read of a byte takes: of `part_bytes`, and of the segment that it was coded from.
     pub predicted_decode_ms: u32,
+    /// Plain bytes that are decoded at once: all of the segment, or less of one that is decoded in parts.
+    #[serde(default)]
+    pub part_bytes: u64,
     /// Pack and offset of the segment that it was coded from.
     #[serde(default)]
     pub reference: Option<(u64, u64)>,

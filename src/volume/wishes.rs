@@ -89,6 +89,7 @@ impl Wishes {
             tier: self.tier.map_or(volume.tier, |(tier, _)| tier),
             decode_ms: self.decode_ms.map(|(ms, _)| ms).or(volume.decode_ms),
             only: if self.tier.is_some() { None } else { volume.only },
+            language: volume.language,
         }
     }
 }
@@ -177,9 +178,14 @@ impl Volume {
     /// The policy of a file; that of the volume for one that is gone.
     pub(super) fn policy_of(&self, ino: Ino) -> Result<Policy, Error> {
         match self.store.inode(ino).map_err(Error::Store)? {
-            Some(rec) => Ok(self.wishes_of(ino, rec.parent)?.policy(&self.options.policy)),
-            None => Ok(self.options.policy),
+            Some(rec) => Ok(self.wishes_of(ino, rec.parent)?.policy(&self.policy())),
+            None => Ok(self.policy()),
         }
+    }
+
+    /// What holds where no attribute says otherwise.
+    pub(super) fn policy(&self) -> Policy {
+        Policy { language: !self.library.languages.is_empty(), ..self.options.policy }
     }
 
     /// An attribute was set or removed: what is remembered is dropped, and what may be coded now is looked for.
@@ -227,7 +233,7 @@ impl Volume {
     /// Tier and budget of a file and where they come from.
     pub(super) fn policy_report(&self, ino: Ino, parent: Ino) -> Result<PolicyReport, Error> {
         let wishes = self.wishes_of(ino, parent)?;
-        let policy = wishes.policy(&self.options.policy);
+        let policy = wishes.policy(&self.policy());
         let from = |on: Option<Ino>, otherwise: &str| match on {
             Some(on) if on == ino => "own".to_string(),
             Some(on) => {
@@ -293,8 +299,8 @@ mod tests {
         assert!(both.stays_plain());
         own.add(Wish::Plain(false), near);
         assert!(!own.or(above).stays_plain());
-        let volume = Policy { decode_ms: Some(700), only: Some(MethodId::Cm), tier: Tier::Deep };
-        assert_eq!(both.policy(&volume), Policy { tier: Tier::Fast, decode_ms: Some(20), only: None });
+        let volume = Policy { decode_ms: Some(700), only: Some(MethodId::Cm), tier: Tier::Deep, language: true };
+        assert_eq!(both.policy(&volume), Policy { tier: Tier::Fast, decode_ms: Some(20), only: None, language: true });
         assert_eq!(Wishes::default().policy(&volume), volume);
         assert_eq!(own.policy(&volume), Policy { decode_ms: Some(20), ..volume });
     }

@@ -503,7 +503,7 @@ impl Layout {
     /// # Errors
     /// `Corrupt` for flags that `join` does not write, for what has no bytes, and for more bytes than the segment has.
     pub fn split(flags: u8, bytes: &[u8], raw_len: usize) -> Result<Layout, Error> {
-        let wrong = Error::Corrupt("the layout of a genome payload is damaged");
+        const WRONG: Error = Error::Corrupt("the layout of a genome payload is damaged");
         if flags & !(FLAG_CR | FLAG_URACIL) != 0 {
             return Err(Error::Corrupt("genome payload with flags that this build does not know"));
         }
@@ -513,10 +513,10 @@ impl Layout {
         let rest = &mut rest;
         let most = raw_len as u64;
         let mut value = 0u8;
-        for _ in 0..take(rest).ok_or(wrong)? {
-            let gap = take(rest).and_then(|gap| u8::try_from(gap).ok()).ok_or(wrong)?;
-            let log = take(rest).filter(|log| *log >> 2 <= 32).ok_or(wrong)?;
-            let next = value.checked_add(gap).filter(|next| *next > value && VALUES.contains(next)).ok_or(wrong)?;
+        for _ in 0..take(rest).ok_or(WRONG)? {
+            let gap = take(rest).and_then(|gap| u8::try_from(gap).ok()).ok_or(WRONG)?;
+            let log = take(rest).filter(|log| *log >> 2 <= 32).ok_or(WRONG)?;
+            let next = value.checked_add(gap).filter(|next| *next > value && VALUES.contains(next)).ok_or(WRONG)?;
             value = next;
             layout.values.push(Weight { value, log: log as u8 });
         }
@@ -524,29 +524,29 @@ impl Layout {
         let end = if layout.carriage_returns { 2 } else { 1 };
         let mut bytes_min = 0u64;
         while !rest.is_empty() {
-            let head = take(rest).ok_or(wrong)?;
+            let head = take(rest).ok_or(WRONG)?;
             let item = match head & 3 {
                 KIND_TEXT if head & !(3 | FLAG_TAIL) == 0 => {
-                    let lines = take(rest).ok_or(wrong)?;
-                    let tail = if head & FLAG_TAIL != 0 { take(rest).ok_or(wrong)? } else { 0 };
+                    let lines = take(rest).ok_or(WRONG)?;
+                    let tail = if head & FLAG_TAIL != 0 { take(rest).ok_or(WRONG)? } else { 0 };
                     Item::Text { lines, tail }
                 }
                 KIND_SEQUENCE if head & !(3 | FLAGS_SEQUENCE) == 0 => {
-                    let sequence = take_sequence(rest, head, width).ok_or(wrong)?;
+                    let sequence = take_sequence(rest, head, width).ok_or(WRONG)?;
                     width = sequence.width;
                     Item::Sequence(sequence)
                 }
                 KIND_READS if head & !(3 | FLAGS_READS) == 0 => {
                     let has_values = |reads: &Reads| reads.bases() == 0 || !layout.values.is_empty();
-                    Item::Reads(take_reads(rest, head, most).filter(has_values).ok_or(wrong)?)
+                    Item::Reads(take_reads(rest, head, most).filter(has_values).ok_or(WRONG)?)
                 }
-                _ => return Err(wrong),
+                _ => return Err(WRONG),
             };
             let least = item.bytes_min(end);
             bytes_min = bytes_min.saturating_add(least);
             // None is empty, so that there are no more of them than the segment has bytes.
             if least == 0 || bytes_min > most {
-                return Err(wrong);
+                return Err(WRONG);
             }
             layout.items.push(item);
         }

@@ -385,10 +385,10 @@ impl Model for Genome {
         if revision != REVISION {
             return Err(Error::UnknownRevision(revision));
         }
-        let short = Error::Corrupt("genome payload is cut short");
-        let (flags, mut rest) = payload.split_first().ok_or(short)?;
-        let layout_len = layout::take(&mut rest).ok_or(short)? as usize;
-        let text_len = layout::take(&mut rest).ok_or(short)? as usize;
+        const SHORT: Error = Error::Corrupt("genome payload is cut short");
+        let (flags, mut rest) = payload.split_first().ok_or(SHORT)?;
+        let layout_len = layout::take(&mut rest).ok_or(SHORT)? as usize;
+        let text_len = layout::take(&mut rest).ok_or(SHORT)? as usize;
         if layout_len > layout::layout_bytes_max(raw_len) || text_len > raw_len {
             return Err(TOO_LONG);
         }

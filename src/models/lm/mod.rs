@@ -8,8 +8,8 @@
 //! floats. That a language model and arithmetic coding compress text as nothing else does is from "Language Modeling Is Compression" (G. Delétang et al., 2023) and LLMZip (C. Valmeekam et al., 2023).
 //!
 //! Text is cut into tokens (`tokens`), each is predicted from those before it (`step`), and coded by integers (`cdf`, after
-//! candidates that the lane's own past names, `memory`) in lanes that stand alone (`lanes`). No method uses this yet: `tersefs
-//! model` shows what it does.
+//! candidates that the lane's own past names, `memory`) in lanes that stand alone (`lanes`). A volume that keeps models (`shelf`) codes segments with the one that came last
+//! (`method`).
 //!
 //! # Limits
 //! Contexts of `CONTEXT_MAX` tokens, of which a lane that is longer reads the next part anew; sums of `COLUMNS_MAX` elements;
@@ -29,8 +29,10 @@ mod kernels;
 mod lanes;
 mod load;
 mod memory;
+mod method;
 mod plan;
 mod safetensors;
+mod shelf;
 mod step;
 mod tokens;
 mod weights;
@@ -48,6 +50,8 @@ use tokens::Tokens;
 pub use kernels::Path;
 pub use lanes::{LANE_BYTES_MAX, LANE_BYTES_MIN, lane_bytes};
 pub use load::{load, load_checkpoint};
+pub use method::{Aim, Language};
+pub use shelf::{Loader, Shelf};
 
 /// Why a model cannot be used.
 #[derive(Debug)]

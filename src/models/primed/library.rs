@@ -150,14 +150,14 @@ pub fn train_from(class: Class, serial: u32, text: &[u8]) -> Result<Vec<u8>, Str
 
 /// The priors of a volume.
 #[derive(Default)]
-pub struct Library {
+pub struct Priors {
     /// Ascending by serial.
     priors: RwLock<Vec<Arc<VolumePrior>>>,
     /// Those with tables, by profile, the one used last at the end. One bound for all that share tables.
     used: Arc<Mutex<Vec<(ModelId, Profile)>>>,
 }
 
-impl Library {
+impl Priors {
     /// Takes a prior's file in; segments may name it and start from it from now on.
     ///
     /// # Errors
@@ -177,8 +177,8 @@ impl Library {
     ///
     /// # Errors
     /// As `add`.
-    pub fn with(&self, file: &[u8]) -> Result<Library, Error> {
-        let library = Library { priors: RwLock::new(self.priors()), used: self.used.clone() };
+    pub fn with(&self, file: &[u8]) -> Result<Priors, Error> {
+        let library = Priors { priors: RwLock::new(self.priors()), used: self.used.clone() };
         library.add(file)?;
         Ok(library)
     }
@@ -248,7 +248,7 @@ fn kin(class: Class) -> Class {
 mod tests {
     use super::super::{NAMED, STRONG, SWIFT, USUAL, layout, layout::Form, with_predictor};
     use super::*;
-    use crate::models::{Basis, Coded};
+    use crate::models::{Basis, Coded, Library};
 
     fn words(seed: u64, len: usize) -> Vec<u8> {
         let mut x = seed;
@@ -299,7 +299,7 @@ mod tests {
             out
         };
         let id = library.add(&train_from(Class::Text, 1, &text(40_000)).unwrap()).unwrap();
-        assert!(library.words(id).is_some());
+        assert!(library.priors.words(id).is_some());
         let (raw, other) = (text(20_000), text(20_000));
         for reference in [None, Some(&other[..])] {
             let basis = Basis { library: &library, reference };
@@ -322,7 +322,7 @@ mod tests {
         let raw = words(9, 3000);
         for _ in 0..2 {
             for id in &ids {
-                let snapshot = library.snapshot::<Usual>(*id).unwrap();
+                let snapshot = library.priors.snapshot::<Usual>(*id).unwrap();
                 let code = with_predictor(&*snapshot, |p| encode_with(p, &raw, usize::MAX)).unwrap();
                 let payload = layout::join(NAMED, Form::Plain, false, &code);
                 assert_eq!(decode(&payload, &raw, *id, &library).unwrap(), raw);
@@ -344,10 +344,10 @@ mod tests {
         let ids: Vec<ModelId> = (0..).zip(&kinds).map(add).collect();
         for (id, text) in ids.iter().zip(&kinds) {
             let raw = &text[30_000..];
-            assert_eq!(library.candidates(Class::Text, raw).first().map(|p| p.id), Some(*id));
-            assert!(library.candidates(Class::Text, raw).len() <= CANDIDATES_MAX);
+            assert_eq!(library.priors.candidates(Class::Text, raw).first().map(|p| p.id), Some(*id));
+            assert!(library.priors.candidates(Class::Text, raw).len() <= CANDIDATES_MAX);
         }
-        assert!(library.candidates(Class::Json, b"{}").is_empty());
+        assert!(library.priors.candidates(Class::Json, b"{}").is_empty());
     }
 
     #[test]

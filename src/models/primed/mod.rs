@@ -48,7 +48,7 @@ use samples::Shape;
 use words::Words;
 
 pub use contexts::Kind;
-pub use library::{Library, VolumePrior, train_from};
+pub use library::{Priors, VolumePrior, train_from};
 pub use likeness::Likeness;
 pub use priors::{PACKED_BYTES_MAX, TEXT_BYTES_MAX, prior_name, train};
 
@@ -166,7 +166,7 @@ enum Start {
 
 impl Start {
     /// The words that are numbers in what starts from it; `None` where none are.
-    fn words(&self, library: &Library) -> Option<Arc<Words>> {
+    fn words(&self, library: &Priors) -> Option<Arc<Words>> {
         match self {
             Start::Own(number) => priors::words(*number),
             Start::Named(id) => library.words(*id),
@@ -175,7 +175,7 @@ impl Start {
     }
 
     /// Runs `f` with a predictor that stands at the start of a segment, with a reference in the form of its bytes before it.
-    fn run<M: Held, T>(&self, library: &Library, reference: Option<&[u8]>, f: impl FnOnce(&mut M) -> T) -> Option<T> {
+    fn run<M: Held, T>(&self, library: &Priors, reference: Option<&[u8]>, f: impl FnOnce(&mut M) -> T) -> Option<T> {
         let f = |p: &mut M| {
             if let Some(text) = reference {
                 p.read(text.get(..REFERENCE_BYTES_MAX).unwrap_or(text));
@@ -204,7 +204,7 @@ fn sample(raw: &[u8], len: usize) -> Option<&[u8]> {
 }
 
 /// What the swift profile makes of a sample, bytes, whichever profile codes the segment.
-fn trial(start: &Start, sample: &[u8], library: &Library) -> usize {
+fn trial(start: &Start, sample: &[u8], library: &Priors) -> usize {
     let words = start.words(library).map(|words| words.forward(sample));
     let sample = words.as_deref().unwrap_or(sample);
     let code = start.run::<Swift, _>(library, None, |p| encode_with(p, sample, usize::MAX));
@@ -213,7 +213,7 @@ fn trial(start: &Start, sample: &[u8], library: &Library) -> usize {
 
 /// The candidate from which a sample of a segment is coded best, and to how many bytes; the first where the segment is too
 /// short to tell.
-fn choose(sample: Option<&[u8]>, mut candidates: Vec<Start>, library: &Library) -> Option<(Start, usize)> {
+fn choose(sample: Option<&[u8]>, mut candidates: Vec<Start>, library: &Priors) -> Option<(Start, usize)> {
     let sample = sample.filter(|_| candidates.len() > 1);
     let sizes = candidates.iter().map(|start| sample.map_or(0, |sample| trial(start, sample, library)));
     let (at, size) = sizes.enumerate().min_by_key(|(_, size)| *size)?;
@@ -223,14 +223,14 @@ fn choose(sample: Option<&[u8]>, mut candidates: Vec<Start>, library: &Library) 
 /// The number of the program's own prior that codes a sample best.
 fn choose_own(raw: &[u8], class: Class) -> u8 {
     let candidates = priors::candidates(class, raw).into_iter().map(Start::Own).collect();
-    match choose(sample(raw, TRIAL_BYTES), candidates, &Library::default()) {
+    match choose(sample(raw, TRIAL_BYTES), candidates, &Priors::default()) {
         Some((Start::Own(number), _)) => number,
         Some((Start::Named(_) | Start::Records(_) | Start::Samples(_), _)) | None => 0,
     }
 }
 
 /// What samples are like, where the sample of a segment is coded better as such than to `size` bytes.
-fn choose_samples(raw: &[u8], sample: &[u8], size: usize, library: &Library) -> Option<Shape> {
+fn choose_samples(raw: &[u8], sample: &[u8], size: usize, library: &Priors) -> Option<Shape> {
     let (shape, cost) = samples::likely(raw)?;
     let excess = (cost * sample.len() as u64 / 256).saturating_sub(8 * size as u64);
     if excess * 4 > sample.len() as u64 * EXCESS_MAX {
@@ -248,7 +248,7 @@ fn choose_samples(raw: &[u8], sample: &[u8], size: usize, library: &Library) -> 
 
 /// The best of the volume's priors and the program's own, of records and, where the segment stands `alone`, of samples, for
 /// bytes of a form.
-fn choose_any(raw: &[u8], form: Form, class: Class, library: &Library, alone: bool) -> Option<Start> {
+fn choose_any(raw: &[u8], form: Form, class: Class, library: &Priors, alone: bool) -> Option<Start> {
     let mut candidates: Vec<Start> =
         library.candidates(class, raw).iter().map(|prior| Start::Named(prior.id)).collect();
     candidates.extend(priors::candidates(class, raw).into_iter().map(Start::Own));
@@ -263,7 +263,7 @@ fn choose_any(raw: &[u8], form: Form, class: Class, library: &Library, alone: bo
 }
 
 /// The prior of the volume that a segment would start from.
-pub fn prior_for(raw: &[u8], class: Class, library: &Library) -> ModelId {
+pub fn prior_for(raw: &[u8], class: Class, library: &Priors) -> ModelId {
     let form = choose_form(raw, class);
     match choose_any(&form.forward(raw), form, class, library, true) {
         Some(Start::Named(id)) => id,
@@ -328,7 +328,7 @@ impl<M: Held> Model for Primed<M> {
     fn prepare(&self, payload: &[u8], model: ModelId, basis: Basis<'_>) {
         match payload.first() {
             Some(&NAMED) => {
-                basis.library.snapshot::<M>(model);
+                basis.library.priors.snapshot::<M>(model);
             }
             Some(number) => {
                 priors::snapshot::<M>(*number);
@@ -341,11 +341,11 @@ impl<M: Held> Model for Primed<M> {
         let mut form = choose_form(raw, class);
         let mut bytes = form.forward(raw);
         let alone = basis.reference.is_none();
-        let mut start = choose_any(&bytes, form, class, basis.library, alone).ok_or(Declined::Failed)?;
+        let mut start = choose_any(&bytes, form, class, &basis.library.priors, alone).ok_or(Declined::Failed)?;
         let mut reference = basis.reference.map(|reference| form.forward(reference));
         if let Start::Samples(shape) = start {
             samples::forward(shape, &mut bytes);
-        } else if let Some(words) = start.words(basis.library) {
+        } else if let Some(words) = start.words(&basis.library.priors) {
             match words.forward_if_it_fits(&bytes) {
                 Some(coded) => {
                     (form, bytes) = (Form::Words(coded.len() as u32), coded);
@@ -356,7 +356,7 @@ impl<M: Held> Model for Primed<M> {
             }
         }
         let code = start
-            .run::<M, _>(basis.library, reference.as_deref(), |p| encode_with(p, &bytes, raw.len()))
+            .run::<M, _>(&basis.library.priors, reference.as_deref(), |p| encode_with(p, &bytes, raw.len()))
             .ok_or(Declined::Failed)?
             .ok_or(Declined::DoesNotShrink)?;
         let (number, form, model) = match start {
@@ -384,11 +384,11 @@ impl<M: Held> Model for Primed<M> {
         let (number, form, refers, code) = layout::split(payload)?;
         let start = start_of(revision, number, model, form)?;
         if let Start::Named(id) = start
-            && !basis.library.has(id)
+            && !basis.library.priors.has(id)
         {
             return Err(Error::MissingModel(id));
         }
-        let words = start.words(basis.library);
+        let words = start.words(&basis.library.priors);
         let coded_len = match (form, &words) {
             (Form::Words(len), Some(_)) if len as usize <= raw_len => len as usize,
             (Form::Words(_), Some(_)) => return Err(Error::Corrupt("its words are longer than its bytes")),
@@ -405,7 +405,8 @@ impl<M: Held> Model for Primed<M> {
             (true, None) => return Err(Error::Corrupt("it needs a reference and names none")),
             (false, Some(_)) => return Err(Error::Corrupt("it names a reference and does not use it")),
         };
-        let decoded = start.run::<M, _>(basis.library, reference.as_deref(), |p| decode_with(p, code, coded_len));
+        let decoded =
+            start.run::<M, _>(&basis.library.priors, reference.as_deref(), |p| decode_with(p, code, coded_len));
         let mut bytes = decoded.ok_or(Error::Corrupt("primed payload names a prior that does not exist"))?;
         if let Some(words) = words {
             return words.back(&bytes, raw_len);

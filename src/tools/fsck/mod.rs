@@ -24,7 +24,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Progress;
-use crate::base::{Ino, PACK_BYTES_MAX, PlainHash, SegmentRef};
+use crate::base::{Ino, MethodId, PACK_BYTES_MAX, PlainHash, SegmentRef};
 use crate::format::{InodeRecord, MetaOp, Reference};
 use crate::host::Disk;
 use crate::store::{self, Error, Recovery, Store, StoreOptions};
@@ -367,8 +367,30 @@ impl Check<'_> {
                 found.add(Kind::DamagedModel, format!("models/{id}"), e.to_string(), None);
             }
         }
+        self.languages(&mut found)?;
         self.stray(&nodes, &mut found)?;
         Ok(found)
+    }
+
+    /// Files of language models, and whether those that segments name are there.
+    fn languages(&self, found: &mut Findings) -> Result<(), Error> {
+        let kept = store::languages(&**self.disk)?;
+        for entry in &kept {
+            for what in store::verify_language(&**self.disk, entry.id, &mut |_, _| ())? {
+                let what = format!("{what}; bring the model again with `tersefs model add`");
+                found.add(Kind::DamagedModel, format!("languages/{}", entry.id), what, None);
+            }
+        }
+        let coded = self.store.ledger().methods.contains_key(&(MethodId::Language as u16));
+        // What cannot be read was found with its file.
+        let named = if coded { self.store.models_in_use().unwrap_or_default() } else { Default::default() };
+        let priors = self.store.models()?;
+        for id in named.iter().filter(|id| !priors.contains(id) && kept.iter().all(|e| e.id != **id)) {
+            let what =
+                "segments were coded by it, and it is not in the store or damaged: bring it with `tersefs model add`";
+            found.add(Kind::DamagedModel, format!("languages/{id}"), what.into(), None);
+        }
+        Ok(())
     }
 
     /// Makes the repairs of one look.

@@ -9,7 +9,7 @@ use crate::host::{Disk, OpenMode};
 use crate::store::{Error, Store};
 
 /// Names in the store's directory that are ours, whole or by how they begin.
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
     "FORMAT",
     "FORMAT.copy",
     "LOCK",
@@ -17,6 +17,7 @@ const OURS: [&str; 10] = [
     "staging",
     "index",
     "models",
+    "languages",
     "control.sock",
     "daemon.log",
     "lost+found",
@@ -87,6 +88,19 @@ impl Check<'_> {
             if ModelId::parse(name.strip_suffix(".copy").unwrap_or(&name)).is_none() {
                 stray_file(found, format!("models/{name}"));
             }
+        }
+        for name in list(self.disk, "languages")? {
+            if ModelId::parse(&name).is_some() {
+                continue;
+            }
+            // What is left of a copy that was cut off is a directory, which the next model that comes takes away.
+            let what = match name.ends_with(DRAFT) {
+                true => {
+                    "the copy of a language model that was cut off left it; the next `tersefs model add` removes it"
+                }
+                false => "it is not a file of this store; it is left alone",
+            };
+            found.note(Kind::ForeignFile, format!("languages/{name}"), what.into(), None);
         }
         for name in list(self.disk, "")? {
             let ours = OURS.contains(&name.as_str()) || OURS_BY_START.iter().any(|start| name.starts_with(start));

@@ -1,0 +1,133 @@
+//! The method: segments coded with a language model of the volume, in lanes that are read alone.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::lanes::{LANE_BYTES_MAX, LANE_BYTES_MIN};
+use super::shelf::Shelf;
+use super::{LanguageModel, lane_bytes};
+use crate::base::{Class, MethodId, ModelId};
+use crate::models::{Basis, Coded, Declined, Error, Library, Model};
+
+/// Revision of the payload; that of the arithmetic is part of a model's name.
+const REVISION: u16 = 1;
+/// Lanes of segments that nobody asked for others for, bytes: read alone in some seconds by the smallest models.
+const LANE_BYTES: usize = 4 << 10;
+
+/// Memory of the lanes that one decode reads at a time, bytes.
+const DECODE_BYTES_MAX: u64 = 256 << 20;
+
+/// Codes with the model of a volume that came last.
+pub struct Language;
+
+/// What a segment is coded to.
+#[derive(Clone, Copy, Debug)]
+pub struct Aim {
+    /// Bytes of a lane, a power of two from `LANE_BYTES_MIN` to `LANE_BYTES_MAX`.
+    pub lane_bytes: usize,
+    /// Bytes that the payload must stay below.
+    pub below: usize,
+}
+
+impl Language {
+    /// Codes a segment with the model of the library that came last. Gives up as soon as it is clear that it does not come
+    /// below what is aimed at.
+    ///
+    /// # Errors
+    /// `Stopped` when the volume is closing; `Foreign` where the library has no model; `Failed` where it cannot be loaded.
+    ///
+    /// # Blocking
+    /// Minutes for each MiB.
+    pub fn encode_for(raw: &[u8], library: &Library, aim: Aim) -> Result<Coded, Declined> {
+        let shelf = &library.languages;
+        let model = match shelf.coding() {
+            None => return Err(Declined::Foreign),
+            Some(Err(e)) => {
+                log::error!("nothing is coded with a language model: {e}");
+                return Err(Declined::Failed);
+            }
+            Some(Ok(model)) => model,
+        };
+        let lane = aim.lane_bytes.clamp(LANE_BYTES_MIN, LANE_BYTES_MAX);
+        let payload = model.encode(raw, lane, aim.below.min(raw.len()), shelf.stopping());
+        if shelf.is_stopping() {
+            return Err(Declined::Stopped);
+        }
+        let payload = payload.ok_or(Declined::DoesNotShrink)?;
+        Ok(Coded { payload, model: model.facts().id, refers: false })
+    }
+
+    fn open(payload: &[u8], revision: u16, model: ModelId, basis: Basis<'_>) -> Result<Arc<LanguageModel>, Error> {
+        if revision != REVISION {
+            return Err(Error::UnknownRevision(revision));
+        }
+        if basis.reference.is_some() {
+            return Err(Error::Corrupt("it names a reference, and its method uses none"));
+        }
+        let _ = lane_bytes(payload).ok_or(Error::Corrupt("its lanes do not fit it"))?;
+        basis.library.languages.open(model)
+    }
+}
+
+/// Why a payload was not decoded: that the volume is closing comes before what became of it so.
+fn stopped_or(shelf: &Shelf, e: Error) -> Error {
+    if shelf.is_stopping() { Error::Stopped } else { e }
+}
+
+impl Model for Language {
+    fn id(&self) -> MethodId {
+        MethodId::Language
+    }
+
+    fn revision(&self) -> u16 {
+        REVISION
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        DECODE_BYTES_MAX
+    }
+
+    fn decode_rate_guess(&self) -> u64 {
+        1
+    }
+
+    fn prepare(&self, _payload: &[u8], model: ModelId, basis: Basis<'_>) {
+        // A failure is told by who decodes.
+        let _ = basis.library.languages.open(model);
+    }
+
+    fn encode(&self, raw: &[u8], _class: Class, basis: Basis<'_>) -> Result<Coded, Declined> {
+        Language::encode_for(raw, basis.library, Aim { lane_bytes: LANE_BYTES, below: raw.len() })
+    }
+
+    fn decode(
+        &self,
+        payload: &[u8],
+        raw_len: usize,
+        revision: u16,
+        model: ModelId,
+        basis: Basis<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        let language = Language::open(payload, revision, model, basis)?;
+        let shelf = &basis.library.languages;
+        language.decode(payload, raw_len, shelf.stopping()).map_err(|e| stopped_or(shelf, e))
+    }
+
+    fn part_bytes(&self, payload: &[u8], raw_len: usize) -> usize {
+        lane_bytes(payload).unwrap_or(raw_len)
+    }
+
+    fn decode_parts(
+        &self,
+        payload: &[u8],
+        raw_len: usize,
+        parts: Range<usize>,
+        revision: u16,
+        model: ModelId,
+        basis: Basis<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        let language = Language::open(payload, revision, model, basis)?;
+        let shelf = &basis.library.languages;
+        language.decode_lanes(payload, raw_len, parts, shelf.stopping()).map_err(|e| stopped_or(shelf, e))
+    }
+}

@@ -1,0 +1,112 @@
+//! The language models of a volume: each is loaded when it is first needed, and stays.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use super::{LanguageModel, LoadError};
+use crate::base::ModelId;
+use crate::models::Error;
+
+/// Loads a model from where the volume keeps it.
+pub type Loader = Box<dyn Fn() -> Result<LanguageModel, LoadError> + Send + Sync>;
+
+/// A model that the volume keeps.
+struct Kept {
+    id: ModelId,
+    load: Loader,
+    /// Held while it is loaded: who else needs it waits for that.
+    loaded: Mutex<Option<Arc<LanguageModel>>>,
+}
+
+impl Kept {
+    fn open(&self) -> Result<Arc<LanguageModel>, Error> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(model) = &*loaded {
+            return Ok(model.clone());
+        }
+        let unusable = |why: String| Error::NoLanguageModel(self.id, why);
+        let model = (self.load)().map_err(|e| unusable(e.to_string()))?;
+        let is = model.facts().id;
+        if is != self.id {
+            // Its files were changed, or this build computes otherwise: what comes out would not be what was coded.
+            return Err(unusable(format!("its files hold another model, {is}, or this build computes otherwise")));
+        }
+        super::super::keep(model.facts().bytes);
+        let model = Arc::new(model);
+        *loaded = Some(model.clone());
+        Ok(model)
+    }
+}
+
+/// The language models of a volume.
+#[derive(Default)]
+pub struct Shelf {
+    /// In the order in which they came: the last one codes.
+    kept: RwLock<Vec<Arc<Kept>>>,
+    stop: AtomicBool,
+}
+
+impl fmt::Debug for Shelf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.ids()).finish()
+    }
+}
+
+impl Shelf {
+    /// Takes a model in, which is loaded when it is first needed. New segments are coded with the one that came last; one that
+    /// is there already comes last again.
+    pub fn add(&self, id: ModelId, load: Loader) {
+        let mut kept = self.kept.write().unwrap_or_else(|e| e.into_inner());
+        let known = kept.iter().position(|k| k.id == id).map(|at| kept.remove(at));
+        kept.push(known.unwrap_or_else(|| Arc::new(Kept { id, load, loaded: Mutex::new(None) })));
+    }
+
+    /// Names of all, in the order in which they came.
+    pub fn ids(&self) -> Vec<ModelId> {
+        self.kept.read().unwrap_or_else(|e| e.into_inner()).iter().map(|k| k.id).collect()
+    }
+
+    /// True where there is none.
+    pub fn is_empty(&self) -> bool {
+        self.kept.read().unwrap_or_else(|e| e.into_inner()).is_empty()
+    }
+
+    /// A model, loaded.
+    ///
+    /// # Errors
+    /// `NoLanguageModel` when it is not there, or cannot be loaded: says what to do.
+    ///
+    /// # Blocking
+    /// The first call for a model reads its files: a second or two for each GiB.
+    pub fn open(&self, id: ModelId) -> Result<Arc<LanguageModel>, Error> {
+        let kept = self.kept.read().unwrap_or_else(|e| e.into_inner()).iter().find(|k| k.id == id).cloned();
+        let missing =
+            || Error::NoLanguageModel(id, "the volume lacks it: add it again with `tersefs model add`".into());
+        kept.ok_or_else(missing)?.open()
+    }
+
+    /// The model that codes; `None` where there is none.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn coding(&self) -> Option<Result<Arc<LanguageModel>, Error>> {
+        let last = self.kept.read().unwrap_or_else(|e| e.into_inner()).last().cloned();
+        last.map(|kept| kept.open())
+    }
+
+    /// Ends all coding and decoding within a step, and lets none begin: the volume is closing.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// True after `stop`.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Set by `stop`.
+    pub(super) fn stopping(&self) -> &AtomicBool {
+        &self.stop
+    }
+}

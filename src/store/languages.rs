@@ -1,0 +1,361 @@
+//! Language models that segments name: a directory for each in `languages/`, with the files as they were brought and a list
+//! of them. They are large, and can be had again from where they came from, so there is one copy of each.
+//!
+//! ```text
+//! languages/0123456789abcdef0123456789abcdef/     called by the model's name
+//!     MANIFEST                                    what is there
+//!     model.gguf                                  or config.json, tokenizer.json, *.safetensors
+//! languages/.../MANIFEST, one line each:
+//!     tersefs language model 1
+//!     serial 3                                    among models of a store, the one that came last has the highest
+//!     file 92345678 <BLAKE3-256, 64 hexadecimal digits> model.gguf
+//!     end <CRC32C of what is above, 8 hexadecimal digits>
+//! ```
+//! A model is written under another name, synced, and renamed: it is there whole or not at all. It is on disk before any segment
+//! names it, and is removed only when none does.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::draft::write_whole;
+use super::{Error, Store};
+use crate::base::{ModelId, crc32c};
+use crate::format::INCOMPAT_LANGUAGES;
+use crate::host::{Disk, DiskFile, OpenMode};
+
+const LANGUAGES_DIR: &str = "languages";
+const MANIFEST: &str = "MANIFEST";
+/// How the name of a model ends that is not there as a whole.
+const DRAFT: &str = ".new";
+const HEAD: &str = "tersefs language model 1";
+/// Longest manifest, bytes, and most files of a model.
+const MANIFEST_BYTES_MAX: u64 = 1 << 20;
+const FILES_MAX: usize = 4096;
+/// Bytes copied or hashed in one step.
+const STEP_BYTES: usize = 1 << 20;
+/// Segments looked up in one step.
+const SEGMENTS_PER_STEP: usize = 1024;
+
+/// A file of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LanguageFile {
+    pub name: String,
+    /// Bytes.
+    pub len: u64,
+    /// BLAKE3-256.
+    pub hash: [u8; 32],
+}
+
+/// What a store keeps of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LanguageEntry {
+    pub id: ModelId,
+    /// The one that came last has the highest.
+    pub serial: u64,
+    pub files: Vec<LanguageFile>,
+}
+
+/// Told: bytes done, of how many.
+pub type Told<'a> = &'a mut dyn FnMut(u64, u64);
+
+impl LanguageEntry {
+    /// All files, bytes.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|f| f.len).sum()
+    }
+
+    fn to_text(&self) -> String {
+        let mut out = format!("{HEAD}\nserial {}\n", self.serial);
+        for f in &self.files {
+            let hash = blake3::Hash::from_bytes(f.hash).to_hex();
+            out += &format!("file {} {hash} {}\n", f.len, f.name);
+        }
+        out += &format!("end {:08x}\n", crc32c(out.as_bytes()));
+        out
+    }
+
+    fn from_text(id: ModelId, text: &str) -> Option<LanguageEntry> {
+        let (body, end) = text.strip_suffix('\n')?.rsplit_once('\n')?;
+        let crc = u32::from_str_radix(end.strip_prefix("end ")?, 16).ok()?;
+        let covered = text.get(..body.len() + 1)?;
+        let mut lines = body.lines();
+        if crc32c(covered.as_bytes()) != crc || lines.next()? != HEAD {
+            return None;
+        }
+        let serial = lines.next()?.strip_prefix("serial ")?.parse().ok()?;
+        let mut files = Vec::new();
+        for line in lines {
+            let mut parts = line.strip_prefix("file ")?.splitn(3, ' ');
+            let (len, hash, name) = (parts.next()?, parts.next()?, parts.next()?);
+            let hash = *blake3::Hash::from_hex(hash).ok()?.as_bytes();
+            files.push(LanguageFile { name: name.to_string(), len: len.parse().ok()?, hash });
+        }
+        Some(LanguageEntry { id, serial, files })
+    }
+}
+
+fn home(id: ModelId) -> String {
+    format!("{LANGUAGES_DIR}/{id}")
+}
+
+/// True for names that a file of a model may have: they come from outside.
+fn is_plain(name: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    !name.is_empty() && name.len() <= 200 && !name.starts_with('.') && name.chars().all(good) && name != MANIFEST
+}
+
+fn unusable(id: ModelId, what: &str) -> Error {
+    Error::Unusable(format!("languages/{id}: {what}; bring the model again with `tersefs model add`"))
+}
+
+/// Reads the manifest of a model.
+fn entry(disk: &dyn Disk, id: ModelId) -> Result<LanguageEntry, Error> {
+    let path = format!("{}/{MANIFEST}", home(id));
+    let file = disk.open(&path, OpenMode::Read).map_err(Error::io(format!("open {path}")))?;
+    let len = file.len().map_err(Error::io(format!("stat {path}")))?;
+    let mut bytes = vec![0; len.min(MANIFEST_BYTES_MAX + 1) as usize];
+    let got = file.read_at(&mut bytes, 0).map_err(Error::io(format!("read {path}")))?;
+    bytes.truncate(got);
+    let text = String::from_utf8(bytes).ok().filter(|text| text.len() as u64 <= MANIFEST_BYTES_MAX);
+    let entry = text.and_then(|text| LanguageEntry::from_text(id, &text));
+    entry.filter(|e| e.files.iter().all(|f| is_plain(&f.name))).ok_or_else(|| unusable(id, "its MANIFEST is damaged"))
+}
+
+/// Opens a file of a model that a store keeps in `disk`. Its bytes are not checked.
+///
+/// # Errors
+/// When it is not there.
+pub fn open_language_file(disk: &dyn Disk, id: ModelId, name: &str) -> std::io::Result<Arc<dyn DiskFile>> {
+    if !is_plain(name) {
+        return Err(std::io::Error::new(std::io::ErrorKind::NotFound, format!("no file of a model is called {name}")));
+    }
+    disk.open(&format!("{}/{name}", home(id)), OpenMode::Read)
+}
+
+/// Goes over the bytes of a file in steps, in order: their number and hash.
+fn each_step(
+    file: &dyn DiskFile,
+    mut step: impl FnMut(u64, &[u8]) -> Result<(), Error>,
+) -> Result<(u64, [u8; 32]), Error> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buf = vec![0; STEP_BYTES];
+    let mut at = 0;
+    loop {
+        let got = file.read_at(&mut buf, at).map_err(Error::io("read a model"))?;
+        let Some(bytes) = buf.get(..got).filter(|bytes| !bytes.is_empty()) else { break };
+        hasher.update(bytes);
+        step(at, bytes)?;
+        at += got as u64;
+    }
+    Ok((at, *hasher.finalize().as_bytes()))
+}
+
+/// Language models of the store in `disk`, in the order in which they came. One whose manifest is damaged is told and left out.
+///
+/// # Errors
+/// When they cannot be listed.
+pub fn languages(disk: &dyn Disk) -> Result<Vec<LanguageEntry>, Error> {
+    let names = disk.list(LANGUAGES_DIR).map_err(Error::io("list languages"))?;
+    let mut out = Vec::new();
+    for id in names.iter().filter_map(|name| ModelId::parse(name)) {
+        match entry(disk, id) {
+            Ok(entry) => out.push(entry),
+            Err(e) => log::error!("{e}"),
+        }
+    }
+    out.sort_by_key(|e| (e.serial, e.id));
+    Ok(out)
+}
+
+/// Holds the files of a model against its manifest: a sentence for each that is damaged. Told of bytes read.
+///
+/// # Errors
+/// When its manifest is damaged or missing.
+///
+/// # Blocking
+/// Reads all of it.
+pub fn verify_language(disk: &dyn Disk, id: ModelId, told: Told<'_>) -> Result<Vec<String>, Error> {
+    let entry = entry(disk, id)?;
+    let (total, mut done) = (entry.bytes(), 0);
+    let mut wrong = Vec::new();
+    for f in &entry.files {
+        let file = match open_language_file(disk, id, &f.name) {
+            Ok(file) => file,
+            Err(e) => {
+                wrong.push(format!("languages/{id}/{}: {e}", f.name));
+                continue;
+            }
+        };
+        let read = each_step(&*file, |_, bytes| {
+            done += bytes.len() as u64;
+            told(done, total);
+            Ok(())
+        });
+        match read {
+            Ok((len, hash)) if (len, hash) == (f.len, f.hash) => {}
+            Ok(_) => wrong.push(format!("languages/{id}/{}: its bytes are not those that came", f.name)),
+            Err(e) => wrong.push(format!("languages/{id}/{}: {e}", f.name)),
+        }
+    }
+    Ok(wrong)
+}
+
+impl Store {
+    /// Takes a model in, from files as they were brought; one that is there and whole becomes the one that came last. Told of
+    /// bytes copied.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or the store has no room. Then nothing has changed.
+    ///
+    /// # Durability
+    /// It is on disk at return, and the superblock says that older builds must not open the store.
+    ///
+    /// # Blocking
+    /// Copies all of it.
+    pub fn add_language(
+        &self,
+        id: ModelId,
+        files: &[(String, Arc<dyn DiskFile>)],
+        told: Told<'_>,
+    ) -> Result<LanguageEntry, Error> {
+        self.writable()?;
+        if files.is_empty() || files.len() > FILES_MAX || files.iter().any(|(name, _)| !is_plain(name)) {
+            return Err(Error::Unusable(format!("a model has 1 to {FILES_MAX} files, with plain names")));
+        }
+        self.set_incompat(INCOMPAT_LANGUAGES)?;
+        let disk = &*self.disk;
+        if let Ok(wrong) = verify_language(disk, id, &mut |_, _| ())
+            && wrong.is_empty()
+        {
+            let known = LanguageEntry { serial: self.next_serial()?, ..entry(disk, id)? };
+            let path = format!("{}/{MANIFEST}", home(id));
+            write_whole(disk, &home(id), &path, "a model", known.to_text().as_bytes())?;
+            return Ok(known);
+        }
+        disk.create_dir(LANGUAGES_DIR).map_err(Error::write("create languages"))?;
+        disk.sync_dir("").map_err(Error::io("create languages"))?;
+        // What copies that were cut off have left.
+        for name in disk.list(LANGUAGES_DIR).map_err(Error::io("list languages"))? {
+            if name.ends_with(DRAFT) {
+                disk.remove_dir_all(&format!("{LANGUAGES_DIR}/{name}")).map_err(Error::io("remove a draft"))?;
+            }
+        }
+        let draft = format!("{LANGUAGES_DIR}/{id}{DRAFT}");
+        let copied = self.copy_language(&draft, id, files, told).inspect_err(|_| {
+            let _ = disk.remove_dir_all(&draft);
+        })?;
+        // What was there is damaged.
+        disk.remove_dir_all(&home(id)).map_err(Error::io("replace a model"))?;
+        disk.rename(&draft, &home(id)).map_err(Error::io("name a model"))?;
+        disk.sync_dir(LANGUAGES_DIR).map_err(Error::io("name a model"))?;
+        Ok(copied)
+    }
+
+    fn next_serial(&self) -> Result<u64, Error> {
+        Ok(languages(&*self.disk)?.last().map_or(1, |last| last.serial.saturating_add(1)))
+    }
+
+    fn copy_language(
+        &self,
+        draft: &str,
+        id: ModelId,
+        files: &[(String, Arc<dyn DiskFile>)],
+        told: Told<'_>,
+    ) -> Result<LanguageEntry, Error> {
+        let disk = &*self.disk;
+        let serial = self.next_serial()?;
+        disk.remove_dir_all(draft).map_err(Error::io("begin a model"))?;
+        disk.create_dir(draft).map_err(Error::write("begin a model"))?;
+        let mut total = 0;
+        for (_, file) in files {
+            total += file.len().map_err(Error::io("stat a model"))?;
+        }
+        let mut entry = LanguageEntry { id, serial, files: Vec::new() };
+        let mut done = 0;
+        for (name, source) in files {
+            let path = format!("{draft}/{name}");
+            let file = disk.open(&path, OpenMode::CreateNew).map_err(Error::write(format!("create {path}")))?;
+            let (len, hash) = each_step(&**source, |at, bytes| {
+                file.write_at(bytes, at).map_err(Error::write(format!("write {path}")))?;
+                done += bytes.len() as u64;
+                told(done, total);
+                Ok(())
+            })?;
+            file.sync_data().map_err(Error::io(format!("sync {path}")))?;
+            entry.files.push(LanguageFile { name: name.clone(), len, hash });
+        }
+        write_whole(disk, draft, &format!("{draft}/{MANIFEST}"), "a model", entry.to_text().as_bytes())?;
+        Ok(entry)
+    }
+
+    /// Models that used segments name: all headers of the store are looked at.
+    ///
+    /// # Errors
+    /// When a header cannot be read: then it is not known.
+    ///
+    /// # Blocking
+    /// A read of the disk for each segment.
+    pub fn models_in_use(&self) -> Result<BTreeSet<ModelId>, Error> {
+        let mut named = BTreeSet::new();
+        for pack in self.data_packs() {
+            let mut from = 0;
+            loop {
+                let page = self.segments_of(pack.pack, from, SEGMENTS_PER_STEP)?;
+                for (at, _) in page.iter().filter(|(_, used)| used.is_used()) {
+                    named.insert(ModelId(self.segment_header(*at)?.coding.model));
+                }
+                let Some((last, _)) = page.last() else { break };
+                from = last.offset + 1;
+            }
+        }
+        named.remove(&ModelId::NONE);
+        Ok(named)
+    }
+
+    /// Removes a model that no used segment names.
+    ///
+    /// # Errors
+    /// `Unusable` when one does.
+    pub fn remove_language(&self, id: ModelId) -> Result<(), Error> {
+        self.writable()?;
+        if self.models_in_use()?.contains(&id) {
+            return Err(Error::Unusable(format!(
+                "segments were coded by the model {id}, and could not be read without it: code them anew in another tier \
+                 (`tersefs recode`), or remove their files, first"
+            )));
+        }
+        // Renamed first: a directory of which half is gone is not one of a model.
+        let gone = format!("{LANGUAGES_DIR}/{id}{DRAFT}");
+        self.disk.remove_dir_all(&gone).map_err(Error::io("remove a model"))?;
+        self.disk.rename(&home(id), &gone).map_err(Error::io(format!("remove the model {id}")))?;
+        self.disk.sync_dir(LANGUAGES_DIR).map_err(Error::io("remove a model"))?;
+        self.disk.remove_dir_all(&gone).map_err(Error::io("remove a model"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manifests_are_read_back_or_refused() {
+        let id = ModelId([7; 16]);
+        let file = |name: &str| LanguageFile { name: name.into(), len: 12, hash: [9; 32] };
+        let entry = LanguageEntry { id, serial: 3, files: vec![file("config.json"), file("model-1.safetensors")] };
+        let text = entry.to_text();
+        assert_eq!(LanguageEntry::from_text(id, &text), Some(entry));
+        for n in 0..text.len() {
+            assert_eq!(LanguageEntry::from_text(id, &text[..n]), None, "cut at {n}");
+        }
+        assert_eq!(LanguageEntry::from_text(id, &text.replace("12", "13")), None);
+        assert_eq!(LanguageEntry::from_text(id, ""), None);
+    }
+
+    #[test]
+    fn names_from_outside_stay_in_their_directory() {
+        for bad in ["", ".", "..", "../x", "a/b", "MANIFEST", ".hidden", "a\0b", "a b"] {
+            assert!(!is_plain(bad), "{bad:?}");
+        }
+        assert!(is_plain("model-00001-of-00003.safetensors") && is_plain("model.gguf"));
+    }
+}

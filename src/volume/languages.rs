@@ -1,0 +1,162 @@
+//! Language models of a volume: where their files come from, and where they are loaded from.
+
+use std::io::{self, BufReader};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Volume;
+use super::types::Error;
+use crate::base::ModelId;
+use crate::codec::{self, Facts, LanguageModel, Loader, Shelf};
+use crate::host::{self, Disk, DiskFile, FileReader, RealDisk};
+use crate::store::{self, Error as StoreError, LanguageEntry, Told};
+
+/// A read of a model's file fetches so many bytes.
+const BUFFER_BYTES: usize = 1 << 20;
+/// The name that a file of GGUF has in a store, whatever it was called.
+const GGUF: &str = "model.gguf";
+/// Files of a checkpoint beside its tensors, of which the last is there only where these are in parts.
+const CHECKPOINT: [&str; 3] = ["config.json", "tokenizer.json", "model.safetensors.index.json"];
+
+/// A language model that the volume keeps.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct LanguageReport {
+    pub id: String,
+    /// The one that came last has the highest, and codes.
+    pub serial: u64,
+    /// All of its files, bytes.
+    pub bytes: u64,
+    pub files: Vec<String>,
+    pub codes: bool,
+}
+
+/// Files of a model by their names.
+type Files = Vec<(String, Arc<dyn DiskFile>)>;
+
+fn reading(file: Arc<dyn DiskFile>) -> BufReader<FileReader> {
+    BufReader::with_capacity(BUFFER_BYTES, FileReader::new(file))
+}
+
+/// The files of a model that somebody brings: a file of GGUF, or the directory of a checkpoint.
+fn files_of(path: &Path) -> io::Result<Files> {
+    // What model hubs keep is symbolic links.
+    let open = |path: &Path| host::open_file(&host::canonical(path)?);
+    if !host::is_directory(path) {
+        return Ok(vec![(GGUF.to_string(), open(path)?)]);
+    }
+    let mut names: Vec<String> = RealDisk::open(path, false)?.list("")?;
+    names.retain(|name| CHECKPOINT.contains(&name.as_str()) || name.ends_with(".safetensors"));
+    names.sort();
+    names.into_iter().map(|name| open(&path.join(&name)).map(|file| (name, file))).collect()
+}
+
+/// Loads a model from files by their names.
+fn load(
+    has: impl Fn(&str) -> bool,
+    open: &dyn Fn(&str) -> io::Result<Arc<dyn DiskFile>>,
+) -> Result<LanguageModel, codec::LoadError> {
+    if has(GGUF) {
+        codec::load_language_model(reading(open(GGUF).map_err(codec::LoadError::Read)?))
+    } else {
+        codec::load_checkpoint(&|name| Ok(reading(open(name)?)))
+    }
+}
+
+/// Loads a model that somebody brings: a file of GGUF, or the directory of a checkpoint.
+///
+/// # Errors
+/// A sentence that names the file and what is wrong with it.
+///
+/// # Blocking
+/// Reads all of it: a second or two for each GiB.
+pub fn load_brought(path: &Path) -> Result<LanguageModel, String> {
+    let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let files = files_of(path).map_err(|e| named(&e))?;
+    let find = |name: &str| files.iter().find(|(n, _)| n == name).map(|(_, file)| file.clone());
+    let open = |name: &str| find(name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+    load(|name| find(name).is_some(), &open).map_err(|e| named(&e))
+}
+
+/// Loads a model that a store keeps, when it is needed.
+fn loader(disk: Arc<dyn Disk>, entry: &LanguageEntry) -> Loader {
+    let (id, names): (ModelId, Vec<String>) = (entry.id, entry.files.iter().map(|f| f.name.clone()).collect());
+    Box::new(move || {
+        let has = |name: &str| names.iter().any(|n| n == name);
+        let model = load(has, &|name| store::open_language_file(&*disk, id, name));
+        if let Ok(model) = &model {
+            let Facts { bytes, path, .. } = model.facts();
+            log::info!("language model {id} is loaded: {} MiB, computes by {path}", bytes >> 20);
+        }
+        model
+    })
+}
+
+/// Puts the models that a store keeps on a shelf, none of them loaded yet.
+pub(super) fn fill(shelf: &Shelf, disk: &Arc<dyn Disk>) {
+    match store::languages(&**disk) {
+        Ok(entries) => entries.iter().for_each(|entry| shelf.add(entry.id, loader(disk.clone(), entry))),
+        Err(e) => log::error!("{e}"),
+    }
+}
+
+impl Volume {
+    /// Takes a language model in: a file of GGUF, or the directory of a checkpoint. What the tier deep codes from then on is
+    /// coded with it. Told of bytes copied.
+    ///
+    /// # Errors
+    /// When it cannot be loaded, or the store cannot take it.
+    ///
+    /// # Durability
+    /// It is on disk at return.
+    ///
+    /// # Blocking
+    /// Reads it twice, and writes it.
+    pub fn add_language(&self, path: &Path, told: Told<'_>) -> Result<LanguageReport, Error> {
+        self.writable()?;
+        let bad = |what: String| Error::Io { what: "bring a language model".into(), source: io::Error::other(what) };
+        let id = load_brought(path).map_err(bad)?.facts().id;
+        let files = files_of(path).map_err(|e| bad(format!("{}: {e}", path.display())))?;
+        let entry = self.store.add_language(id, &files, told).map_err(|e| self.store_failed(e))?;
+        self.library.languages.add(id, loader(self.disk.clone(), &entry));
+        Ok(report(&entry, true))
+    }
+
+    /// Removes a language model that no segment names.
+    ///
+    /// # Errors
+    /// When one does, or it is not there. A volume that is coding must not be asked: what is on its way names models too.
+    pub fn remove_language(&self, id: ModelId) -> Result<(), Error> {
+        self.writable()?;
+        self.store.remove_language(id).map_err(|e| self.store_failed(e))
+    }
+
+    /// Language models of the volume, in the order in which they came.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn languages(&self) -> Result<Vec<LanguageReport>, Error> {
+        language_reports(&*self.disk).map_err(Error::Store)
+    }
+}
+
+/// Language models of the store in `disk`, mounted or not, in the order in which they came.
+///
+/// # Errors
+/// When they cannot be listed.
+pub fn language_reports(disk: &dyn Disk) -> Result<Vec<LanguageReport>, StoreError> {
+    let entries = store::languages(disk)?;
+    let last = entries.last().map(|e| e.id);
+    Ok(entries.iter().map(|e| report(e, Some(e.id) == last)).collect())
+}
+
+fn report(entry: &LanguageEntry, codes: bool) -> LanguageReport {
+    LanguageReport {
+        id: entry.id.to_string(),
+        serial: entry.serial,
+        bytes: entry.bytes(),
+        files: entry.files.iter().map(|f| f.name.clone()).collect(),
+        codes,
+    }
+}

@@ -1,0 +1,253 @@
+//! Language models of a volume: what they code is read back, part by part, and is read by nothing else than them.
+
+mod common;
+#[path = "common/llama.rs"]
+mod llama;
+
+use std::sync::Arc;
+
+use common::{code_all, fresh, holds, open, options, put, read};
+use tersefs::base::{Ino, MethodId, ModelId};
+use tersefs::codec::{DECODE_MS_MAX, Policy, Tier};
+use tersefs::format::INCOMPAT_LANGUAGES;
+use tersefs::host::{Disk, SimDisk, Survival};
+use tersefs::store::{IndexEngine, Store, StoreOptions};
+use tersefs::tools;
+use tersefs::volume::{Error, ScrubOptions, Volume, VolumeOptions, XattrMode};
+use tersefs::workers::Workers;
+
+/// Text of the words that the small model knows, which repeat as words do.
+fn words(seed: u64, len: usize) -> Vec<u8> {
+    let mut dice = common::Dice::new(seed);
+    let known = [" the", " and", " in", "\n", " a", "an", "thin", " hand", " then"];
+    let mut out = Vec::new();
+    while out.len() < len {
+        let word = dice.roll(known.len() as u64) as usize;
+        (0..=dice.roll(3)).for_each(|_| out.extend_from_slice(known[word].as_bytes()));
+    }
+    out.truncate(len);
+    out
+}
+
+/// Coded with a language model where there is one, however slow it is here.
+fn by_language() -> VolumeOptions {
+    let policy = Policy { tier: Tier::Deep, decode_ms: Some(DECODE_MS_MAX), ..Policy::default() };
+    VolumeOptions { policy: Policy { only: Some(MethodId::Language), ..policy }, ..options(None) }
+}
+
+/// The file of a model on this machine, named apart by the name of its directory.
+fn brought(model: &llama::File) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), model.bytes()).unwrap();
+    file
+}
+
+/// Another model than `tiny`.
+fn other() -> llama::File {
+    let mut file = llama::tiny();
+    file.metadata.retain(|(name, _)| name != "llama.rope.freq_base");
+    file.float("llama.rope.freq_base", 20_000.0);
+    file
+}
+
+fn add(volume: &Volume, model: &llama::File) -> ModelId {
+    let report = volume.add_language(brought(model).path(), &mut |_, _| ()).unwrap();
+    ModelId::parse(&report.id).unwrap()
+}
+
+fn shut(volume: Arc<Volume>) {
+    volume.close().unwrap();
+    while Arc::strong_count(&volume) > 1 {
+        std::thread::yield_now();
+    }
+}
+
+fn ino(volume: &Volume, name: &str) -> Ino {
+    volume.lookup(Ino::ROOT, name.as_bytes()).unwrap().ino
+}
+
+/// Methods of the segments of a file.
+fn methods(volume: &Volume, name: &str) -> Vec<String> {
+    volume.report(ino(volume, name)).unwrap().segments.into_iter().map(|s| s.method).collect()
+}
+
+fn features(disk: &SimDisk) -> u64 {
+    let disk: Arc<dyn Disk> = Arc::new(disk.survivor(Survival::Kernel));
+    let options = StoreOptions { engine: IndexEngine::Memory, read_only: true, ..StoreOptions::default() };
+    Store::open(disk, options).unwrap().0.superblock().incompat
+}
+
+#[test]
+fn text_is_coded_by_the_model_and_read_back_part_by_part() {
+    let (disk, workers) = (fresh(), Arc::new(Workers::new(2)));
+    let volume = open(&disk, by_language(), &workers).unwrap();
+    assert_eq!(features(&disk) & INCOMPAT_LANGUAGES, 0, "older builds may open what they can read");
+    let id = add(&volume, &llama::tiny());
+    assert_eq!(features(&disk) & INCOMPAT_LANGUAGES, INCOMPAT_LANGUAGES);
+    let text = words(1, 150_000);
+    put(&volume, "f text", &text).unwrap();
+    code_all(&volume, || ()).unwrap();
+    let report = volume.report(ino(&volume, "f text")).unwrap();
+    assert!(report.segments.iter().all(|s| s.method == "language" && s.part_bytes < s.segment_bytes), "{report:?}");
+    shut(volume);
+    // Cold: only what is asked for is decoded, and other readers share in it.
+    let volume = open(&disk, by_language(), &workers).unwrap();
+    let file = ino(&volume, "f text");
+    let decoded = |volume: &Volume| volume.status().unwrap().decodes;
+    assert_eq!(read(&volume, file, 70_000, 10).unwrap(), &text[70_000..70_010]);
+    assert_eq!(decoded(&volume), 1);
+    assert_eq!(read(&volume, file, 70_000, 10).unwrap(), &text[70_000..70_010]);
+    assert_eq!(decoded(&volume), 1, "it is in the cache");
+    std::thread::scope(|scope| {
+        for n in 0..8u64 {
+            let (volume, text) = (&volume, &text);
+            scope.spawn(move || {
+                for k in 0..6u64 {
+                    let (from, len) = ((n * 7919 + k * 20_011) % 140_000, 1 + n * 3001);
+                    let to = text.len().min((from + len) as usize);
+                    assert!(read(volume, file, from, len).unwrap() == text[from as usize..to], "{from} {len}");
+                }
+            });
+        }
+    });
+    assert!(read(&volume, file, 0, 1 << 20).unwrap() == text);
+    assert_eq!(volume.languages().unwrap().iter().map(|l| l.id.clone()).collect::<Vec<_>>(), [id.to_string()]);
+    shut(volume);
+    let report = tools::fsck(Arc::new(disk.clone()), false, &mut |_, _| ()).unwrap();
+    assert!(report.problems.is_empty() && report.notes.is_empty(), "{report:?}");
+}
+
+#[test]
+fn the_tier_deep_takes_it_where_it_is_smaller_and_recode_brings_it_and_takes_it_away() {
+    let (disk, workers) = (fresh(), Arc::new(Workers::new(1)));
+    let policy = Policy { decode_ms: Some(DECODE_MS_MAX), ..Policy::of(Tier::Deep) };
+    let deep = || VolumeOptions { policy, ..options(None) };
+    let volume = open(&disk, deep(), &workers).unwrap();
+    add(&volume, &llama::tiny());
+    // A model of noise does not beat a trained predictor.
+    put(&volume, "f deep", &words(2, 40_000)).unwrap();
+    code_all(&volume, || ()).unwrap();
+    assert!(methods(&volume, "f deep").iter().all(|m| m == "strong"), "{:?}", methods(&volume, "f deep"));
+    shut(volume);
+    // Asked for alone it takes over what is there, and gives it back when it is asked for no more.
+    let volume = open(&disk, by_language(), &workers).unwrap();
+    let recode = |volume: &Volume, percent: u32| {
+        let mut run = volume.plan_recode(percent);
+        while !run.is_done() {
+            volume.recode_step(&mut run).unwrap();
+        }
+        run.report.segments_recoded
+    };
+    assert_eq!(recode(&volume, 0), 0, "what would grow stays");
+    put(&volume, "f language", &words(3, 40_000)).unwrap();
+    code_all(&volume, || ()).unwrap();
+    assert_eq!(methods(&volume, "f language"), ["language"]);
+    volume.setxattr(ino(&volume, "f language"), b"user.tersefs.tier", b"balanced", XattrMode::Set).unwrap();
+    assert_eq!(recode(&volume, 3), 1);
+    assert!(methods(&volume, "f language").iter().all(|m| m == "primed"), "{:?}", methods(&volume, "f language"));
+    let files = [("language".to_string(), words(3, 40_000)), ("deep".to_string(), words(2, 40_000))];
+    holds(&volume, &files.into_iter().collect(), "f");
+}
+
+#[test]
+fn a_damaged_lane_is_never_returned_and_takes_no_other_with_it() {
+    let (disk, workers) = (fresh(), Arc::new(Workers::new(1)));
+    let volume = open(&disk, by_language(), &workers).unwrap();
+    add(&volume, &llama::tiny());
+    let text = words(4, 200_000);
+    put(&volume, "f", &text).unwrap();
+    code_all(&volume, || ()).unwrap();
+    let report = volume.report(ino(&volume, "f")).unwrap();
+    let (first, parts) =
+        (&report.segments[0], report.segments[0].segment_bytes.div_ceil(report.segments[0].part_bytes));
+    assert!(parts > 2);
+    // A bit near the end of the record is in its last lane.
+    let path = format!("packs/{:02x}/pack-{:016x}.tpk", first.pack & 0xff, first.pack);
+    let at = first.pack_offset + first.stored_bytes - 40;
+    shut(volume);
+    assert!(disk.rot(&path, at, 4));
+    let volume = open(&disk, by_language(), &workers).unwrap();
+    let f = ino(&volume, "f");
+    let last = (parts - 1) * first.part_bytes;
+    for from in [last, first.segment_bytes - 100] {
+        assert!(matches!(read(&volume, f, from, 10), Err(Error::Damaged { .. })), "{from}");
+    }
+    assert!(read(&volume, f, 0, last).unwrap() == text[..last as usize]);
+    for s in &report.segments[1..] {
+        let at = s.file_offset as usize;
+        assert!(read(&volume, f, s.file_offset, s.bytes).unwrap() == text[at..at + s.bytes as usize]);
+    }
+    assert!(matches!(read(&volume, f, 0, first.segment_bytes), Err(Error::Damaged { .. })));
+    assert!(volume.status().unwrap().decode_failures > 0);
+}
+
+#[test]
+fn a_model_that_is_missing_or_damaged_is_told_and_can_be_brought_again() {
+    let (disk, workers) = (fresh(), Arc::new(Workers::new(1)));
+    let volume = open(&disk, by_language(), &workers).unwrap();
+    let id = add(&volume, &llama::tiny());
+    put(&volume, "f", &words(5, 30_000)).unwrap();
+    code_all(&volume, || ()).unwrap();
+    assert!(volume.remove_language(id).unwrap_err().to_string().contains("tersefs recode"));
+    // Another one that codes nothing can go.
+    let unused = add(&volume, &other());
+    assert_ne!(id, unused);
+    assert_eq!(volume.languages().unwrap().iter().map(|l| l.codes).collect::<Vec<_>>(), [false, true]);
+    shut(volume);
+    (40_000..40_004).for_each(|at| assert!(disk.rot(&format!("languages/{id}/model.gguf"), at, 0x40)));
+    let wrong = tools::model_verify(&disk, None, &mut |_, _| ()).unwrap();
+    assert!(wrong.len() == 1 && wrong[0].contains(&id.to_string()), "{wrong:?}");
+    let volume = open(&disk, by_language(), &workers).unwrap();
+    let f = ino(&volume, "f");
+    let why = read(&volume, f, 0, 10).unwrap_err().to_string();
+    assert!(why.contains(&id.to_string()), "{why}");
+    let scrubbed = volume.scrub(ScrubOptions::default()).unwrap();
+    assert!(scrubbed.damaged_count > 0 && scrubbed.not_decoded > 0, "{scrubbed:?}");
+    assert_eq!(add(&volume, &llama::tiny()), id);
+    assert!(read(&volume, f, 0, 1 << 20).unwrap() == words(5, 30_000));
+    volume.remove_language(unused).unwrap();
+    shut(volume);
+    assert!(tools::model_verify(&disk, None, &mut |_, _| ()).unwrap().is_empty());
+    disk.remove_dir_all(&format!("languages/{id}")).unwrap();
+    let report = tools::fsck(Arc::new(disk.clone()), false, &mut |_, _| ()).unwrap();
+    assert!(report.problems.iter().any(|p| p.at.contains(&id.to_string())), "{:?}", report.problems);
+    let volume = open(&disk, by_language(), &workers).unwrap();
+    let why = read(&volume, ino(&volume, "f"), 0, 10).unwrap_err().to_string();
+    assert!(why.contains(&id.to_string()) && why.contains("model add"), "{why}");
+}
+
+/// Wherever the machine stops while a model comes, it is there whole or not at all, and what is coded with it is read.
+#[test]
+fn a_model_comes_whole_or_not_at_all() {
+    let model = brought(&llama::tiny());
+    let workers = Arc::new(Workers::new(1));
+    let (before, after) = {
+        let disk = fresh();
+        let volume = open(&disk, by_language(), &workers).unwrap();
+        let before = disk.syncs();
+        volume.add_language(model.path(), &mut |_, _| ()).unwrap();
+        (before, disk.syncs())
+    };
+    let mut whole = 0;
+    let cuts = (before + 1..=after).flat_map(|cut| {
+        [Survival::Synced, Survival::Kernel, Survival::Random(cut), Survival::Ordered(cut)].map(|image| (cut, image))
+    });
+    for (cut, image) in cuts {
+        let disk = fresh();
+        disk.cut_power_at_sync(cut);
+        let volume = open(&disk, by_language(), &workers).unwrap();
+        volume.add_language(model.path(), &mut |_, _| ()).unwrap_err();
+        let left = disk.survivor(image);
+        let kept = tools::model_list(&left).unwrap();
+        whole += kept.len();
+        assert!(tools::model_verify(&left, None, &mut |_, _| ()).unwrap().is_empty());
+        let volume = open(&left, by_language(), &workers).unwrap();
+        put(&volume, "f", &words(6, 20_000)).unwrap();
+        let id = add(&volume, &llama::tiny());
+        code_all(&volume, || ()).unwrap();
+        assert_eq!(methods(&volume, "f"), ["language"]);
+        assert!(read(&volume, ino(&volume, "f"), 0, 1 << 20).unwrap() == words(6, 20_000));
+        assert_eq!(volume.languages().unwrap().len(), 1, "{id}");
+    }
+    assert!(whole > 0, "the last of them find it there");
+}
