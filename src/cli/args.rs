@@ -297,7 +297,8 @@ pub(super) struct MountArgs {
     /// user.tersefs.decode_ms of a file, or of a directory for all below it, says otherwise
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=DECODE_MS_MAX as i64))]
     pub decode_ms: Option<u32>,
-    /// fast: zstd alone; balanced: the default method; deep: the strongest method in segments of 1 MiB. The attribute
+    /// fast: zstd alone; balanced: the default method; deep: the strongest method in segments of 1 MiB, and for text
+    /// the volume's language model, where it has one. The attribute
     /// user.tersefs.tier of a file, or of a directory for all below it, says otherwise
     #[arg(long, value_enum, default_value_t = TierArg::Balanced)]
     pub tier: TierArg,
@@ -369,6 +370,7 @@ pub(super) enum MethodArg {
     Swift,
     Primed,
     Strong,
+    Language,
 }
 
 impl MethodArg {
@@ -381,6 +383,7 @@ impl MethodArg {
             MethodArg::Swift => Some(MethodId::Swift),
             MethodArg::Primed => Some(MethodId::Primed),
             MethodArg::Strong => Some(MethodId::Strong),
+            MethodArg::Language => Some(MethodId::Language),
         }
     }
 }

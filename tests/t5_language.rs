@@ -1,0 +1,131 @@
+//! Language models on real mounts: a small one that the test makes, and once a real one.
+//!
+//! Needs root (or fusermount3) and /dev/fuse, and fails with that word where they are missing.
+
+#[path = "common/llama.rs"]
+mod llama;
+mod mounted;
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use mounted::{BINARY, Mount, arg, ok, run, tools};
+use serde_json::Value;
+
+const QUIET: &str = "--quiet-seconds=0.3";
+/// However slow the machine is now.
+const PATIENT: &str = "--decode-ms=3600000";
+
+/// Text of the words that the small model knows.
+fn words(len: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    for n in 0.. {
+        out.extend_from_slice([" the", " and", " hand", " in", "\n", " a thin"][n * n % 7 % 6].as_bytes());
+        if n % 13 == 0 {
+            out.extend_from_slice(format!(" {n}").as_bytes());
+        }
+        if out.len() >= len {
+            break;
+        }
+    }
+    out.truncate(len);
+    out
+}
+
+fn methods(v: &Mount, name: &str) -> Vec<String> {
+    let stat = v.stat(name);
+    stat["segments"].as_array().unwrap().iter().map(|s| s["method"].as_str().unwrap().to_string()).collect()
+}
+
+fn json(args: &[&str]) -> Value {
+    let text = ok(BINARY, args, 600);
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+#[test]
+fn a_model_is_brought_used_shown_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("tiny.gguf");
+    fs::write(&model, llama::tiny().bytes()).unwrap();
+    let v = Mount::new(dir.path(), &[QUIET, PATIENT, "--method=language"]);
+    // Nothing codes with a model that is not there.
+    fs::write(v.path("before"), words(40_000)).unwrap();
+    v.wait();
+    assert_eq!(methods(&v, "before"), ["raw"]);
+    let added = json(&["model", "add", "--json", arg(&v.point), arg(&model)]);
+    let id = added["id"].as_str().unwrap().to_string();
+    assert_eq!(json(&["model", "list", "--json", arg(&v.point)])[0]["id"], added["id"]);
+    assert_eq!(v.status()["languages"][0]["id"], added["id"]);
+    let text = words(600_000);
+    fs::write(v.path("text"), &text).unwrap();
+    v.wait();
+    let stat = v.stat("text");
+    assert!(stat["segments"].as_array().unwrap().iter().all(|s| s["method"] == "language"), "{stat}");
+    let shown = ok(BINARY, &["stat", arg(&v.path("text"))], 10);
+    assert!(shown.contains("a cold read of some bytes takes about"), "{shown}");
+    let store = v.store.clone();
+    let point = v.point.clone();
+    v.is_sound();
+    v.done();
+
+    let v = Mount::of(&store, &point, &[QUIET, PATIENT, "--method=language"]);
+    let file = fs::File::open(v.path("text")).unwrap();
+    for at in [599_990, 0, 123_456, 300_000] {
+        let mut buf = [0; 10];
+        file.read_exact_at(&mut buf, at as u64).unwrap();
+        assert_eq!(buf, text[at..at + 10]);
+    }
+    drop(file);
+    assert!(ok("grep", &["-c", "hand", arg(&v.path("text"))], 60).trim().parse::<u64>().unwrap() > 100);
+    assert!(fs::read(v.path("text")).unwrap() == text);
+    // What is coded from now on is coded without, and so is what is there.
+    ok("setfattr", &["-n", "user.tersefs.tier", "-v", "balanced", arg(&v.point)], 10);
+    let refused = run(BINARY, &["model", "remove", arg(&v.point), &id], 60);
+    assert!(refused.code == Some(1), "a mounted store is in use: {refused:?}");
+    ok(BINARY, &["recode", arg(&v.point)], 120);
+    assert!(methods(&v, "text").iter().all(|m| m == "primed"), "{:?}", methods(&v, "text"));
+    assert!(fs::read(v.path("text")).unwrap() == text);
+    ok(BINARY, &["gc", arg(&v.point)], 120);
+    v.done();
+    let out = dir.path().join("out");
+    ok(BINARY, &["model", "export", arg(&store), &id, arg(&out)], 60);
+    assert!(fs::read(out.join("model.gguf")).unwrap() == fs::read(&model).unwrap());
+    ok(BINARY, &["model", "verify", arg(&store)], 60);
+    ok(BINARY, &["model", "remove", arg(&store), &id], 60);
+    assert!(json(&["model", "list", "--json", arg(&store)]).as_array().unwrap().is_empty());
+    let v = Mount::of(&store, &point, &[]);
+    assert!(fs::read(v.path("text")).unwrap() == text);
+    v.is_sound();
+    v.done();
+}
+
+#[test]
+fn a_real_model_codes_what_was_written_since_it_was_trained() {
+    let Some(model) = tools::language_model() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let v = Mount::new(dir.path(), &[QUIET, PATIENT, "--tier=deep"]);
+    ok(BINARY, &["model", "add", arg(&v.point), arg(&model)], 120);
+    let text = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let text = &text[..text.len().min(12_000)];
+    fs::write(v.path("deep"), text).unwrap();
+    fs::create_dir(v.path("balanced")).unwrap();
+    ok("setfattr", &["-n", "user.tersefs.tier", "-v", "balanced", arg(&v.path("balanced"))], 10);
+    fs::write(v.path("balanced/file"), text).unwrap();
+    v.wait();
+    assert_eq!(methods(&v, "deep"), ["language"]);
+    let stored = |name: &str| v.stat(name)["segments"][0]["stored_bytes"].as_u64().unwrap();
+    assert!(stored("deep") * 100 < stored("balanced/file") * 90, "{} {}", stored("deep"), stored("balanced/file"));
+    let (store, point) = (v.store.clone(), v.point.clone());
+    v.done();
+    let v = Mount::of(&store, &point, &[QUIET]);
+    assert!(fs::read(v.path("deep")).unwrap() == text);
+    // Closing does not wait for what takes minutes.
+    fs::write(v.path("long"), text.repeat(40)).unwrap();
+    ok("setfattr", &["-n", "user.tersefs.tier", "-v", "deep", arg(&v.path("long"))], 10);
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert_eq!(v.umount(&["--now"]).code, Some(4));
+    let v = Mount::of(&store, &point, &["--no-coding"]);
+    assert!(fs::read(v.path("long")).unwrap() == text.repeat(40));
+    v.done();
+}
