@@ -170,6 +170,10 @@ pub(super) enum Verb {
     Bench {
         /// Without any: samples that the program has with it
         files: Vec<PathBuf>,
+        /// Measure this language model too, beside the others, on the first 64 KiB of each file: a GGUF file, or the
+        /// directory of a checkpoint
+        #[arg(long)]
+        model: Option<PathBuf>,
         #[arg(long)]
         json: bool,
     },

@@ -25,10 +25,10 @@ pub(super) fn estimate(path: &Path, sample_mib: u64, model: Option<&Path>, json:
     Ok(0)
 }
 
-pub(super) fn bench(files: &[PathBuf], json: bool) -> Outcome {
+pub(super) fn bench(files: &[PathBuf], model: Option<&Path>, json: bool) -> Outcome {
     let bar = offline::bar("measuring [{bar:30}] {pos}/{len}, {elapsed}");
     let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
-    let report = offline::with_bar(bar, |progress| tools::bench(&paths, progress)).map_err(Failure)?;
+    let report = offline::with_bar(bar, |progress| tools::bench(&paths, model, progress)).map_err(Failure)?;
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

@@ -92,7 +92,7 @@ pub fn run() -> i32 {
         Verb::Estimate { path, sample_mib, model, json } => {
             measure::estimate(&path, sample_mib, model.as_deref(), json)
         }
-        Verb::Bench { files, json } => measure::bench(&files, json),
+        Verb::Bench { files, model, json } => measure::bench(&files, model.as_deref(), json),
         Verb::Model { verb: ModelVerb::Show { model, json } } => model::show(&model, json),
         Verb::Model { verb: ModelVerb::Add { path, model, json } } => model::add(&path, &model, json),
         Verb::Model { verb: ModelVerb::List { path, json } } => model::list(&path, json),

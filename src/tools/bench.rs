@@ -2,19 +2,24 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
 use super::Progress;
 use super::measure::measure;
 use crate::base::{Class, MethodId};
-use crate::codec::{self, DECODE_MS_MAX, Policy};
+use crate::codec::{self, DECODE_MS_MAX, LanguageModel, Policy};
 use crate::host;
+use crate::volume::load_brought;
 
 /// Lengths of segments that each method is tried with, bytes.
 pub const BENCH_SEGMENT_BYTES: [u32; 3] = [64 << 10, 256 << 10, 1 << 20];
 /// Bytes of a file that are looked at: its beginning. zpaq takes a minute for so many.
 pub const BENCH_FILE_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of the beginning of a file that a language model codes, and its lanes.
+const LANGUAGE_BYTES: usize = 64 << 10;
+const LANGUAGE_LANES: [usize; 2] = [4 << 10, 64 << 10];
 /// Bytes looked at to tell the class of a file.
 const SAMPLE_BYTES: usize = 64 << 10;
 /// Bytes of each sample that is used where no file is given.
@@ -191,6 +196,34 @@ pub fn bench_method(plain: &[u8], class: Class, method: MethodId, segment_bytes:
     Ok(taken)
 }
 
+/// Codes and decodes some bytes by a language model, as one segment with lanes of a length. Speeds are those of all lanes
+/// together.
+///
+/// # Errors
+/// A sentence: it did not come back.
+fn bench_language(plain: &[u8], model: &LanguageModel, lane_bytes: usize) -> Result<Taken, String> {
+    let never = AtomicBool::new(false);
+    let started = host::thread_cpu_seconds();
+    let payload = model.encode(plain, lane_bytes, plain.len(), &never).unwrap_or_else(|| plain.to_vec());
+    let encoded = host::thread_cpu_seconds();
+    let facts = model.facts();
+    let mut taken = Taken {
+        plain_bytes: plain.len() as u64,
+        coded_bytes: payload.len() as u64,
+        encode_s: encoded - started,
+        memory_bytes: facts.bytes + codec::method_memory_bytes(MethodId::Language),
+        ..Taken::default()
+    };
+    if payload.len() < plain.len() {
+        if model.decode(&payload, plain.len(), &never).map_err(|e| e.to_string())? != plain {
+            return Err("the language model does not give back what it was given".to_string());
+        }
+        taken.decode_s = host::thread_cpu_seconds() - encoded;
+        taken.encode_s += taken.decode_s;
+    }
+    Ok(taken)
+}
+
 /// A number by chance below the given one.
 type Roll<'a> = &'a mut dyn FnMut(u64) -> u64;
 /// Adds a line or a record to a sample.
@@ -250,14 +283,16 @@ pub fn builtin_samples() -> Vec<(String, Vec<u8>)> {
 }
 
 /// Measures all methods, and other compressors where they are installed, on files, or on samples that the program has
-/// with it where none are given. Told: measurements done, of how many.
+/// with it where none are given; with a language model, it and the others on the beginning of each too. Told: measurements done, of
+/// how many.
 ///
 /// # Errors
-/// A file that cannot be read, named; a method that does not give back what it was given.
+/// A file that cannot be read, named; a method that does not give back what it was given; a model that cannot be used.
 ///
 /// # Blocking
-/// Codes everything ten times and more, on one core.
-pub fn bench(paths: &[&Path], progress: Progress<'_>) -> Result<BenchReport, String> {
+/// Codes everything ten times and more, on one core; with a language model minutes more for each file.
+pub fn bench(paths: &[&Path], model: Option<&Path>, progress: Progress<'_>) -> Result<BenchReport, String> {
+    let model = model.map(load_brought).transpose()?;
     let mut inputs = Vec::new();
     for path in paths {
         let plain = read(path, BENCH_FILE_BYTES_MAX).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
@@ -269,7 +304,16 @@ pub fn bench(paths: &[&Path], progress: Progress<'_>) -> Result<BenchReport, Str
     if paths.is_empty() {
         inputs = builtin_samples();
     }
-    let methods: Vec<MethodId> = MethodId::ALL.into_iter().filter(|id| *id != MethodId::Raw).collect();
+    if model.is_some() {
+        // Beside the whole of each: what a language model makes of more takes hours.
+        let begun = |(name, plain): &(String, Vec<u8>)| {
+            let plain = plain.get(..LANGUAGE_BYTES).unwrap_or(plain);
+            (format!("{name}, the first {} KiB", plain.len() >> 10), plain.to_vec())
+        };
+        inputs = inputs.into_iter().flat_map(|input| [begun(&input), input]).collect();
+    }
+    let by_itself = |id: &MethodId| !matches!(id, MethodId::Raw | MethodId::Language);
+    let methods: Vec<MethodId> = MethodId::ALL.into_iter().filter(by_itself).collect();
     let each = methods.len() * BENCH_SEGMENT_BYTES.len() + Peer::ALL.len();
     let total = (inputs.len() * each) as u64;
     let mut done = 0;
@@ -295,18 +339,33 @@ pub fn bench(paths: &[&Path], progress: Progress<'_>) -> Result<BenchReport, Str
         }
         by_peers.push(taken);
     }
-    for ((name, plain), peers) in inputs.into_iter().zip(by_peers) {
+    for (n, ((name, plain), peers)) in inputs.into_iter().zip(by_peers).enumerate() {
+        let begun = model.as_ref().filter(|_| n % 2 == 0);
         let class = codec::classify(plain.get(..SAMPLE_BYTES).unwrap_or(&plain));
         let mut rows = Vec::new();
         let mut row = |method: &str, segment_bytes: Option<u32>, taken: Taken| {
             rows.push(BenchRow::of(method, segment_bytes, taken));
+            if model.is_some() && n % 2 == 0 {
+                // Its bytes come again with the whole file.
+                return;
+            }
             match sums.iter_mut().find(|(m, s, _)| m == method && *s == segment_bytes) {
                 Some((_, _, sum)) => sum.add(&taken),
                 None => sums.push((method.to_string(), segment_bytes, taken)),
             }
         };
+        if let Some(model) = begun.filter(|_| codec::suits_language(class)) {
+            for lane_bytes in LANGUAGE_LANES {
+                let taken = bench_language(&plain, model, lane_bytes).map_err(|e| format!("{name}: {e}"))?;
+                row(&format!("language, lanes {}", lane_bytes >> 10), Some(plain.len() as u32), taken);
+            }
+        }
         for method in &methods {
             for segment_bytes in BENCH_SEGMENT_BYTES {
+                if begun.is_some() && segment_bytes as usize > LANGUAGE_BYTES {
+                    done += 1;
+                    continue;
+                }
                 progress(done, total);
                 done += 1;
                 let taken = bench_method(&plain, class, *method, segment_bytes).map_err(|e| format!("{name}: {e}"))?;
