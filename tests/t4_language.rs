@@ -149,6 +149,30 @@ fn the_tier_deep_takes_it_where_it_is_smaller_and_recode_brings_it_and_takes_it_
     holds(&volume, &files.into_iter().collect(), "f");
 }
 
+/// What takes minutes does not hold up the rest: it waits by itself, and comes in its turn.
+#[test]
+fn quick_files_are_planned_beside_slow_ones() {
+    let (disk, workers) = (fresh(), Arc::new(Workers::new(1)));
+    let policy = Policy { decode_ms: Some(DECODE_MS_MAX), ..Policy::of(Tier::Deep) };
+    let volume = open(&disk, VolumeOptions { policy, ..options(None) }, &workers).unwrap();
+    add(&volume, &llama::tiny());
+    for n in 0..40 {
+        put(&volume, &format!("text {n}"), &words(n, 3000)).unwrap();
+    }
+    put(&volume, "long text", &words(99, 600_000)).unwrap();
+    put(&volume, "quick", &[[7, 0, 9, 1]; 20_000].concat()).unwrap();
+    let quick: Vec<_> = volume.plan_coding_beside(8, 0, true);
+    assert!(quick.len() == 1 && !quick[0].takes_minutes(), "{quick:?}");
+    let coded = quick.into_iter().map(|task| volume.code(task)).collect::<Vec<_>>();
+    assert!(coded.iter().all(|c| !c.took_minutes()));
+    volume.commit_coded(coded).unwrap();
+    assert!(volume.plan_coding_beside(8, 0, true).is_empty());
+    let slow = volume.plan_coding_beside(8, 1, false);
+    assert!(slow.len() <= 1 && slow.iter().all(|task| task.takes_minutes()));
+    volume.commit_coded(slow.into_iter().map(|task| volume.code(task)).collect()).unwrap();
+    code_all(&volume, || ()).unwrap();
+}
+
 #[test]
 fn a_damaged_lane_is_never_returned_and_takes_no_other_with_it() {
     let (disk, workers) = (fresh(), Arc::new(Workers::new(1)));
@@ -250,4 +274,31 @@ fn a_model_comes_whole_or_not_at_all() {
         assert_eq!(volume.languages().unwrap().len(), 1, "{id}");
     }
     assert!(whole > 0, "the last of them find it there");
+    // Nor does one that takes the place of a damaged one leave nothing.
+    let damaged = || {
+        let disk = fresh();
+        let volume = open(&disk, by_language(), &workers).unwrap();
+        let id = add(&volume, &llama::tiny());
+        put(&volume, "f", &words(6, 20_000)).unwrap();
+        code_all(&volume, || ()).unwrap();
+        shut(volume);
+        assert!(disk.rot(&format!("languages/{id}/model.gguf"), 40_000, 1));
+        disk
+    };
+    let disk = damaged();
+    let volume = open(&disk, by_language(), &workers).unwrap();
+    let before = disk.syncs();
+    volume.add_language(model.path(), &mut |_, _| ()).unwrap();
+    for cut in before + 1..=disk.syncs() {
+        let disk = damaged();
+        let volume = open(&disk, by_language(), &workers).unwrap();
+        disk.cut_power_at_sync(cut);
+        let _ = volume.add_language(model.path(), &mut |_, _| ());
+        for image in [Survival::Synced, Survival::Kernel, Survival::Random(cut)] {
+            let volume = open(&disk.survivor(image), by_language(), &workers).unwrap();
+            assert_eq!(volume.languages().unwrap().len(), 1);
+            // Rot that touches no weight as it is computed with is none.
+            assert!(read(&volume, ino(&volume, "f"), 0, 1 << 20).unwrap() == words(6, 20_000));
+        }
+    }
 }

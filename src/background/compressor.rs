@@ -11,6 +11,8 @@ use crate::workers::{Priority, Workers};
 
 /// Segments handed out per thread of the pool.
 const SEGMENTS_PER_THREAD: usize = 4;
+/// The same of those that take minutes, beside the others: each is lost when the volume closes.
+const SLOW_PER_THREAD: usize = 2;
 /// Segments that are committed together: each commit syncs twice.
 const BATCH: usize = 32;
 /// A coded segment waits at most this long for others.
@@ -84,19 +86,24 @@ impl Compressor {
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let room = self.workers.threads() * SEGMENTS_PER_THREAD;
         let (done, mut coded) = mpsc::unbounded_channel::<CodedSegment>();
-        let mut under_way = 0;
+        let slow_room = self.workers.threads() * SLOW_PER_THREAD;
+        // Of these, some that take minutes; they do not hold up the others.
+        let (mut under_way, mut slow) = (0, 0);
         let mut batch: Vec<CodedSegment> = Vec::new();
         let mut oldest = Instant::now();
         while !*stop.borrow() {
             let round = self.rounds.fetch_add(1, Ordering::SeqCst) + 1;
             let draining = self.drainers.load(Ordering::SeqCst) > 0;
             let mut planned = 0;
-            if !self.is_paused() && under_way + batch.len() < room.max(BATCH) && under_way < room {
+            let quick = under_way - slow;
+            if !self.is_paused() && quick + batch.len() < room.max(BATCH) && quick < room {
                 let volume = self.volume.clone();
-                let limit = room - under_way;
-                let tasks = tokio::task::spawn_blocking(move || volume.plan_coding(limit, draining)).await;
-                for task in tasks.unwrap_or_default() {
+                let slow_limit = slow_room - slow;
+                let limit = room - quick + slow_limit;
+                let plan = move || volume.plan_coding_beside(limit, slow_limit, draining);
+                for task in tokio::task::spawn_blocking(plan).await.unwrap_or_default() {
                     planned += 1;
+                    slow += usize::from(task.takes_minutes());
                     self.submit(task, &done);
                 }
                 under_way += planned;
@@ -118,11 +125,11 @@ impl Compressor {
                         if batch.is_empty() {
                             oldest = Instant::now();
                         }
-                        batch.push(segment);
-                        under_way -= 1;
-                        while let Ok(segment) = coded.try_recv() {
-                            batch.push(segment);
+                        let next = std::iter::once(segment).chain(std::iter::from_fn(|| coded.try_recv().ok()));
+                        for segment in next {
                             under_way -= 1;
+                            slow -= usize::from(segment.took_minutes());
+                            batch.push(segment);
                         }
                     }
                     _ = tokio::time::sleep(patience) => {}
@@ -149,11 +156,12 @@ impl Compressor {
     fn submit(&self, task: CodingTask, done: &mpsc::UnboundedSender<CodedSegment>) {
         let volume = self.volume.clone();
         let done = done.clone();
+        let priority = if task.takes_minutes() { Priority::SlowBackground } else { Priority::Background };
         let job = Box::new(move || {
             // Nobody listens when the volume is closing: the bytes stay in staging.
             let _ = done.send(volume.code(task));
         });
-        if let Err(job) = self.workers.submit(Priority::Background, job) {
+        if let Err(job) = self.workers.submit(priority, job) {
             // The bound of the queue is far above what is handed out; a thread of its own keeps the promise all the same.
             if std::thread::Builder::new().name("code-extra".into()).spawn(job).is_err() {
                 log::error!("no thread to code a segment; its file is coded after the next mount");

@@ -270,7 +270,7 @@ fn slow_reads(segments: &[SegmentReport]) {
     let parts = |s: &SegmentReport| s.bytes.div_ceil(s.part_bytes.max(1));
     let all_ms: u64 = slow.map(|s| parts(s) * u64::from(s.predicted_decode_ms)).sum();
     println!(
-        "coded by a language model: a cold read of some bytes takes about {:.1} s, of {} at once; reading all of it up to          {:.2} hours of one core",
+        "coded by a language model: a cold read of some bytes takes about {:.1} s, of {} at once; reading all of it up to {:.2} hours of one core",
         f64::from(worst.predicted_decode_ms) / 1e3,
         bytes(worst.part_bytes),
         all_ms as f64 / 3.6e6

@@ -25,7 +25,12 @@ pub use crate::models::{
 pub use bounds::{Bounds, bounds, first_cut};
 pub use classify::{classify, segment_bytes};
 pub use policy::{DECODE_MS_MAX, Policy, SEGMENT_BYTES_MIN, Tier, cut, cut_beside, outgrows};
-pub use rate::predicted_decode_ms;
+pub use rate::{forget as forget_rate, predicted_decode_ms};
+
+/// True where a policy has a language model tried: its shortest lanes keep the budget.
+pub fn uses_language(policy: &Policy) -> bool {
+    policy::lane_bytes(policy).is_some()
+}
 
 /// True for data that language models are tried on.
 pub fn suits_language(class: Class) -> bool {

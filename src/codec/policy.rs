@@ -156,7 +156,8 @@ pub fn cut(class: Class, policy: &Policy) -> u32 {
 /// As `cut`, for segments that are coded from one of `reference_bytes`: the longest with which both are decoded within the
 /// budget. `None` where none is.
 pub fn cut_beside(class: Class, policy: &Policy, reference_bytes: u32) -> Option<u32> {
-    let (method, longest) = plan(class, policy);
+    // A language model uses no reference: what has one is coded by the next weaker method.
+    let (method, longest) = plan(class, &Policy { language: false, ..*policy });
     std::iter::successors(Some(longest), |n| Some(n / 2))
         .take_while(|n| *n >= SEGMENT_BYTES_MIN)
         .find(|len| policy.may_refer(class, *len, (method, reference_bytes)))
@@ -182,7 +183,7 @@ pub fn outgrows(raw: &[u8], class: Class, policy: &Policy) -> bool {
     if raw.len() <= SEGMENT_BYTES_MIN as usize {
         return false;
     }
-    if policy.decode_ms.is_some() && !rate::is_known(method) {
+    if policy.decode_ms.is_some() && !rate::is_known(method) && method != MethodId::Language {
         let only = Policy { only: Some(method), decode_ms: Some(DECODE_MS_MAX), ..*policy };
         // The first fills tables for the first time, and is too short to be taken for a measurement.
         for units in [1, 4, 4, 4] {

@@ -31,21 +31,29 @@ pub(super) fn learn(id: MethodId, bytes: u64, took: Duration) {
         return;
     }
     if let Some(rates) = NS_PER_KIB.get(usize::from(id as u16)) {
-        take_in(rates, bytes, took);
+        // Short times of a language model are those of text of long tokens, not of a machine that is not busy.
+        let slow_down = if id == MethodId::Language { 4 } else { 16 };
+        take_in(rates, bytes, took, slow_down);
     }
 }
 
-fn take_in(rates: &Rates, bytes: u64, took: Duration) {
+fn take_in(rates: &Rates, bytes: u64, took: Duration, slow_down: u64) {
     if let Some(slot) = rates.get(length(bytes)) {
         let now = (took.as_nanos() as u64 * 1024 / bytes).max(1);
         let old = slot.load(Ordering::Relaxed);
         let next = match old {
             0 => now,
             _ if now < old => old.midpoint(now),
-            _ => old + (now - old) / 16,
+            _ => old + (now - old) / slow_down,
         };
         slot.store(next.max(1), Ordering::Relaxed);
     }
+}
+
+/// Forgets what was measured of a method: it is another now.
+pub fn forget(id: MethodId) {
+    let rates = NS_PER_KIB.get(usize::from(id as u16));
+    rates.into_iter().flatten().for_each(|rate| rate.store(0, Ordering::Relaxed));
 }
 
 /// What is known of a length, or else of the next longer one, or else of the next shorter one.
@@ -77,17 +85,17 @@ mod tests {
     fn short_segments_have_a_speed_of_their_own() {
         let rates: Rates = [const { AtomicU64::new(0) }; LENGTHS];
         assert_eq!(known(&rates, 100), None);
-        take_in(&rates, 256 << 10, Duration::from_nanos(256_000));
+        take_in(&rates, 256 << 10, Duration::from_nanos(256_000), 16);
         for bytes in [1, 16 << 10, 300 << 10, 1 << 20] {
             assert_eq!(known(&rates, bytes), Some(1000), "the only one that is known");
         }
-        take_in(&rates, 16 << 10, Duration::from_nanos(80_000));
+        take_in(&rates, 16 << 10, Duration::from_nanos(80_000), 16);
         assert_eq!(known(&rates, 20 << 10), Some(5000));
         assert_eq!(known(&rates, 32 << 10), Some(1000), "the next longer one");
         assert_eq!(known(&rates, 1 << 20), Some(1000));
-        take_in(&rates, 17 << 10, Duration::from_nanos(17 * 21_000));
+        take_in(&rates, 17 << 10, Duration::from_nanos(17 * 21_000), 16);
         assert_eq!(known(&rates, 16 << 10), Some(6000), "a sixteenth of the way up");
-        take_in(&rates, 17 << 10, Duration::from_nanos(17 * 2000));
+        take_in(&rates, 17 << 10, Duration::from_nanos(17 * 2000), 16);
         assert_eq!(known(&rates, 16 << 10), Some(4000), "half of the way down");
     }
 }

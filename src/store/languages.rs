@@ -27,6 +27,8 @@ const LANGUAGES_DIR: &str = "languages";
 const MANIFEST: &str = "MANIFEST";
 /// How the name of a model ends that is not there as a whole.
 const DRAFT: &str = ".new";
+/// How that of one ends that is being replaced.
+const ASIDE: &str = ".old";
 const HEAD: &str = "tersefs language model 1";
 /// Longest manifest, bytes, and most files of a model.
 const MANIFEST_BYTES_MAX: u64 = 1 << 20;
@@ -61,7 +63,7 @@ pub type Told<'a> = &'a mut dyn FnMut(u64, u64);
 impl LanguageEntry {
     /// All files, bytes.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|f| f.len).sum()
+        self.files.iter().fold(0, |sum, f| sum.saturating_add(f.len))
     }
 
     fn to_text(&self) -> String {
@@ -155,9 +157,8 @@ fn each_step(
 /// # Errors
 /// When they cannot be listed.
 pub fn languages(disk: &dyn Disk) -> Result<Vec<LanguageEntry>, Error> {
-    let names = disk.list(LANGUAGES_DIR).map_err(Error::io("list languages"))?;
     let mut out = Vec::new();
-    for id in names.iter().filter_map(|name| ModelId::parse(name)) {
+    for id in language_names(disk)? {
         match entry(disk, id) {
             Ok(entry) => out.push(entry),
             Err(e) => log::error!("{e}"),
@@ -165,6 +166,17 @@ pub fn languages(disk: &dyn Disk) -> Result<Vec<LanguageEntry>, Error> {
     }
     out.sort_by_key(|e| (e.serial, e.id));
     Ok(out)
+}
+
+/// Names of all models whose directories are there, whether or not they can be used.
+///
+/// # Errors
+/// When they cannot be listed.
+pub fn language_names(disk: &dyn Disk) -> Result<Vec<ModelId>, Error> {
+    let names = disk.list(LANGUAGES_DIR).map_err(Error::io("list languages"))?;
+    let mut ids: Vec<ModelId> = names.iter().filter_map(|name| ModelId::parse(name)).collect();
+    ids.sort();
+    Ok(ids)
 }
 
 /// Holds the files of a model against its manifest: a sentence for each that is damaged. Told of bytes read.
@@ -224,12 +236,15 @@ impl Store {
         }
         self.set_incompat(INCOMPAT_LANGUAGES)?;
         let disk = &*self.disk;
+        let _one = self.languages.lock().unwrap_or_else(|e| e.into_inner());
         if let Ok(wrong) = verify_language(disk, id, &mut |_, _| ())
             && wrong.is_empty()
         {
             let known = LanguageEntry { serial: self.next_serial()?, ..entry(disk, id)? };
             let path = format!("{}/{MANIFEST}", home(id));
             write_whole(disk, &home(id), &path, "a model", known.to_text().as_bytes())?;
+            // Its name may never have been made durable.
+            disk.sync_dir(LANGUAGES_DIR).map_err(Error::io("name a model"))?;
             return Ok(known);
         }
         disk.create_dir(LANGUAGES_DIR).map_err(Error::write("create languages"))?;
@@ -244,11 +259,37 @@ impl Store {
         let copied = self.copy_language(&draft, id, files, told).inspect_err(|_| {
             let _ = disk.remove_dir_all(&draft);
         })?;
-        // What was there is damaged.
-        disk.remove_dir_all(&home(id)).map_err(Error::io("replace a model"))?;
+        // What was there is damaged, and may yet be better than nothing: it goes last.
+        let aside = format!("{LANGUAGES_DIR}/{id}{ASIDE}");
+        disk.remove_dir_all(&aside).map_err(Error::io("replace a model"))?;
+        match disk.rename(&home(id), &aside) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            other => other.map_err(Error::io("replace a model"))?,
+        }
         disk.rename(&draft, &home(id)).map_err(Error::io("name a model"))?;
         disk.sync_dir(LANGUAGES_DIR).map_err(Error::io("name a model"))?;
+        disk.remove_dir_all(&aside).map_err(Error::io("replace a model"))?;
         Ok(copied)
+    }
+
+    /// Ends what replacing a model has left when it was cut off.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn settle_languages(&self) -> Result<(), Error> {
+        let disk = &*self.disk;
+        let names = disk.list(LANGUAGES_DIR).map_err(Error::io("list languages"))?;
+        for aside in names.iter().filter(|name| name.ends_with(ASIDE)) {
+            let name = aside.trim_end_matches(ASIDE);
+            let (from, to) = (format!("{LANGUAGES_DIR}/{aside}"), format!("{LANGUAGES_DIR}/{name}"));
+            if names.iter().any(|n| n == name) {
+                disk.remove_dir_all(&from).map_err(Error::io("settle a model"))?;
+            } else {
+                disk.rename(&from, &to).map_err(Error::io("settle a model"))?;
+            }
+            disk.sync_dir(LANGUAGES_DIR).map_err(Error::io("settle a model"))?;
+        }
+        Ok(())
     }
 
     fn next_serial(&self) -> Result<u64, Error> {
@@ -288,21 +329,25 @@ impl Store {
         Ok(entry)
     }
 
-    /// Models that used segments name: all headers of the store are looked at.
+    /// Models that used segments name: all headers of the store are looked at. A function decides whether one that cannot be read
+    /// ends it.
     ///
     /// # Errors
-    /// When a header cannot be read: then it is not known.
+    /// When the index fails, or the function says so.
     ///
     /// # Blocking
     /// A read of the disk for each segment.
-    pub fn models_in_use(&self) -> Result<BTreeSet<ModelId>, Error> {
+    pub fn models_named(&self, unread: &mut dyn FnMut(Error) -> Result<(), Error>) -> Result<BTreeSet<ModelId>, Error> {
         let mut named = BTreeSet::new();
         for pack in self.data_packs() {
             let mut from = 0;
             loop {
                 let page = self.segments_of(pack.pack, from, SEGMENTS_PER_STEP)?;
                 for (at, _) in page.iter().filter(|(_, used)| used.is_used()) {
-                    named.insert(ModelId(self.segment_header(*at)?.coding.model));
+                    match self.segment_header(*at) {
+                        Ok(header) => drop(named.insert(ModelId(header.coding.model))),
+                        Err(e) => unread(e)?,
+                    }
                 }
                 let Some((last, _)) = page.last() else { break };
                 from = last.offset + 1;
@@ -318,7 +363,11 @@ impl Store {
     /// `Unusable` when one does.
     pub fn remove_language(&self, id: ModelId) -> Result<(), Error> {
         self.writable()?;
-        if self.models_in_use()?.contains(&id) {
+        let _one = self.languages.lock().unwrap_or_else(|e| e.into_inner());
+        // What the log on disk names may be more than what is named now, until it says so.
+        self.sync_segments()?;
+        self.sync_meta()?;
+        if self.models_named(&mut Err)?.contains(&id) {
             return Err(Error::Unusable(format!(
                 "segments were coded by the model {id}, and could not be read without it: code them anew in another tier \
                  (`tersefs recode`), or remove their files, first"

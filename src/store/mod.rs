@@ -54,7 +54,9 @@ pub use content::{Content, Looks};
 pub use draft::write_whole;
 pub use error::Error;
 pub use gc::{GcAction, GcPack, PackState, plan as plan_gc};
-pub use languages::{LanguageEntry, LanguageFile, Told, languages, open_language_file, verify_language};
+pub use languages::{
+    LanguageEntry, LanguageFile, Told, language_names, languages, open_language_file, verify_language,
+};
 pub use ledger::{Ledger, MethodUse, PackUse, SegmentUse, stored_share};
 pub use parity::{Mended, ParityShape};
 pub use recovery::Recovery;
@@ -159,6 +161,8 @@ pub struct Store {
     data: Mutex<Data>,
     /// Of the segments appended so far, how many are on disk.
     segments_synced: Mutex<u64>,
+    /// Held while a language model comes or goes.
+    languages: Mutex<()>,
     /// Number of the next pack.
     next_pack: AtomicU64,
     next_ino: AtomicU64,
@@ -317,6 +321,7 @@ impl Store {
             log: Mutex::new(Log { active: None, position, closed_bytes: meta_bytes, packs: packs.meta.clone() }),
             data: Mutex::new(Data { active: None, closed, deleted: BTreeSet::new(), appended: 0 }),
             segments_synced: Mutex::new(0),
+            languages: Mutex::new(()),
             next_pack: AtomicU64::new(packs.highest.max(named) + 1),
             next_ino: AtomicU64::new(position.next_ino.max(2)),
             next_serial: AtomicU64::new(position.next_serial.max(3)),
@@ -634,10 +639,14 @@ impl Store {
 
     /// As `fetch_segment`, and of a segment whose payload fails its check the payload as it is, with the sentence about it: for who
     /// can check parts of it by themselves.
+    ///
+    /// # Errors
+    /// As `fetch_segment`, where not even that can be read.
     pub fn fetch_segment_anyhow(&self, at: SegmentRef) -> Result<(SegmentHeader, Vec<u8>, Option<String>), Error> {
         let failed = match self.fetch_segment(at) {
             Ok((header, payload)) => return Ok((header, payload, None)),
-            Err(e) => e,
+            Err(e @ Error::Corrupt { .. }) => e,
+            Err(e) => return Err(e),
         };
         match (self.segment_header(at), self.reader.fetch_unchecked(at.pack, at.offset)) {
             (Ok(header), Ok(record)) if record.stored_len == u64::from(at.stored_len) => {

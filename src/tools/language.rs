@@ -71,7 +71,8 @@ fn spend(model: &LanguageModel, raw: &[u8], lane_bytes: usize) -> Result<Spent, 
     let coded = host::thread_cpu_seconds();
     let Some(payload) = payload else {
         // What it does not shrink is found out soon, and coded otherwise.
-        return Ok(Spent { plain: raw.len() as u64, coded: raw.len() as u64, ..Spent::default() });
+        let (plain, encode_s) = (raw.len() as u64, coded - started);
+        return Ok(Spent { plain, coded: plain, encode_s, ..Spent::default() });
     };
     let back = model.decode(&payload, raw.len(), &never).map_err(|e| e.to_string())?;
     if back != raw {
@@ -84,7 +85,10 @@ fn spend(model: &LanguageModel, raw: &[u8], lane_bytes: usize) -> Result<Spent, 
 /// The longest lanes that are read alone within the budget of the tier with a quarter to spare, and what one takes, seconds.
 fn lanes(model: &LanguageModel, raw: &[u8]) -> Result<(usize, f64), String> {
     let piece = raw.get(..TRIED_BYTES).unwrap_or(raw);
-    let s_per_byte = spend(model, piece, LANE_BYTES_MAX)?.decode_s / piece.len().max(1) as f64;
+    let spent = spend(model, piece, LANE_BYTES_MAX)?;
+    // Coding what does not shrink takes about as long, a token at a time.
+    let s = if spent.decode_s > 0.0 { spent.decode_s } else { 2.0 * spent.encode_s };
+    let s_per_byte = s / piece.len().max(1) as f64;
     let budget_s = f64::from(Tier::Deep.decode_ms_max()) / 1e3 * 0.8;
     let fits = |n: &usize| *n as f64 * s_per_byte <= budget_s;
     let longest = std::iter::successors(Some(LANE_BYTES_MAX), |n| Some(n / 2)).take_while(|n| *n >= LANE_BYTES_MIN);

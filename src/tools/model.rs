@@ -59,18 +59,18 @@ pub fn model_list(disk: &dyn Disk) -> Result<Vec<LanguageReport>, String> {
 /// all that it has. Told: bytes of a model read, of how many.
 ///
 /// # Errors
-/// When there is no such model, or its list of files is damaged.
+/// When they cannot be listed.
 ///
 /// # Blocking
 /// Reads all of them.
 pub fn model_verify(disk: &dyn Disk, only: Option<ModelId>, progress: Progress<'_>) -> Result<Vec<String>, String> {
     let ids = match only {
         Some(id) => vec![id],
-        None => store::languages(disk).map_err(|e| e.to_string())?.iter().map(|e| e.id).collect(),
+        None => store::language_names(disk).map_err(|e| e.to_string())?,
     };
     let mut wrong = Vec::new();
     for id in ids {
-        wrong.extend(store::verify_language(disk, id, progress).map_err(|e| e.to_string())?);
+        wrong.extend(store::verify_language(disk, id, progress).unwrap_or_else(|e| vec![e.to_string()]));
     }
     Ok(wrong)
 }

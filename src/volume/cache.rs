@@ -8,6 +8,9 @@ use crate::base::SegmentRef;
 /// Plain bytes of a decoded segment, or of a part of one.
 pub(crate) type Plain = Arc<Vec<u8>>;
 
+/// Segments of which it is remembered what parts they have; beyond it all are forgotten.
+const PARTS_KNOWN_MAX: usize = 1 << 16;
+
 /// What is decoded at once.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Unit {
@@ -51,6 +54,8 @@ struct Inner {
     order: BTreeMap<u64, Unit>,
     /// What is being decoded, with those who wait.
     flights: BTreeMap<Unit, Vec<Waiter>>,
+    /// Plain bytes of the parts of segments that were decoded in parts.
+    parts: BTreeMap<SegmentRef, u32>,
     bytes: u64,
     tick: u64,
     hits: u64,
@@ -92,6 +97,20 @@ impl SegmentCache {
             inner.misses += 1
         }
         found
+    }
+
+    /// Notes what parts a segment has.
+    pub fn know_parts(&self, at: SegmentRef, part_bytes: u32) {
+        let mut inner = self.lock();
+        if inner.parts.len() >= PARTS_KNOWN_MAX {
+            inner.parts.clear();
+        }
+        inner.parts.insert(at, part_bytes);
+    }
+
+    /// Plain bytes of the parts of a segment; `None` where that is not known.
+    pub fn parts_of(&self, at: SegmentRef) -> Option<u32> {
+        self.lock().parts.get(&at).copied()
     }
 
     /// True when the segment is in memory or on its way.
@@ -142,6 +161,9 @@ impl SegmentCache {
     pub fn rename(&self, old: SegmentRef, new: SegmentRef) {
         let mut inner = self.lock();
         let all = Unit { segment: old, part: None }..=Unit { segment: old, part: Some(u32::MAX) };
+        if let Some(part_bytes) = inner.parts.remove(&old) {
+            inner.parts.insert(new, part_bytes);
+        }
         let units: Vec<Unit> = inner.held.range(all).map(|(unit, _)| *unit).collect();
         for old in units {
             if let Some(held) = inner.held.remove(&old) {

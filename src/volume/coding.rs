@@ -13,7 +13,7 @@ use super::policy::{self, Readiness, SmallFile};
 use super::sharing::{Claims, Gathered, Place, SHARED_BYTES_MIN, worth_decoding};
 use super::types::{Coded, CodedSegment, CodingTask, Error, Piece};
 use super::{EVERYTHING, Volume, seal, similar, staging};
-use crate::base::{ByteRange, Class, Generation, Ino, PlainHash};
+use crate::base::{ByteRange, Class, Generation, Ino, MethodId, PlainHash};
 use crate::codec::{self, Basis, Policy};
 use crate::format::{Extent, InodeRecord, MetaOp, SegmentHeader};
 use crate::host::{DiskFile, Seek};
@@ -31,6 +31,10 @@ const POOL_BYTES: u64 = 8 << 20;
 const INODES_PER_PAGE: usize = 1024;
 /// Inodes finished in one transaction.
 const FINISH_PER_STEP: usize = 256;
+/// Files that take minutes are looked at again after this time while others like them are being coded, milliseconds.
+const SLOW_PAUSE_MS: u64 = 10_000;
+/// Plain bytes and number of small files among the pool that take minutes: more wait outside, and leave room for others.
+const SLOW_POOL: (u64, usize) = (2 << 20, 1024);
 
 /// A file on its way through the coder.
 #[derive(Debug)]
@@ -59,6 +63,8 @@ struct Item {
     parked: bool,
     /// Was looked at and waits for others like it.
     pooled: bool,
+    /// Was looked at, and takes minutes while others that do are being coded: not before its time.
+    held_up: bool,
     attempts: u32,
     reason: Option<String>,
 }
@@ -216,14 +222,21 @@ impl Queue {
     /// The next waiting file that is due. It leaves `ready`. Draining takes files before their time, but not those that
     /// failed: they keep their pause.
     fn pop(&mut self, now_ms: u64, drain: bool) -> Option<Ino> {
-        let fresh = |ino: &Ino| self.items.get(ino).is_some_and(|i| i.attempts == 0);
+        let fresh = |ino: &Ino| self.items.get(ino).is_some_and(|i| i.attempts == 0 && !i.held_up);
         let next = match self.ready.first() {
             Some((at, ino)) if *at <= now_ms => (*at, *ino),
             _ if drain => *self.ready.iter().find(|(_, ino)| fresh(ino))?,
             _ => return None,
         };
         self.ready.remove(&next);
+        self.items.get_mut(&next.1).into_iter().for_each(|item| item.held_up = false);
         Some(next.1)
+    }
+
+    /// Puts a file back until others that take minutes are coded.
+    fn hold_up(&mut self, ino: Ino, until_ms: u64) {
+        self.wait(ino, until_ms);
+        self.items.get_mut(&ino).into_iter().for_each(|item| item.held_up = true);
     }
 
     /// Puts a file back to be looked at later.
@@ -324,6 +337,26 @@ enum Found {
     Large(Progress),
 }
 
+impl Found {
+    fn takes_minutes(&self) -> bool {
+        match self {
+            Found::Small(file) => takes_minutes(file.class, &file.policy),
+            Found::Large(progress) => takes_minutes(progress.class, &progress.policy),
+            Found::Gone | Found::Later(_) | Found::Clean | Found::Plain(_) => false,
+        }
+    }
+}
+
+/// True where coding a segment may take minutes.
+pub(super) fn takes_minutes(class: Class, policy: &Policy) -> bool {
+    policy.allows(MethodId::Language) && codec::suits_language(class)
+}
+
+/// Tasks that may take minutes.
+fn slow_in(tasks: &[CodingTask]) -> usize {
+    tasks.iter().filter(|task| task.takes_minutes()).count()
+}
+
 /// Bytes of a large file that are coded as one segment.
 struct Cell {
     pieces: Vec<Piece>,
@@ -350,6 +383,11 @@ impl Volume {
     /// # Blocking
     /// Disk: staging is looked at, and files found wholly coded are finished.
     pub fn plan_coding(&self, limit: usize, drain: bool) -> Vec<CodingTask> {
+        self.plan_coding_beside(limit, limit, drain)
+    }
+
+    /// As `plan_coding`, with at most `slow_limit` segments that take minutes; files of which others would be wait.
+    pub fn plan_coding_beside(&self, limit: usize, slow_limit: usize, drain: bool) -> Vec<CodingTask> {
         if self.writable().is_err() {
             return Vec::new();
         }
@@ -368,10 +406,15 @@ impl Volume {
         let mut later = Vec::new();
 
         let continuing: Vec<Ino> = self.queue_lock().continuing.iter().copied().collect();
+        let limits = (limit, slow_limit);
         for ino in continuing {
-            self.plan_cells(ino, limit, &mut tasks);
+            self.plan_cells(ino, limits, &mut tasks);
         }
-        let mut pool_bytes: u64 = pool.iter().map(|(file, _)| file.bytes).sum();
+        let is_slow = |file: &SmallFile| takes_minutes(file.class, &file.policy);
+        let mut pool_bytes: u64 = pool.iter().filter(|(f, _)| !is_slow(f)).map(|(f, _)| f.bytes).sum();
+        let slow = pool.iter().filter(|(f, _)| is_slow(f));
+        let mut slow_pool = (slow.clone().map(|(f, _)| f.bytes).sum::<u64>(), slow.count());
+        let mut held_up = Vec::new();
         let (mut looked_at, mut all) = (0, false);
         while tasks.len() < limit
             && pool_bytes < POOL_BYTES
@@ -384,6 +427,14 @@ impl Volume {
             };
             looked_at += 1;
             match self.look_at(ino, now_ms, drain) {
+                Ok(found)
+                    if found.takes_minutes()
+                        && (slow_in(&tasks) >= slow_limit
+                            || slow_pool.0 >= SLOW_POOL.0
+                            || slow_pool.1 >= SLOW_POOL.1) =>
+                {
+                    held_up.push(ino);
+                }
                 Ok(Found::Gone) => self.drop_from_queue(ino),
                 Ok(Found::Later(at)) => later.push((ino, at)),
                 Ok(Found::Clean) => clean.push(ino),
@@ -394,7 +445,11 @@ impl Volume {
                         if place.is_none() && file.hash.is_some() {
                             file.reference = self.alike(&file.sketch, file.bytes);
                         }
-                        pool_bytes += file.bytes;
+                        if is_slow(&file) {
+                            slow_pool = (slow_pool.0 + file.bytes, slow_pool.1 + 1);
+                        } else {
+                            pool_bytes += file.bytes;
+                        }
                         pool.push((file, place.map(|(at, used)| (at.segment, used.segment_bytes))));
                     }
                 }
@@ -406,7 +461,7 @@ impl Volume {
                             queue.continuing.insert(ino);
                         }
                     }
-                    self.plan_cells(ino, limit, &mut tasks);
+                    self.plan_cells(ino, limits, &mut tasks);
                 }
                 Err(e) => {
                     self.note_staged_damage(&e);
@@ -419,8 +474,11 @@ impl Volume {
             for (ino, at) in later {
                 queue.wait(ino, at);
             }
+            for ino in held_up {
+                queue.hold_up(ino, now_ms + SLOW_PAUSE_MS);
+            }
         }
-        self.plan_bundles(pool, all, limit, &mut tasks);
+        self.plan_bundles(pool, all, limits, &mut tasks);
         if !clean.is_empty()
             && let Err(e) = self.finish_clean(&clean)
         {
@@ -460,7 +518,13 @@ impl Volume {
 
     /// Puts small files together and hands bundles out until there are `limit` tasks. The others wait for the next plan, so
     /// that what comes is put beside what is like it; with `all` nothing more is there to come.
-    fn plan_bundles(&self, pool: Vec<Pooled>, all: bool, limit: usize, tasks: &mut Vec<CodingTask>) {
+    fn plan_bundles(
+        &self,
+        pool: Vec<Pooled>,
+        all: bool,
+        (limit, slow_limit): (usize, usize),
+        tasks: &mut Vec<CodingTask>,
+    ) {
         let (mut known, mut small): (Vec<_>, Vec<_>) = pool.into_iter().partition(|(_, place)| place.is_some());
         // Side by side where they lie in one segment, so that it is decoded once; few of them from a large one are coded.
         known.sort_by_key(|(file, place)| (file.class, file.policy, *place, file.ino));
@@ -494,7 +558,8 @@ impl Volume {
         for policy::Bundle { class, policy, files, .. } in bundles {
             // Those of one bundle have one, or none.
             let reference = files.first().and_then(|file| file.reference);
-            if tasks.len() >= limit {
+            let held_up = takes_minutes(class, &policy) && slow_in(tasks) >= slow_limit;
+            if tasks.len() >= limit || held_up {
                 for file in files {
                     if let Some(item) = queue.items.get_mut(&file.ino) {
                         item.pooled = true;
@@ -698,12 +763,13 @@ impl Volume {
     }
 
     /// Hands out cells of a large file in progress until there are `limit` tasks.
-    fn plan_cells(&self, ino: Ino, limit: usize, tasks: &mut Vec<CodingTask>) {
+    fn plan_cells(&self, ino: Ino, (limit, slow_limit): (usize, usize), tasks: &mut Vec<CodingTask>) {
         loop {
             let (cursor, planned, generation, class, policy) = {
                 let queue = self.queue_lock();
                 let Some(p) = queue.items.get(&ino).and_then(|i| i.progress.as_ref()) else { return };
-                if p.exhausted || p.failed || tasks.len() >= limit {
+                let held_up = takes_minutes(p.class, &p.policy) && slow_in(tasks) >= slow_limit;
+                if p.exhausted || p.failed || tasks.len() >= limit || held_up {
                     return;
                 }
                 (p.cursor, p.planned, p.generation, p.class, p.policy)
@@ -887,13 +953,14 @@ impl Volume {
 
     /// Collects the plain bytes, codes, decodes, compares. For a worker thread; never panics.
     pub fn code(&self, task: CodingTask) -> CodedSegment {
+        let slow = task.takes_minutes();
         let CodingTask { class, policy, pieces, claims, known, reference } = task;
         let outcome = catch_unwind(AssertUnwindSafe(|| self.code_pieces((class, &policy), &pieces, known, reference)))
             .unwrap_or(Err(Error::Invalid("the coder failed on this data; the bytes stay in staging")));
         if let Err(e) = &outcome {
             self.note_staged_damage(e);
         }
-        CodedSegment { pieces, claims, outcome }
+        CodedSegment { pieces, claims, slow, outcome }
     }
 
     fn code_pieces(
@@ -946,7 +1013,7 @@ impl Volume {
         let mut appended: Vec<(Vec<Piece>, Result<Placed, String>)> = Vec::with_capacity(segments.len());
         let mut claims = Vec::new();
         let (mut failure, mut refusal) = (None, None);
-        for CodedSegment { pieces, claims: held, outcome } in segments {
+        for CodedSegment { pieces, claims: held, outcome, .. } in segments {
             claims.extend(held);
             let outcome = match outcome {
                 Err(Error::Invalid(MOVED)) => Err(String::new()),

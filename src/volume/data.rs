@@ -288,7 +288,8 @@ impl Volume {
                 last.push(piece);
                 continue;
             }
-            match self.segments.get(piece.segment) {
+            let held = if piece.in_parts { None } else { self.segments.get(piece.segment) };
+            match held {
                 Some(plain) => {
                     if !piece.copy(&plain, &mut buf) {
                         let what = "extent reaches beyond its segment".to_string();
@@ -298,6 +299,7 @@ impl Volume {
                 None => missing.push(vec![piece]),
             }
         }
+        missing.retain(|pieces| !(pieces.iter().all(|p| p.in_parts) && self.copy_parts(pieces, &mut buf)));
         if missing.is_empty() {
             return done(Ok(&buf));
         }

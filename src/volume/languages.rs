@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Volume;
 use super::types::Error;
-use crate::base::ModelId;
+use crate::base::{MethodId, ModelId};
 use crate::codec::{self, Facts, LanguageModel, Loader, Shelf};
 use crate::host::{self, Disk, DiskFile, FileReader, RealDisk};
 use crate::store::{self, Error as StoreError, LanguageEntry, Told};
@@ -119,6 +119,9 @@ impl Volume {
         let id = load_brought(path).map_err(bad)?.facts().id;
         let files = files_of(path).map_err(|e| bad(format!("{}: {e}", path.display())))?;
         let entry = self.store.add_language(id, &files, told).map_err(|e| self.store_failed(e))?;
+        if self.library.languages.coding_id() != Some(id) {
+            codec::forget_rate(MethodId::Language);
+        }
         self.library.languages.add(id, loader(self.disk.clone(), &entry));
         Ok(report(&entry, true))
     }
@@ -129,7 +132,9 @@ impl Volume {
     /// When one does, or it is not there. A volume that is coding must not be asked: what is on its way names models too.
     pub fn remove_language(&self, id: ModelId) -> Result<(), Error> {
         self.writable()?;
-        self.store.remove_language(id).map_err(|e| self.store_failed(e))
+        self.store.remove_language(id).map_err(|e| self.store_failed(e))?;
+        self.library.languages.remove(id);
+        Ok(())
     }
 
     /// Language models of the volume, in the order in which they came.

@@ -89,11 +89,12 @@ impl Volume {
     /// Bytes that the tables of models take at most: one set for each thread of the pool, the priors and language models in use,
     /// and what each thread computes with these.
     pub fn model_bytes(&self) -> u64 {
-        let by_language = match self.library.languages.is_empty() {
-            true => 0,
-            false => codec::method_memory_bytes(MethodId::Language),
+        // Threads that do what takes minutes have tables too.
+        let each = match self.library.languages.is_empty() {
+            true => codec::model_bytes(),
+            false => 2 * codec::model_bytes() + codec::method_memory_bytes(MethodId::Language),
         };
-        (codec::model_bytes() + by_language) * 2 * self.workers.threads() as u64 + codec::kept_model_bytes()
+        each * 2 * self.workers.threads() as u64 + codec::kept_model_bytes()
     }
 
     /// Looks at the memory of the process and gives some back when it nears the budget. Called by a timer.

@@ -177,6 +177,11 @@ impl Volume {
             },
         )
         .map_err(Error::Store)?;
+        if !store.is_read_only()
+            && let Err(e) = store.settle_languages()
+        {
+            log::error!("{e}");
+        }
         let library = training::library_of(&disk, &store);
         let scrubbing = scrub::Scrubbing::new(scrub::remembered(&*disk, &store));
         let volume = Arc::new(Volume {

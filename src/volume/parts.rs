@@ -2,8 +2,8 @@
 //!
 //! What parts a segment has only its payload says, so a worker fetches it first. Each part is then waited for by itself, as whole
 //! segments are (cache.rs): who comes first decodes it, together with the others that it is first for, since parts that are
-//! decoded together take less time than one after the other. Where they are many, all readers' threads share in them. Damage to
-//! some parts does not keep others from being read.
+//! decoded together take less time than one after the other. Where they are many, several threads share in them, of a set of
+//! their own, so that reads of other files do not wait for them. Damage to some parts does not keep others from being read.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -178,7 +178,13 @@ impl Volume {
             let what = "it names a reference, and its method uses none".to_string();
             return self.settle(ino, offset, segment, Err(Unread::Damaged(what)));
         }
+        let beyond = |p: &&CodedPiece| u64::from(p.segment_offset) + p.len as u64 > u64::from(coding.raw_len);
+        if pieces.iter().find(beyond).is_some() {
+            let what = "extent reaches beyond its segment".to_string();
+            return self.settle(ino, offset, segment, Err(Unread::Damaged(what)));
+        }
         let part_bytes = codec::part_bytes(&coding, &payload);
+        self.segments.know_parts(segment, part_bytes);
         let fetched = Arc::new(Fetched { volume: self.clone(), ino, offset, segment, coding, payload, part_bytes });
         let by_part = by_part(pieces, part_bytes);
         pending.expect(by_part.len());
@@ -200,15 +206,24 @@ impl Volume {
         Ok(cut.map(|parts| Run { fetched: fetched.clone(), parts }).collect())
     }
 
-    /// Decodes runs of parts: the first here, the others wherever a thread is free.
+    /// Decodes runs of parts wherever a thread is free.
     fn decode_runs(&self, runs: Vec<Run>) {
-        let mut runs = runs.into_iter();
-        let own = runs.next();
         for run in runs {
-            // Refused, it is dropped, and those who wait are told so.
-            let _ = self.workers.submit(Priority::Read, Box::new(move || run.run()));
+            if let Err(job) = self.workers.submit(Priority::SlowRead, Box::new(move || run.run())) {
+                job();
+            }
         }
-        own.into_iter().for_each(Run::run);
+    }
+
+    /// Copies pieces of one segment out of parts that are in memory; false where one is not, or it is not known what parts the
+    /// segment has.
+    pub(super) fn copy_parts(&self, pieces: &[CodedPiece], buf: &mut [u8]) -> bool {
+        let Some(segment) = pieces.first().map(|p| p.segment) else { return true };
+        let Some(part_bytes) = self.segments.parts_of(segment) else { return false };
+        by_part(pieces, part_bytes).into_iter().all(|(part, pieces)| {
+            let plain = self.segments.get(Unit { segment, part: Some(part) });
+            plain.is_some_and(|plain| pieces.iter().all(|piece| piece.copy(&plain, buf)))
+        })
     }
 }
 

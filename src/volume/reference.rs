@@ -56,10 +56,11 @@ impl From<codec::Error> for Unread {
     fn from(e: codec::Error) -> Unread {
         match e {
             codec::Error::Stopped => Unread::Stopped,
+            // Nothing is wrong with the segment.
+            codec::Error::NoLanguageModel { .. } => Unread::Disk(StoreError::Unusable(e.to_string())),
             codec::Error::UnknownMethod { .. }
             | codec::Error::Corrupt { .. }
             | codec::Error::MissingModel { .. }
-            | codec::Error::NoLanguageModel { .. }
             | codec::Error::MissingReference { .. }
             | codec::Error::BadLength { .. } => Unread::Damaged(e.to_string()),
         }

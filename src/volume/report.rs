@@ -153,7 +153,7 @@ impl Volume {
             at = e.file_offset + u64::from(e.len);
             // In which parts a segment is decoded its payload says.
             let in_parts = e.method == MethodId::Language as u16;
-            let fetched = self.store.fetch_segment(e.segment).ok().filter(|_| in_parts);
+            let fetched = in_parts.then(|| self.store.fetch_segment(e.segment).ok()).flatten();
             let part_bytes = fetched.map(|(header, payload)| codec::part_bytes(&header.coding, &payload));
             let header = self.store.segment_header(e.segment).map(|header| header.coding);
             let unread = if self.store.has_deleted(e.segment.pack) { "moving" } else { "damaged" };

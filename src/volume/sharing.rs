@@ -199,7 +199,9 @@ impl Volume {
         match self.decode_anew(*ino, e.file_offset, segment) {
             Ok(plain) => Ok(Opened::Plain(plain, method, reference)),
             Err(Failure { moved: true, .. }) => Ok(Opened::Declined),
-            Err(_) if self.store.has_deleted(segment.pack) => Ok(Opened::Declined),
+            Err(_) if self.store.has_deleted(segment.pack) || self.library.languages.is_stopping() => {
+                Ok(Opened::Declined)
+            }
             Err(_) => Ok(Opened::Damaged),
         }
     }

@@ -406,6 +406,9 @@ impl Volume {
             state.alive()?;
             self.gather(&state, range)?
         };
+        if coded.iter().any(|piece| piece.in_parts) {
+            return Err(Error::Invalid("a sample of what a language model codes would take minutes to decode"));
+        }
         self.fill(sample.ino, &mut bytes, &coded, last)?;
         Ok(bytes)
     }
@@ -450,6 +453,7 @@ impl Volume {
         run.at = last.offset + 1;
         let mut moves = Vec::new();
         for (at, used) in page {
+            run.at = at.offset + 1;
             run.report.segments_looked_at += 1;
             // What is hardly used is gc's to code anew.
             if used.is_sparse() || self.hurried.load(Ordering::Relaxed) {
@@ -461,7 +465,12 @@ impl Volume {
                     run.report.segments_recoded += 1;
                     run.report.before_bytes += u64::from(at.stored_len);
                     run.report.after_bytes += u64::from(part.segment.stored_len);
+                    let slow = part.method == Some(MethodId::Language as u16);
                     moves.push(Move { old: at, parts: vec![part] });
+                    if slow {
+                        // It took minutes: it is not lost with the next.
+                        break;
+                    }
                 }
                 Err(e) if e.is_refusal() || self.writable().is_err() => return Err(e),
                 Err(_) if self.store.has_deleted(pack) => {}
@@ -481,6 +490,9 @@ impl Volume {
         // What no method could code then may be coded now.
         let is_raw = before.method == MethodId::Raw as u16 && before.class != Class::Incompressible;
         let (comes, goes) = self.language_comes_or_goes(at, &before)?;
+        if before.method == MethodId::Language as u16 && !(comes || goes) {
+            return Ok(None);
+        }
         if !(is_raw || comes || goes || self.library.knows(before.class)) {
             return Ok(None);
         }
@@ -500,7 +512,7 @@ impl Volume {
         }
         let encoded = self.encode(&plain, coding.class, &policy, reference.as_ref().map(|plain| plain.as_slice()))?;
         let smaller = encoded.payload.len() as u64 * 100 <= payload_bytes * u64::from(100 - saves_percent.min(100));
-        if !(smaller || goes && encoded.coding.method != MethodId::Language as u16) {
+        if !(smaller || goes && encoded.coding.model != coding.model) {
             return Ok(None);
         }
         let owner = |(ino, e): &(Ino, Extent)| Owner {
@@ -519,7 +531,8 @@ impl Volume {
 }
 
 impl Volume {
-    /// Whether a segment may be coded by a language model now and is not, or may not and is, by the policy of its first file.
+    /// Whether a segment may be coded by a language model now and is not, or by another than the one that codes; or may not and is,
+    /// by the policy of its first file.
     fn language_comes_or_goes(&self, at: SegmentRef, coding: &Coding) -> Result<(bool, bool), Error> {
         let is = coding.method == MethodId::Language as u16;
         if !is && (self.library.languages.is_empty() || coding.reference.is_some()) {
@@ -527,8 +540,9 @@ impl Volume {
         }
         let owners = self.store.owners_of(at, 1).map_err(Error::Store)?;
         let Some((ino, _)) = owners.first() else { return Ok((false, false)) };
-        let may = codec::suits_language(coding.class) && self.policy_of(*ino)?.allows(MethodId::Language);
-        Ok((may && !is, is && !may))
+        let may = codec::suits_language(coding.class) && codec::uses_language(&self.policy_of(*ino)?);
+        let other = self.library.languages.coding_id() != Some(ModelId(coding.model));
+        Ok((may && !is, is && (!may || other)))
     }
 }
 

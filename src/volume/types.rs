@@ -315,6 +315,13 @@ pub struct CodingTask {
     pub(crate) reference: Option<super::sharing::Place>,
 }
 
+impl CodingTask {
+    /// It may be coded by what takes minutes.
+    pub fn takes_minutes(&self) -> bool {
+        super::coding::takes_minutes(self.class, &self.policy)
+    }
+}
+
 /// What became of the pieces of a task.
 #[derive(Debug, Default)]
 pub(crate) struct Coded {
@@ -333,7 +340,15 @@ pub(crate) struct Coded {
 pub struct CodedSegment {
     pub(crate) pieces: Vec<Piece>,
     pub(crate) claims: Vec<PlainHash>,
+    pub(crate) slow: bool,
     pub(crate) outcome: Result<Coded, Error>,
+}
+
+impl CodedSegment {
+    /// As `CodingTask::takes_minutes` said of it.
+    pub fn took_minutes(&self) -> bool {
+        self.slow
+    }
 }
 
 /// Files that wait for coding.

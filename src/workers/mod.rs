@@ -2,7 +2,8 @@
 //!
 //! Must not know: what a job does. Two sets of threads: one serves readers (and decodes ahead when no reader waits), one
 //! works in the background at the lowest priority, so that the scheduler of the machine gives cores to readers first
-//! even in the middle of a background job. A job that panics is caught and logged; the thread lives on.
+//! even in the middle of a background job. Each has a twin for jobs that take minutes, so that what takes milliseconds never
+//! waits behind them. A job that panics is caught and logged; the thread lives on.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,6 +33,33 @@ pub enum Priority {
     Ahead,
     /// Nobody waits (coding, scrub).
     Background,
+    /// As `Read`, and takes seconds to minutes.
+    SlowRead,
+    /// As `Background`, and takes minutes.
+    SlowBackground,
+}
+
+/// A set of threads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Set {
+    Readers,
+    Background,
+    SlowReaders,
+    SlowBackground,
+}
+
+impl Set {
+    const ALL: [Set; 4] = [Set::Readers, Set::Background, Set::SlowReaders, Set::SlowBackground];
+
+    /// How its threads are called, how far the scheduler lets others go first, and whether it has idle time only.
+    fn traits(self) -> (&'static str, i32, bool) {
+        match self {
+            Set::Readers => ("read", READ_NICE, false),
+            Set::Background => ("code", BACKGROUND_NICE, true),
+            Set::SlowReaders => ("slow-read", READ_NICE, false),
+            Set::SlowBackground => ("slow-code", BACKGROUND_NICE, true),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -39,6 +67,8 @@ struct Queues {
     read: VecDeque<Job>,
     ahead: VecDeque<Job>,
     background: VecDeque<Job>,
+    slow_read: VecDeque<Job>,
+    slow_background: VecDeque<Job>,
     stopping: bool,
 }
 
@@ -49,6 +79,8 @@ struct Shared {
     read: Condvar,
     /// A background job, or the end.
     background: Condvar,
+    slow_read: Condvar,
+    slow_background: Condvar,
 }
 
 impl Shared {
@@ -57,21 +89,21 @@ impl Shared {
     }
 
     /// Waits for the next job; `None` at the end.
-    fn next(&self, for_readers: bool) -> Option<Job> {
+    fn next(&self, set: Set) -> Option<Job> {
         let mut queues = self.lock();
         loop {
             if queues.stopping {
                 return None;
             }
-            let job = if for_readers {
-                queues.read.pop_front().or_else(|| queues.ahead.pop_front())
-            } else {
-                queues.background.pop_front()
+            let (job, bell) = match set {
+                Set::Readers => (queues.read.pop_front().or_else(|| queues.ahead.pop_front()), &self.read),
+                Set::Background => (queues.background.pop_front(), &self.background),
+                Set::SlowReaders => (queues.slow_read.pop_front(), &self.slow_read),
+                Set::SlowBackground => (queues.slow_background.pop_front(), &self.slow_background),
             };
             if job.is_some() {
                 return job;
             }
-            let bell = if for_readers { &self.read } else { &self.background };
             queues = bell.wait(queues).unwrap_or_else(|e| e.into_inner());
         }
     }
@@ -85,18 +117,18 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts `threads` threads (at least one) for readers and as many for background work.
+    /// Starts `threads` threads (at least one) for readers and as many for background work, and the same for what takes minutes.
     pub fn new(threads: usize) -> Workers {
         let threads = threads.max(1);
         let shared = Arc::new(Shared::default());
         let mut handles = Vec::new();
-        for n in 0..threads * 2 {
-            let for_readers = n < threads;
+        for (set, n) in Set::ALL.into_iter().flat_map(|set| (0..threads).map(move |n| (set, n))) {
+            let (name, nice, idle) = set.traits();
             let shared = shared.clone();
-            let name = if for_readers { format!("read-{n}") } else { format!("code-{}", n - threads) };
+            let name = format!("{name}-{n}");
             let run = move || {
-                host::lower_priority(if for_readers { READ_NICE } else { BACKGROUND_NICE }, !for_readers);
-                while let Some(job) = shared.next(for_readers) {
+                host::lower_priority(nice, idle);
+                while let Some(job) = shared.next(set) {
                     if catch_unwind(AssertUnwindSafe(job)).is_err() {
                         telemetry::JOBS_PANICKED.add(1);
                         log::error!("a job of the pool panicked; the pool goes on");
@@ -118,6 +150,8 @@ impl Workers {
             Priority::Read => (&mut queues.read, READS_MAX, &self.shared.read),
             Priority::Ahead => (&mut queues.ahead, AHEAD_MAX, &self.shared.read),
             Priority::Background => (&mut queues.background, BACKGROUND_MAX, &self.shared.background),
+            Priority::SlowRead => (&mut queues.slow_read, READS_MAX, &self.shared.slow_read),
+            Priority::SlowBackground => (&mut queues.slow_background, BACKGROUND_MAX, &self.shared.slow_background),
         };
         if queue.len() >= max {
             return Err(job);
@@ -143,16 +177,20 @@ impl Drop for Workers {
         let waiting = {
             let mut queues = self.shared.lock();
             queues.stopping = true;
-            (
+            [
                 std::mem::take(&mut queues.read),
                 std::mem::take(&mut queues.ahead),
                 std::mem::take(&mut queues.background),
-            )
+                std::mem::take(&mut queues.slow_read),
+                std::mem::take(&mut queues.slow_background),
+            ]
         };
         // Dropped outside the lock: a job may tell somebody that it will not run.
         drop(waiting);
-        self.shared.read.notify_all();
-        self.shared.background.notify_all();
+        let shared = &self.shared;
+        for bell in [&shared.read, &shared.background, &shared.slow_read, &shared.slow_background] {
+            bell.notify_all();
+        }
         let me = std::thread::current().id();
         for handle in self.handles.drain(..) {
             // The last owner may be a job itself.
@@ -175,7 +213,9 @@ mod tests {
         assert!(workers.submit(Priority::Read, Box::new(|| panic!("a job of a test"))).is_ok());
         for n in 0..10 {
             let tx = tx.clone();
-            let priority = [Priority::Read, Priority::Ahead, Priority::Background][n % 3];
+            let all =
+                [Priority::Read, Priority::Ahead, Priority::Background, Priority::SlowRead, Priority::SlowBackground];
+            let priority = all[n % 5];
             assert!(workers.submit(priority, Box::new(move || tx.send(n).unwrap())).is_ok());
         }
         drop(tx);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
 
 use super::{LanguageModel, LoadError};
 use crate::base::ModelId;
@@ -16,15 +17,38 @@ struct Kept {
     id: ModelId,
     load: Loader,
     /// Held while it is loaded: who else needs it waits for that.
-    loaded: Mutex<Option<Arc<LanguageModel>>>,
+    loaded: Mutex<Loaded>,
 }
+
+#[derive(Default)]
+enum Loaded {
+    #[default]
+    No,
+    Yes(Arc<LanguageModel>),
+    /// Why not, and when: it is not tried again for a while, as that may read gigabytes.
+    Failed(Error, Instant),
+}
+
+/// A model that could not be loaded is tried again after this time.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 impl Kept {
     fn open(&self) -> Result<Arc<LanguageModel>, Error> {
         let mut loaded = self.loaded.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(model) = &*loaded {
-            return Ok(model.clone());
+        match &*loaded {
+            Loaded::Yes(model) => return Ok(model.clone()),
+            Loaded::Failed(e, at) if at.elapsed() < RETRY_AFTER => return Err(e.clone()),
+            Loaded::Failed(..) | Loaded::No => {}
         }
+        let outcome = self.load();
+        *loaded = match &outcome {
+            Ok(model) => Loaded::Yes(model.clone()),
+            Err(e) => Loaded::Failed(e.clone(), Instant::now()),
+        };
+        outcome
+    }
+
+    fn load(&self) -> Result<Arc<LanguageModel>, Error> {
         let unusable = |why: String| Error::NoLanguageModel(self.id, why);
         let model = (self.load)().map_err(|e| unusable(e.to_string()))?;
         let is = model.facts().id;
@@ -32,10 +56,12 @@ impl Kept {
             // Its files were changed, or this build computes otherwise: what comes out would not be what was coded.
             return Err(unusable(format!("its files hold another model, {is}, or this build computes otherwise")));
         }
-        super::super::keep(model.facts().bytes);
-        let model = Arc::new(model);
-        *loaded = Some(model.clone());
-        Ok(model)
+        crate::models::keep(model.facts().bytes);
+        Ok(Arc::new(model))
+    }
+
+    fn is_loaded(&self) -> bool {
+        matches!(*self.loaded.lock().unwrap_or_else(|e| e.into_inner()), Loaded::Yes(_))
     }
 }
 
@@ -59,7 +85,24 @@ impl Shelf {
     pub fn add(&self, id: ModelId, load: Loader) {
         let mut kept = self.kept.write().unwrap_or_else(|e| e.into_inner());
         let known = kept.iter().position(|k| k.id == id).map(|at| kept.remove(at));
-        kept.push(known.unwrap_or_else(|| Arc::new(Kept { id, load, loaded: Mutex::new(None) })));
+        // One that could not be loaded may have other files now.
+        let known = known.filter(|known| known.is_loaded());
+        kept.push(known.unwrap_or_else(|| Arc::new(Kept { id, load, loaded: Mutex::default() })));
+    }
+
+    /// Takes a model away: nothing is coded or read with it any more, but what is on its way.
+    pub fn remove(&self, id: ModelId) {
+        self.kept.write().unwrap_or_else(|e| e.into_inner()).retain(|k| k.id != id);
+    }
+
+    /// True where a model is there, loaded or not.
+    pub fn has(&self, id: ModelId) -> bool {
+        self.kept.read().unwrap_or_else(|e| e.into_inner()).iter().any(|k| k.id == id)
+    }
+
+    /// The name of the model that codes.
+    pub fn coding_id(&self) -> Option<ModelId> {
+        self.kept.read().unwrap_or_else(|e| e.into_inner()).last().map(|k| k.id)
     }
 
     /// Names of all, in the order in which they came.

@@ -374,20 +374,20 @@ impl Check<'_> {
 
     /// Files of language models, and whether those that segments name are there.
     fn languages(&self, found: &mut Findings) -> Result<(), Error> {
-        let kept = store::languages(&**self.disk)?;
-        for entry in &kept {
-            for what in store::verify_language(&**self.disk, entry.id, &mut |_, _| ())? {
+        let kept = store::language_names(&**self.disk)?;
+        for id in &kept {
+            let wrong = store::verify_language(&**self.disk, *id, &mut |_, _| ());
+            for what in wrong.unwrap_or_else(|e| vec![e.to_string()]) {
                 let what = format!("{what}; bring the model again with `tersefs model add`");
-                found.add(Kind::DamagedModel, format!("languages/{}", entry.id), what, None);
+                found.add(Kind::DamagedModel, format!("languages/{id}"), what, None);
             }
         }
         let coded = self.store.ledger().methods.contains_key(&(MethodId::Language as u16));
         // What cannot be read was found with its file.
-        let named = if coded { self.store.models_in_use().unwrap_or_default() } else { Default::default() };
+        let named = if coded { self.store.models_named(&mut |_| Ok(()))? } else { Default::default() };
         let priors = self.store.models()?;
-        for id in named.iter().filter(|id| !priors.contains(id) && kept.iter().all(|e| e.id != **id)) {
-            let what =
-                "segments were coded by it, and it is not in the store or damaged: bring it with `tersefs model add`";
+        for id in named.iter().filter(|id| !priors.contains(id) && !kept.contains(id)) {
+            let what = "segments were coded by it, and it is not in the store: bring it with `tersefs model add`";
             found.add(Kind::DamagedModel, format!("languages/{id}"), what.into(), None);
         }
         Ok(())
