@@ -107,7 +107,7 @@ fn a_real_model_codes_what_was_written_since_it_was_trained() {
     let v = Mount::new(dir.path(), &[QUIET, PATIENT, "--tier=deep"]);
     ok(BINARY, &["model", "add", arg(&v.point), arg(&model)], 120);
     let text = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let text = &text[..text.len().min(12_000)];
+    let text = &text[..text.len().min(6000)];
     fs::write(v.path("deep"), text).unwrap();
     fs::create_dir(v.path("balanced")).unwrap();
     ok("setfattr", &["-n", "user.tersefs.tier", "-v", "balanced", arg(&v.path("balanced"))], 10);
@@ -121,11 +121,11 @@ fn a_real_model_codes_what_was_written_since_it_was_trained() {
     let v = Mount::of(&store, &point, &[QUIET]);
     assert!(fs::read(v.path("deep")).unwrap() == text);
     // Closing does not wait for what takes minutes.
-    fs::write(v.path("long"), text.repeat(40)).unwrap();
+    fs::write(v.path("long"), text.repeat(80)).unwrap();
     ok("setfattr", &["-n", "user.tersefs.tier", "-v", "deep", arg(&v.path("long"))], 10);
     std::thread::sleep(std::time::Duration::from_secs(4));
     assert_eq!(v.umount(&["--now"]).code, Some(4));
     let v = Mount::of(&store, &point, &["--no-coding"]);
-    assert!(fs::read(v.path("long")).unwrap() == text.repeat(40));
+    assert!(fs::read(v.path("long")).unwrap() == text.repeat(80));
     v.done();
 }
