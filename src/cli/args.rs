@@ -244,12 +244,18 @@ pub(super) enum ModelVerb {
     /// a checkpoint (config.json, tokenizer.json, safetensors)
     Show {
         model: PathBuf,
+        /// An adapter to it: the directory that PEFT or `model adapt` wrote
+        #[arg(long, value_name = "DIR")]
+        adapter: Option<PathBuf>,
         #[arg(long)]
         json: bool,
     },
     /// Code the beginning of files with a model, decode it, compare, and show sizes and speeds
     Check {
         model: PathBuf,
+        /// An adapter to it: the directory that PEFT or `model adapt` wrote
+        #[arg(long, value_name = "DIR")]
+        adapter: Option<PathBuf>,
         #[arg(required = true)]
         files: Vec<PathBuf>,
         /// Bytes taken of each file, KiB

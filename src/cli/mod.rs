@@ -93,15 +93,15 @@ pub fn run() -> i32 {
             measure::estimate(&path, sample_mib, model.as_deref(), json)
         }
         Verb::Bench { files, model, json } => measure::bench(&files, model.as_deref(), json),
-        Verb::Model { verb: ModelVerb::Show { model, json } } => model::show(&model, json),
+        Verb::Model { verb: ModelVerb::Show { model, adapter, json } } => model::show(&model, adapter.as_deref(), json),
         Verb::Model { verb: ModelVerb::Add { path, model, json } } => model::add(&path, &model, json),
         Verb::Model { verb: ModelVerb::List { path, json } } => model::list(&path, json),
         Verb::Model { verb: ModelVerb::Remove { path, id } } => model::remove(&path, id),
         Verb::Model { verb: ModelVerb::Verify { path, id } } => model::verify(&path, id),
         Verb::Model { verb: ModelVerb::Export { path, id, to } } => model::export(&path, id, &to),
         Verb::Model {
-            verb: ModelVerb::Check { model, files, sample_kib, segment_kib, lane_kib, sizes_only, json },
-        } => model::check(&model, &files, sample_kib, segment_kib, lane_kib, sizes_only, json),
+            verb: ModelVerb::Check { model, adapter, files, sample_kib, segment_kib, lane_kib, sizes_only, json },
+        } => model::check(&model, adapter.as_deref(), &files, sample_kib, segment_kib, lane_kib, sizes_only, json),
         Verb::Inspect { store, json } => offline::inspect(&store, json),
     };
     match outcome {

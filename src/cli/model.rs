@@ -9,8 +9,8 @@ use super::{Failure, Outcome, client, offline};
 use crate::base::ModelId;
 use crate::tools::{self, ModelReport};
 
-pub(super) fn show(path: &Path, json: bool) -> Outcome {
-    let report = tools::model_show(path).map_err(Failure)?;
+pub(super) fn show(path: &Path, adapter: Option<&Path>, json: bool) -> Outcome {
+    let report = tools::model_show(path, adapter).map_err(Failure)?;
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -78,8 +78,10 @@ fn copy_bar(what: &str) -> ProgressBar {
     offline::bar(&format!("{what} [{{bar:30}}] {{bytes}}/{{total_bytes}}, {{elapsed}}"))
 }
 
+#[allow(clippy::too_many_arguments)]
 pub(super) fn check(
     path: &Path,
+    adapter: Option<&Path>,
     files: &[PathBuf],
     sample_kib: u64,
     segment_kib: usize,
@@ -93,7 +95,8 @@ pub(super) fn check(
     let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
     let bar = offline::bar("coding [{bar:30}] {bytes}/{total_bytes}, {elapsed}");
     let (report, checks) = offline::with_bar(bar, |progress| {
-        tools::model_check(path, &paths, sample_kib << 10, segment_kib << 10, lane_kib << 10, sizes_only, progress)
+        let (sample, segment, lane) = (sample_kib << 10, segment_kib << 10, lane_kib << 10);
+        tools::model_check(path, adapter, &paths, sample, segment, lane, sizes_only, progress)
     })
     .map_err(Failure)?;
     if json {

@@ -19,7 +19,7 @@ use crate::models::{self, Aim, BY_STRENGTH, Coded, Declined, Language};
 use crate::telemetry;
 
 pub use crate::models::{
-    Basis, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, Library, Likeness, LoadError, Loader, Shelf,
+    Basis, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, Library, Likeness, LoadError, Loader, Open, Shelf,
     TEXT_BYTES_MAX, VolumePrior, load_checkpoint, load_language_model, starts_from_priors, train_from,
 };
 pub use bounds::{Bounds, bounds, first_cut};

@@ -27,7 +27,7 @@ use crate::base::{Class, MethodId, ModelId};
 pub use genome::{is_nucleotides, is_nucleotides_alone};
 pub use library::Library;
 pub use lm::{
-    Aim, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, Language, LanguageModel, LoadError, Loader, Shelf,
+    Aim, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, Language, LanguageModel, LoadError, Loader, Open, Shelf,
     load as load_language_model, load_checkpoint,
 };
 pub use primed::{Kind, Likeness, PACKED_BYTES_MAX, TEXT_BYTES_MAX, VolumePrior, prior_name, train, train_from};

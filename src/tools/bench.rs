@@ -292,7 +292,7 @@ pub fn builtin_samples() -> Vec<(String, Vec<u8>)> {
 /// # Blocking
 /// Codes everything ten times and more, on one core; with a language model minutes more for each file.
 pub fn bench(paths: &[&Path], model: Option<&Path>, progress: Progress<'_>) -> Result<BenchReport, String> {
-    let model = model.map(load_brought).transpose()?;
+    let model = model.map(|path| load_brought(path, None)).transpose()?;
     let mut inputs = Vec::new();
     for path in paths {
         let plain = read(path, BENCH_FILE_BYTES_MAX).map_err(|e| format!("cannot read {}: {e}", path.display()))?;

@@ -110,7 +110,7 @@ pub(super) fn estimate_language(
     deep: &TierEstimate,
     progress: Progress<'_>,
 ) -> Result<LanguageEstimate, String> {
-    let model = load_brought(path)?;
+    let model = load_brought(path, None)?;
     let mut pieces: BTreeMap<Class, Vec<Vec<u8>>> = BTreeMap::new();
     for (class, found, offset) in places.iter().filter(|(class, _, _)| codec::suits_language(*class)) {
         let of_class = pieces.entry(*class).or_default();

@@ -107,9 +107,9 @@ pub fn model_export(disk: &dyn Disk, id: ModelId, to: &Path, progress: Progress<
     Ok(())
 }
 
-fn load(path: &Path) -> Result<(LanguageModel, ModelReport), String> {
+fn load(path: &Path, adapter: Option<&Path>) -> Result<(LanguageModel, ModelReport), String> {
     let started = host::thread_cpu_seconds();
-    let model = load_brought(path)?;
+    let model = load_brought(path, adapter)?;
     let facts = model.facts();
     let report = ModelReport {
         id: facts.id.to_string(),
@@ -125,12 +125,12 @@ fn load(path: &Path) -> Result<(LanguageModel, ModelReport), String> {
     Ok((model, report))
 }
 
-/// Loads a model from a GGUF file or the directory of a checkpoint, and says what it is.
+/// Loads a model from a GGUF file or the directory of a checkpoint, with an adapter from a directory, and says what it is.
 ///
 /// # Errors
 /// A sentence that names the file and what is wrong with it.
-pub fn model_show(path: &Path) -> Result<ModelReport, String> {
-    load(path).map(|(_, report)| report)
+pub fn model_show(path: &Path, adapter: Option<&Path>) -> Result<ModelReport, String> {
+    load(path, adapter).map(|(_, report)| report)
 }
 
 /// Loads a model, codes the first bytes of files with it in segments and lanes of these lengths, decodes them, all of it
@@ -141,8 +141,10 @@ pub fn model_show(path: &Path) -> Result<ModelReport, String> {
 ///
 /// # Blocking
 /// Minutes for each MiB.
+#[allow(clippy::too_many_arguments)]
 pub fn model_check(
     path: &Path,
+    adapter: Option<&Path>,
     files: &[&Path],
     bytes_max: u64,
     segment_bytes: usize,
@@ -155,7 +157,7 @@ pub fn model_check(
         let text = read(path, bytes_max).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
         texts.push((path.display().to_string(), text));
     }
-    let (model, report) = load(path)?;
+    let (model, report) = load(path, adapter)?;
     let total: usize = texts.iter().map(|(_, text)| text.len()).sum();
     let never = AtomicBool::new(false);
     let mut done = 0;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Volume;
 use super::types::Error;
 use crate::base::{MethodId, ModelId};
-use crate::codec::{self, Facts, LanguageModel, Loader, Shelf};
+use crate::codec::{self, Facts, LanguageModel, Loader, Open, Shelf};
 use crate::host::{self, Disk, DiskFile, FileReader, RealDisk};
 use crate::store::{self, Error as StoreError, LanguageEntry, Told};
 
@@ -39,44 +39,53 @@ fn reading(file: Arc<dyn DiskFile>) -> BufReader<FileReader> {
     BufReader::with_capacity(BUFFER_BYTES, FileReader::new(file))
 }
 
+/// What model hubs keep is symbolic links.
+fn open_brought(path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+    host::open_file(&host::canonical(path)?)
+}
+
 /// The files of a model that somebody brings: a file of GGUF, or the directory of a checkpoint.
 fn files_of(path: &Path) -> io::Result<Files> {
-    // What model hubs keep is symbolic links.
-    let open = |path: &Path| host::open_file(&host::canonical(path)?);
     if !host::is_directory(path) {
-        return Ok(vec![(GGUF.to_string(), open(path)?)]);
+        return Ok(vec![(GGUF.to_string(), open_brought(path)?)]);
     }
     let mut names: Vec<String> = RealDisk::open(path, false)?.list("")?;
     names.retain(|name| CHECKPOINT.contains(&name.as_str()) || name.ends_with(".safetensors"));
     names.sort();
-    names.into_iter().map(|name| open(&path.join(&name)).map(|file| (name, file))).collect()
+    names.into_iter().map(|name| open_brought(&path.join(&name)).map(|file| (name, file))).collect()
 }
 
 /// Loads a model from files by their names.
 fn load(
     has: impl Fn(&str) -> bool,
     open: &dyn Fn(&str) -> io::Result<Arc<dyn DiskFile>>,
+    adapter: Option<Open<'_, BufReader<FileReader>>>,
 ) -> Result<LanguageModel, codec::LoadError> {
     if has(GGUF) {
-        codec::load_language_model(reading(open(GGUF).map_err(codec::LoadError::Read)?))
+        codec::load_language_model(reading(open(GGUF).map_err(codec::LoadError::Read)?), adapter)
     } else {
-        codec::load_checkpoint(&|name| Ok(reading(open(name)?)))
+        codec::load_checkpoint(&|name| Ok(reading(open(name)?)), adapter)
     }
 }
 
-/// Loads a model that somebody brings: a file of GGUF, or the directory of a checkpoint.
+/// Loads a model that somebody brings: a file of GGUF, or the directory of a checkpoint; with an adapter from a directory.
 ///
 /// # Errors
 /// A sentence that names the file and what is wrong with it.
 ///
 /// # Blocking
 /// Reads all of it: a second or two for each GiB.
-pub fn load_brought(path: &Path) -> Result<LanguageModel, String> {
-    let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+pub fn load_brought(path: &Path, adapter: Option<&Path>) -> Result<LanguageModel, String> {
+    let named = |e: &dyn std::fmt::Display| match adapter {
+        Some(adapter) => format!("{} with {}: {e}", path.display(), adapter.display()),
+        None => format!("{}: {e}", path.display()),
+    };
     let files = files_of(path).map_err(|e| named(&e))?;
     let find = |name: &str| files.iter().find(|(n, _)| n == name).map(|(_, file)| file.clone());
     let open = |name: &str| find(name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
-    load(|name| find(name).is_some(), &open).map_err(|e| named(&e))
+    let adapter = adapter.map(|directory| |name: &str| open_brought(&directory.join(name)).map(reading));
+    let adapter = adapter.as_ref().map(|open| open as Open<'_, BufReader<FileReader>>);
+    load(|name| find(name).is_some(), &open, adapter).map_err(|e| named(&e))
 }
 
 /// Loads a model that a store keeps, when it is needed.
@@ -84,7 +93,7 @@ fn loader(disk: Arc<dyn Disk>, entry: &LanguageEntry) -> Loader {
     let (id, names): (ModelId, Vec<String>) = (entry.id, entry.files.iter().map(|f| f.name.clone()).collect());
     Box::new(move || {
         let has = |name: &str| names.iter().any(|n| n == name);
-        let model = load(has, &|name| store::open_language_file(&*disk, id, name));
+        let model = load(has, &|name| store::open_language_file(&*disk, id, name), None);
         if let Ok(model) = &model {
             let Facts { bytes, path, .. } = model.facts();
             log::info!("language model {id} is loaded: {} MiB, computes by {path}", bytes >> 20);
@@ -116,7 +125,7 @@ impl Volume {
     pub fn add_language(&self, path: &Path, told: Told<'_>) -> Result<LanguageReport, Error> {
         self.writable()?;
         let bad = |what: String| Error::Io { what: "bring a language model".into(), source: io::Error::other(what) };
-        let id = load_brought(path).map_err(bad)?.facts().id;
+        let id = load_brought(path, None).map_err(bad)?.facts().id;
         let files = files_of(path).map_err(|e| bad(format!("{}: {e}", path.display())))?;
         let entry = self.store.add_language(id, &files, told).map_err(|e| self.store_failed(e))?;
         if self.library.languages.coding_id() != Some(id) {

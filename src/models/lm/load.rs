@@ -3,6 +3,7 @@
 
 use std::io::{self, Read, Seek};
 
+use super::adapter::{Adapted, Adapter};
 use super::cdf::{Shares, spread};
 use super::exact;
 use super::gguf::Gguf;
@@ -80,15 +81,14 @@ impl<T: Tensors> Source<T> {
         Ok(matrix)
     }
 
-    fn network(&mut self, plan: Plan) -> Result<Network, LoadError> {
-        let Plan { shape, frequencies, neighbours } = plan;
-        let Shape { vocabulary, width, heads, key_heads, elements, hidden, .. } = shape;
+    fn network(&mut self, plan: &Plan) -> Result<Network, LoadError> {
+        let Shape { vocabulary, width, heads, key_heads, elements, hidden, .. } = plan.shape;
         let embeddings = self.matrix("token_embd.weight", vocabulary, width)?;
         let has_head = self.0.extent("output.weight").is_some();
         let head = has_head.then(|| self.matrix("output.weight", vocabulary, width)).transpose()?;
         let norm = self.vector("output_norm.weight", width)?;
         let mut layers = Vec::new();
-        for n in 0..shape.layers {
+        for n in 0..plan.shape.layers {
             let name = |what: &str| format!("blk.{n}.{what}.weight");
             for unknown in ["attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias"] {
                 if self.0.extent(&format!("blk.{n}.{unknown}")).is_some() {
@@ -97,15 +97,10 @@ impl<T: Tensors> Source<T> {
                     )));
                 }
             }
-            // Two elements that turn together are half a head apart here.
-            let apart = |row: usize| match neighbours {
-                true => row / elements * elements + row % 2 * (elements / 2) + row % elements / 2,
-                false => row,
-            };
             let (of_queries, of_keys) = (heads * elements, key_heads * elements);
             let mut queries = Matrix::new(of_queries + 2 * of_keys, width);
-            self.fill(&name("attn_q"), of_queries, width, &mut queries, apart)?;
-            self.fill(&name("attn_k"), of_keys, width, &mut queries, |row| of_queries + apart(row))?;
+            self.fill(&name("attn_q"), of_queries, width, &mut queries, |row| plan.apart(row))?;
+            self.fill(&name("attn_k"), of_keys, width, &mut queries, |row| of_queries + plan.apart(row))?;
             self.fill(&name("attn_v"), of_keys, width, &mut queries, |row| of_queries + of_keys + row)?;
             let mut gates = Matrix::new(2 * hidden, width);
             self.fill(&name("ffn_gate"), hidden, width, &mut gates, |row| row)?;
@@ -119,8 +114,8 @@ impl<T: Tensors> Source<T> {
                 down: self.matrix(&name("ffn_down"), width, hidden)?,
             });
         }
-        let rotary = rotary(&frequencies, shape.context);
-        Ok(Network { shape, embeddings, layers, norm, head, rotary })
+        let rotary = rotary(&plan.frequencies, plan.shape.context);
+        Ok(Network { shape: plan.shape.clone(), embeddings, layers, norm, head, rotary })
     }
 }
 
@@ -241,54 +236,86 @@ pub(super) fn prove(path: Path) -> Result<(), LoadError> {
     if network.shares_hash(path, &tokens, 11) == PROOF { Ok(()) } else { Err(LoadError::Inexact(path.name())) }
 }
 
-/// Puts a model together.
-fn whole(path: Path, tensors: impl Tensors, plan: Plan, tokens: Tokens) -> Result<LanguageModel, LoadError> {
-    let network = Source(tensors).network(plan)?;
-    if tokens.count() > network.shape.vocabulary {
-        return Err(LoadError::Malformed("it has more tokens than rows of embeddings".into()));
-    }
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&ARITHMETIC.to_le_bytes());
-    tokens.hash(&mut hasher);
-    network.hash(&mut hasher);
-    let mut id = [0; 16];
-    id.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    Ok(LanguageModel { id: ModelId(id), path, network, tokens })
+/// A model whose files are open, its weights not read yet.
+pub(super) struct Opened<T> {
+    pub tensors: T,
+    pub plan: Plan,
+    pub tokens: Tokens,
 }
 
-/// Loads a model from a GGUF file.
+impl<R: Read + Seek> Opened<Gguf<R>> {
+    pub fn gguf(file: R) -> Result<Self, LoadError> {
+        let mut tensors = Gguf::open(file)?;
+        let tokens = Tokens::of_gguf(&tensors)?;
+        let plan = plan::of_gguf(&mut tensors)?;
+        Ok(Opened { tensors, plan, tokens })
+    }
+}
+
+impl<R: Read + Seek> Opened<Checkpoint<R>> {
+    pub fn checkpoint(open: Open<'_, R>) -> Result<Self, LoadError> {
+        let config = safetensors::json(open, "config.json")?;
+        let tokens = Tokens::of_json(&safetensors::json(open, "tokenizer.json")?, &config)?;
+        let tensors = Checkpoint::open(open)?;
+        let vocabulary = tensors.extent("token_embd.weight").map_or(0, |(rows, _)| rows);
+        let plan = plan::of_config(&config, vocabulary)?;
+        Ok(Opened { tensors, plan, tokens })
+    }
+}
+
+impl<T: Tensors> Opened<T> {
+    /// Puts the model together.
+    fn model<R: Read + Seek>(self, path: Path, adapter: Option<Open<'_, R>>) -> Result<LanguageModel, LoadError> {
+        let Opened { tensors, plan, tokens } = self;
+        let network = match adapter {
+            None => Source(tensors).network(&plan)?,
+            Some(open) => Source(Adapted::new(tensors, &plan, Adapter::open(open)?)?).network(&plan)?,
+        };
+        if tokens.count() > network.shape.vocabulary {
+            return Err(LoadError::Malformed("it has more tokens than rows of embeddings".into()));
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&ARITHMETIC.to_le_bytes());
+        tokens.hash(&mut hasher);
+        network.hash(&mut hasher);
+        let mut id = [0; 16];
+        id.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        Ok(LanguageModel { id: ModelId(id), path, network, tokens })
+    }
+}
+
+/// Opens a file of a directory by its name.
+pub type Open<'a, R> = &'a dyn Fn(&str) -> io::Result<R>;
+
+/// Loads a model from a GGUF file, and an adapter to it: a directory as PEFT writes it, with `adapter_config.json` and
+/// `adapter_model.safetensors`.
 ///
 /// # Errors
-/// Says what is wrong with the file, or that this machine cannot use language models.
+/// Says what is wrong with a file, or that this machine cannot use language models.
 ///
 /// # Blocking
 /// Reads the whole file: a second or two for each GiB.
-pub fn load<R: Read + Seek>(file: R) -> Result<LanguageModel, LoadError> {
+pub fn load<R: Read + Seek>(file: R, adapter: Option<Open<'_, R>>) -> Result<LanguageModel, LoadError> {
     let path = Path::best();
     prove(path)?;
-    let mut gguf = Gguf::open(file)?;
-    let tokens = Tokens::of_gguf(&gguf)?;
-    let plan = plan::of_gguf(&mut gguf)?;
-    whole(path, gguf, plan, tokens)
+    Opened::gguf(file)?.model(path, adapter)
 }
 
 /// Loads a model from a checkpoint: a directory with `config.json`, `tokenizer.json`, and `model.safetensors` or its parts
-/// and their `model.safetensors.index.json`. `open` opens a file of it by its name.
+/// and their `model.safetensors.index.json`; and an adapter to it.
 ///
 /// # Errors
 /// As `load`.
 ///
 /// # Blocking
 /// As `load`.
-pub fn load_checkpoint<R: Read + Seek>(open: &dyn Fn(&str) -> io::Result<R>) -> Result<LanguageModel, LoadError> {
+pub fn load_checkpoint<R: Read + Seek>(
+    open: Open<'_, R>,
+    adapter: Option<Open<'_, R>>,
+) -> Result<LanguageModel, LoadError> {
     let path = Path::best();
     prove(path)?;
-    let config = safetensors::json(open, "config.json")?;
-    let tokens = Tokens::of_json(&safetensors::json(open, "tokenizer.json")?, &config)?;
-    let checkpoint = Checkpoint::open(open)?;
-    let vocabulary = checkpoint.extent("token_embd.weight").map_or(0, |(rows, _)| rows);
-    let plan = plan::of_config(&config, vocabulary)?;
-    whole(path, checkpoint, plan, tokens)
+    Opened::checkpoint(open)?.model(path, adapter)
 }
 
 #[cfg(test)]

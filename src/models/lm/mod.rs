@@ -21,6 +21,7 @@
 //! token as the layers have elements of keys and values; a lane has at most as many tokens as bytes, and as the context.
 //! Time: about a hundred million products a token for the smallest models: this is for what is written once and seldom read.
 
+mod adapter;
 mod cache;
 mod cdf;
 mod exact;
@@ -49,7 +50,7 @@ use tokens::Tokens;
 
 pub use kernels::Path;
 pub use lanes::{LANE_BYTES_MAX, LANE_BYTES_MIN, lane_bytes};
-pub use load::{load, load_checkpoint};
+pub use load::{Open, load, load_checkpoint};
 pub use method::{Aim, Language};
 pub use shelf::{Loader, Shelf};
 

@@ -29,6 +29,18 @@ pub(super) struct Plan {
     pub neighbours: bool,
 }
 
+impl Plan {
+    /// Where a row of queries or keys stands when two elements that turn together are half a head apart, as they are here
+    /// and in checkpoints.
+    pub fn apart(&self, row: usize) -> usize {
+        let elements = self.shape.elements;
+        match self.neighbours {
+            true => row / elements * elements + row % 2 * (elements / 2) + row % elements / 2,
+            false => row,
+        }
+    }
+}
+
 /// Numbers by their names, wherever they are from.
 trait Numbers {
     fn number(&self, name: &str) -> Option<f64>;

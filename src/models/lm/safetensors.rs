@@ -15,6 +15,8 @@ use super::load::{EachRow, Tensors};
 /// Longest JSON, bytes: tokenizers of 256 Ki tokens take 30 MiB.
 const JSON_BYTES_MAX: u64 = 128 << 20;
 const PARTS_MAX: usize = 1024;
+/// What a header has beside tensors.
+const NOTES: &str = "__metadata__";
 
 /// A tensor, the file it is in, and where in that, bytes.
 #[derive(Debug)]
@@ -24,10 +26,12 @@ struct Place {
     tensor: Tensor,
 }
 
+/// Gives the name a tensor goes by here; `None` where it is of no use.
+type Known = fn(&str) -> Result<Option<String>, LoadError>;
+
 /// A checkpoint, its headers read.
 pub(super) struct Checkpoint<R> {
     parts: Vec<R>,
-    /// By the names that GGUF has.
     tensors: BTreeMap<String, Place>,
 }
 
@@ -49,6 +53,18 @@ fn parse(bytes: &[u8], name: &str) -> Result<Json, LoadError> {
     serde_json::from_slice(bytes).map_err(|e| LoadError::Malformed(format!("{name} is not JSON: {e}")))
 }
 
+/// Matrices of a layer, as checkpoints and as GGUF call them.
+pub(super) const MATRICES: [(&str, &str); 7] = [
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.o_proj", "attn_output"),
+    ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+];
+const VECTORS: [(&str, &str); 2] = [("input_layernorm", "attn_norm"), ("post_attention_layernorm", "ffn_norm")];
+
 /// The name that GGUF has for a tensor of a Llama.
 fn known(name: &str) -> Option<String> {
     match name {
@@ -59,18 +75,7 @@ fn known(name: &str) -> Option<String> {
     }
     let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
     let (what, kind) = rest.rsplit_once('.')?;
-    let what = match what {
-        "self_attn.q_proj" => "attn_q",
-        "self_attn.k_proj" => "attn_k",
-        "self_attn.v_proj" => "attn_v",
-        "self_attn.o_proj" => "attn_output",
-        "mlp.gate_proj" => "ffn_gate",
-        "mlp.up_proj" => "ffn_up",
-        "mlp.down_proj" => "ffn_down",
-        "input_layernorm" => "attn_norm",
-        "post_attention_layernorm" => "ffn_norm",
-        _ => return None,
-    };
+    let (_, what) = MATRICES.iter().chain(&VECTORS).find(|(of_hub, _)| *of_hub == what)?;
     Some(format!("blk.{layer}.{what}.{kind}"))
 }
 
@@ -97,18 +102,34 @@ impl<R: Read + Seek> Checkpoint<R> {
             }
             file => Some(file.map_err(LoadError::Read)?),
         };
-        let mut checkpoint = Checkpoint { parts: first.into_iter().collect(), tensors: BTreeMap::new() };
+        let parts = first.into_iter().collect();
+        let mut checkpoint = Checkpoint { parts, tensors: BTreeMap::new() };
         for (part, name) in names.iter().enumerate() {
             if checkpoint.parts.len() == part {
                 let file = open(name).map_err(|e| LoadError::Read(io::Error::new(e.kind(), format!("{name}: {e}"))))?;
                 checkpoint.parts.push(file);
             }
-            checkpoint.header(part, name)?;
+            checkpoint.header(part, name, |name| Ok(known(name)))?;
         }
         Ok(checkpoint)
     }
 
-    fn header(&mut self, part: usize, name: &str) -> Result<(), LoadError> {
+    /// Reads the header of one file of tensors of any kind.
+    ///
+    /// # Errors
+    /// As `open`; that of `known`.
+    pub fn of_file(file: R, name: &str, known: Known) -> Result<Checkpoint<R>, LoadError> {
+        let mut one = Checkpoint { parts: vec![file], tensors: BTreeMap::new() };
+        one.header(0, name, known)?;
+        Ok(one)
+    }
+
+    /// Names of its tensors.
+    pub fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
+    fn header(&mut self, part: usize, name: &str, known: Known) -> Result<(), LoadError> {
         let Some(file) = self.parts.get_mut(part) else { return Ok(()) };
         let file_bytes = file.seek(SeekFrom::End(0)).and_then(|len| file.rewind().map(|()| len));
         let file_bytes = file_bytes.map_err(LoadError::Read)?;
@@ -122,7 +143,10 @@ impl<R: Read + Seek> Checkpoint<R> {
         file.read_exact(&mut bytes).map_err(LoadError::Read)?;
         let header = parse(&bytes, name)?;
         for (of_file, fields) in header.as_object().into_iter().flatten() {
-            let Some(tensor_name) = known(of_file) else { continue };
+            if of_file == NOTES {
+                continue;
+            }
+            let Some(tensor_name) = known(of_file)? else { continue };
             let numbers = |field: &str| -> Option<Vec<u64>> {
                 fields.get(field).and_then(Json::as_array)?.iter().map(Json::as_u64).collect()
             };

@@ -138,7 +138,7 @@ fn tiny() -> File {
 }
 
 fn loaded(file: &File) -> Result<LanguageModel, LoadError> {
-    load(Cursor::new(file.bytes()))
+    load(Cursor::new(file.bytes()), None)
 }
 
 static NEVER: AtomicBool = AtomicBool::new(false);
@@ -461,7 +461,7 @@ fn no_bytes_of_a_file_make_a_panic() {
     let gguf = Gguf::open(Cursor::new(&bytes[..])).map_err(|e| e.to_string());
     assert!(gguf.is_ok_and(|g| g.extent("output_norm.weight").is_some()));
     for len in (0..20_000).step_by(61).chain([bytes.len() - 1]) {
-        assert!(load(Cursor::new(&bytes[..len])).is_err(), "{len} bytes");
+        assert!(load(Cursor::new(&bytes[..len]), None).is_err(), "{len} bytes");
     }
     let mut x = 1u64;
     for _ in 0..1500 {
@@ -549,8 +549,12 @@ fn checkpoint(file: &File) -> Files {
     files
 }
 
+fn opening(files: &Files) -> impl Fn(&str) -> io::Result<Cursor<Vec<u8>>> {
+    |name| files.get(name).cloned().map(Cursor::new).ok_or(io::ErrorKind::NotFound.into())
+}
+
 fn loaded_checkpoint(files: &Files) -> Result<LanguageModel, LoadError> {
-    load_checkpoint(&|name| files.get(name).cloned().map(Cursor::new).ok_or(io::ErrorKind::NotFound.into()))
+    load_checkpoint(&opening(files), None)
 }
 
 #[test]
@@ -621,5 +625,185 @@ fn slow_pairs_are_stretched_as_llama_3_does() {
             (1.0 - smooth) * frequency / 8.0 + smooth * frequency
         };
         assert!((got / expected - 1.0).abs() < 1e-12, "pair {pair}: {got}, {expected}");
+    }
+}
+
+/// An adapter of noise to every matrix of the tiny model, as PEFT writes one.
+fn adapter(rank: usize, settings: &[(&str, serde_json::Value)]) -> Files {
+    let mut x = 9u64;
+    let mut noise = |len: usize| -> Vec<u8> {
+        let mut next = || {
+            x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            ((x >> 40) as i32 - (1 << 23)) as f32 / (1 << 25) as f32
+        };
+        (0..len).flat_map(|_| next().to_le_bytes()).collect()
+    };
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    header.insert("__metadata__".into(), serde_json::json!({ "format": "pt" }));
+    for layer in 0..LAYERS {
+        for (what, rows, columns) in [
+            ("self_attn.q_proj", HEADS * ELEMENTS, WIDTH),
+            ("self_attn.k_proj", KEY_HEADS * ELEMENTS, WIDTH),
+            ("self_attn.v_proj", KEY_HEADS * ELEMENTS, WIDTH),
+            ("self_attn.o_proj", WIDTH, HEADS * ELEMENTS),
+            ("mlp.gate_proj", HIDDEN, WIDTH),
+            ("mlp.up_proj", HIDDEN, WIDTH),
+            ("mlp.down_proj", WIDTH, HIDDEN),
+        ] {
+            for (half, shape) in [("lora_A", [rank, columns]), ("lora_B", [rows, rank])] {
+                let from = data.len();
+                data.extend(noise(shape[0] * shape[1]));
+                header.insert(
+                    format!("base_model.model.model.layers.{layer}.{what}.{half}.weight"),
+                    serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": [from, data.len()] }),
+                );
+            }
+        }
+    }
+    let header = serde_json::Value::Object(header).to_string();
+    let mut config = serde_json::json!({
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 12, "lora_dropout": 0.05, "bias": "none",
+        "use_dora": false, "use_rslora": false, "fan_in_fan_out": false, "modules_to_save": null, "rank_pattern": {},
+        "alpha_pattern": {}, "target_modules": ["q_proj", "k_proj", "v_proj"], "init_lora_weights": true,
+    });
+    settings.iter().for_each(|(name, value)| config[*name] = value.clone());
+    let tensors = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+    [("adapter_config.json".into(), config.to_string().into_bytes()), ("adapter_model.safetensors".into(), tensors)]
+        .into()
+}
+
+fn adapted(file: &File, adapter: &Files) -> Result<LanguageModel, LoadError> {
+    load(Cursor::new(file.bytes()), Some(&opening(adapter)))
+}
+
+/// Adds an adapter to a file's own tensors, by the definition, whatever order they have.
+fn merged(file: &File, adapter: &Files, scale: f64) -> File {
+    let tensors = &adapter["adapter_model.safetensors"];
+    let (len, rest) = tensors.split_first_chunk::<8>().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*len) as usize);
+    let header: serde_json::Value = serde_json::from_slice(header).unwrap();
+    let half = |name: String| -> Vec<f64> {
+        let at = |n: usize| header[&name]["data_offsets"][n].as_u64().unwrap() as usize;
+        data[at(0)..at(1)].chunks(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect()
+    };
+    let mut file = file.clone();
+    for (name, shape, _, bytes) in &mut file.tensors {
+        let Some((layer, what)) = name.strip_prefix("blk.").and_then(|r| r.split_once('.')) else { continue };
+        let what = what.trim_end_matches(".weight");
+        let Some((hub, _)) = safetensors::MATRICES.iter().find(|(_, of_gguf)| *of_gguf == what) else { continue };
+        let of = |end: &str| half(format!("base_model.model.model.layers.{layer}.{hub}.{end}.weight"));
+        let (a, b) = (of("lora_A"), of("lora_B"));
+        let (columns, rows) = (shape[0], shape[1]);
+        let rank = a.len() / columns;
+        for (n, element) in bytes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let (row, column) = (n / columns, n % columns);
+            // The makers of GGUF files put the two elements that turn together side by side.
+            let of_hub = match what {
+                "attn_q" | "attn_k" => row / ELEMENTS * ELEMENTS + row % 2 * (ELEMENTS / 2) + row % ELEMENTS / 2,
+                _ => row,
+            };
+            assert!(of_hub < rows);
+            let sum: f64 = (0..rank).map(|k| b[of_hub * rank + k] * a[k * columns + column]).sum();
+            *element = ((f64::from(f32::from_le_bytes(*element)) + scale * sum) as f32).to_le_bytes();
+        }
+    }
+    file
+}
+
+/// The rows of queries and keys have another order in GGUF files, and those of adapters that of checkpoints.
+#[test]
+fn an_adapter_makes_the_same_model_of_either_format() {
+    let mut file = tiny();
+    file.tensors.retain(|(name, ..)| name != "rope_freqs.weight");
+    let files = checkpoint(&file);
+    let plain = loaded(&file).unwrap();
+    for (rank, by_root, scale) in [(3, false, 4.0), (4, true, 6.0), (1, false, 12.0)] {
+        let adapter = adapter(rank, &[("use_rslora", by_root.into())]);
+        let of_gguf = adapted(&file, &adapter).unwrap();
+        let of_checkpoint = load_checkpoint(&opening(&files), Some(&opening(&adapter))).unwrap();
+        assert_eq!(of_gguf.facts(), of_checkpoint.facts());
+        assert_ne!(of_gguf.facts().id, plain.facts().id);
+        let by_hand = loaded(&merged(&file, &adapter, scale)).unwrap();
+        assert_eq!(of_gguf.facts(), by_hand.facts(), "rank {rank}");
+        let raw = sample(1500);
+        let payload = coded(&of_gguf, &raw, 1 << 10);
+        assert_eq!(of_checkpoint.decode(&payload, raw.len(), &NEVER).unwrap(), raw);
+        assert!(plain.decode(&payload, raw.len(), &NEVER).is_err(), "it says something else than the model alone");
+    }
+    // Where a product is nothing, so is what it adds.
+    let nothing = adapted(&file, &adapter(2, &[("lora_alpha", 0.into())])).unwrap();
+    assert_eq!(nothing.facts().id, plain.facts().id);
+}
+
+/// What adapters made of weights once, they must make for ever.
+#[test]
+fn golden_adapted_model() {
+    assert_eq!(adapted(&tiny(), &adapter(5, &[])).unwrap().facts().id.to_string(), GOLDEN_ADAPTED);
+}
+
+const GOLDEN_ADAPTED: &str = "3711d9531cc11ca7ff5dc696178c9cb6";
+
+#[test]
+fn what_is_wrong_with_an_adapter_is_said() {
+    let file = tiny();
+    let refused = |adapter: &Files, word: &str| {
+        let e = adapted(&file, adapter).expect_err(word).to_string();
+        assert!(e.contains(word), "{word}: {e}");
+    };
+    let set = |name: &str, value: serde_json::Value, word: &str| refused(&adapter(2, &[(name, value)]), word);
+    set("peft_type", "LOHA".into(), "LOHA");
+    set("peft_type", serde_json::Value::Null, "peft_type");
+    set("r", serde_json::Value::Null, "rank");
+    set("r", 0.into(), "rank 0");
+    set("r", 4.into(), "rank 4");
+    set("lora_alpha", serde_json::Value::Null, "lora_alpha");
+    set("lora_alpha", 1e300.into(), "scaled");
+    for name in ["use_dora", "fan_in_fan_out", "lora_bias"] {
+        set(name, true.into(), name);
+    }
+    set("bias", "all".into(), "bias");
+    set("modules_to_save", ["lm_head"][..].into(), "modules_to_save");
+    set("rank_pattern", serde_json::json!({ "q_proj": 8 }), "rank_pattern");
+    set("init_lora_weights", "pissa_niter_4".into(), "pissa_niter_4");
+    let renamed = |from: &str, to: &str| {
+        let mut files = adapter(2, &[]);
+        let tensors = files.get_mut("adapter_model.safetensors").unwrap();
+        let header = 8 + u64::from_le_bytes(tensors[..8].try_into().unwrap()) as usize;
+        let text = std::str::from_utf8(&tensors[8..header]).unwrap();
+        assert!(text.contains(from));
+        let text = text.replacen(from, to, 1);
+        *tensors = [&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), &tensors[header..]].concat();
+        files
+    };
+    let layer = "base_model.model.model.layers.";
+    refused(&renamed("1.mlp.up_proj.lora_A", "1.mlp.up_proj.lora_magnitude_vector"), "lora_magnitude_vector");
+    refused(&renamed(&format!("{layer}1.mlp.up_proj.lora_A"), "base_model.model.lm_head.lora_A"), "lm_head");
+    refused(&renamed("1.self_attn.q_proj.lora_B", "7.self_attn.q_proj.lora_B"), "blk.1.attn_q.weight.lora_B");
+    // Keys have fewer rows than queries.
+    let mut swapped = renamed("0.self_attn.q_proj", "0.self_attn.x_proj");
+    refused(&swapped, "x_proj");
+    swapped = adapter(2, &[]);
+    let tensors = swapped.get_mut("adapter_model.safetensors").unwrap();
+    for (at, replaced) in [(b'q', b'!'), (b'k', b'q'), (b'!', b'k')] {
+        let from = [b"0.self_attn.", &[at][..], b"_proj"].concat();
+        let found: Vec<usize> = (0..4096).filter(|n| tensors[*n..].starts_with(&from)).collect();
+        found.into_iter().for_each(|n| tensors[n + 12] = replaced);
+    }
+    refused(&swapped, "another model");
+    for strange in [f32::NAN, f32::INFINITY, 3e38] {
+        let mut files = adapter(2, &[]);
+        let tensors = files.get_mut("adapter_model.safetensors").unwrap();
+        let end = tensors.len();
+        tensors[end - 4..].copy_from_slice(&strange.to_le_bytes());
+        tensors[end - 8..end - 4].copy_from_slice(&strange.to_le_bytes());
+        refused(&files, "no numbers");
+    }
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        let mut files = adapter(2, &[]);
+        files.remove(name);
+        refused(&files, name);
+        let mut files = adapter(2, &[]);
+        files.get_mut(name).unwrap().truncate(60);
+        assert!(adapted(&file, &files).is_err());
     }
 }
