@@ -39,8 +39,11 @@ const ROOMS: [(&str, &[&str]); 14] = [
 ];
 
 /// Words that may stand only where the paths begin like this.
-const HOMES: [(&str, &[&str]); 16] = [
+const HOMES: [(&str, &[&str]); 19] = [
     ("archmage::", &["models/lm/"]),
+    ("candle_core::", &["models/lm/adapt/"]),
+    ("candle_transformers::", &["models/lm/adapt/tests.rs"]),
+    ("candle_nn::", &["models/lm/adapt/"]),
     ("fastcdc::", &["codec/bounds.rs"]),
     ("fuser::", &["fuse/"]),
     ("memmap2::", &["models/primed/memory.rs"]),

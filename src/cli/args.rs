@@ -250,6 +250,12 @@ pub(super) enum ModelVerb {
         #[arg(long)]
         json: bool,
     },
+    /// Teach a model a domain: train an adapter (LoRA) on texts like those it is to code, and write it as PEFT does
+    ///
+    /// Uses all cores, or as many as RAYON_NUM_THREADS says, for minutes to hours; CUDA where it was built with it. What comes
+    /// of it is tried with `model check --adapter`.
+    #[cfg(feature = "lora")]
+    Adapt(AdaptArgs),
     /// Code the beginning of files with a model, decode it, compare, and show sizes and speeds
     Check {
         model: PathBuf,
@@ -273,6 +279,52 @@ pub(super) enum ModelVerb {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[cfg(feature = "lora")]
+#[derive(ClapArgs, Debug)]
+pub(super) struct AdaptArgs {
+    pub model: PathBuf,
+    /// Texts of the domain: files, or directories with all that is in them; the first 256 MiB are taken
+    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    pub data: Vec<PathBuf>,
+    /// Directory that the adapter is written to: adapter_config.json and adapter_model.safetensors
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Width of what is added to each matrix: an adapter's size and what it can learn grow with it
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=1024).map(|n| n as usize))]
+    pub rank: usize,
+    /// How much it counts: by alpha / rank
+    #[arg(long, default_value_t = 4.0)]
+    pub alpha: f64,
+    /// Matrices that are adapted
+    #[arg(long, value_delimiter = ',', default_value = "q,k,v,o,gate,up,down", value_parser = ["q", "k", "v", "o", "gate", "up", "down"])]
+    pub matrices: Vec<String>,
+    #[arg(long, default_value_t = 4e-3)]
+    pub learning_rate: f64,
+    /// Tokens that are read together
+    #[arg(long, value_name = "TOKENS", default_value_t = 512)]
+    pub window: usize,
+    /// Tokens of a step
+    #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
+    pub batch_tokens: usize,
+    /// Steps; without it as many as the texts have
+    #[arg(long)]
+    pub steps: Option<u64>,
+    /// Stop after so many minutes with the best adapter so far; --resume then goes on
+    #[arg(long)]
+    pub minutes: Option<f64>,
+    /// Steps from one look at what is held out to the next
+    #[arg(long, default_value_t = 20)]
+    pub judged_steps: u64,
+    /// The same seed gives the same adapter on the same machine
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Go on where a run into the same directory was stopped
+    #[arg(long)]
+    pub resume: bool,
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(ClapArgs, Debug)]

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 
+#[cfg(feature = "lora")]
+use super::args::AdaptArgs;
 use super::show::bytes;
 use super::{Failure, Outcome, client, offline};
 use crate::base::ModelId;
@@ -110,6 +112,52 @@ pub(super) fn check(
             "{:>11} {:>11} {:>7.3} {:>9} {:>9.0} {:>9.0}  {}",
             c.plain_bytes, c.coded_bytes, c.bits_per_byte, c.tokens, c.encode_tokens_s, c.decode_tokens_s, c.name
         );
+    }
+    Ok(0)
+}
+
+#[cfg(feature = "lora")]
+pub(super) fn adapt(args: &AdaptArgs) -> Outcome {
+    let options = tools::AdaptOptions {
+        rank: args.rank,
+        alpha: args.alpha,
+        matrices: args.matrices.clone(),
+        learning_rate: args.learning_rate,
+        window: args.window,
+        batch_tokens: args.batch_tokens,
+        steps: args.steps,
+        minutes: args.minutes,
+        judged_steps: args.judged_steps,
+        seed: args.seed,
+        resume: args.resume,
+    };
+    let bar = offline::bar("training [{bar:30}] {pos}/{len} steps, {elapsed}, {eta} left {msg}");
+    let report = tools::model_adapt(&args.model, &args.data, &args.out, &options, &mut |news| match news {
+        tools::News::Step { step, steps, bits_per_byte, tokens_s } => {
+            bar.set_length(steps);
+            bar.set_position(step);
+            bar.set_message(format!("({bits_per_byte:.3} bpb, {tokens_s:.0} tokens/s)"));
+        }
+        tools::News::Judged { step, bits_per_byte, first, is_best } => bar.suspend(|| {
+            let gain = (1.0 - bits_per_byte / first) * 100.0;
+            let best = if is_best { "" } else { ", not the best" };
+            eprintln!("step {step}: {bits_per_byte:.4} bpb held out, {gain:.2} % less than without{best}");
+        }),
+    });
+    bar.finish_and_clear();
+    let r = report.map_err(Failure)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&r)?);
+        return Ok(0);
+    }
+    println!("adapter   {} parameters, {}, best after step {}", r.parameters, bytes(r.adapter_bytes), r.best_step);
+    println!(
+        "held out  {:.4} bpb with it, {:.4} without, on {} windows",
+        r.bits_per_byte, r.first_bits_per_byte, r.held_windows
+    );
+    println!("trained   {} tokens in {} steps, {:.0} tokens/s", r.tokens, r.steps, r.tokens_s);
+    if !r.is_done {
+        println!("stopped   by the clock; go on with --resume");
     }
     Ok(0)
 }

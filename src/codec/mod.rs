@@ -18,6 +18,8 @@ use crate::host;
 use crate::models::{self, Aim, BY_STRENGTH, Coded, Declined, Language};
 use crate::telemetry;
 
+#[cfg(feature = "lora")]
+pub use crate::models::{AdaptError, AdaptedMatrix, Advance, Recipe, Trainer, WINDOW_MAX};
 pub use crate::models::{
     Basis, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, Library, Likeness, LoadError, Loader, Open, Shelf,
     TEXT_BYTES_MAX, VolumePrior, load_checkpoint, load_language_model, starts_from_priors, train_from,

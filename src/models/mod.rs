@@ -26,6 +26,8 @@ use crate::base::{Class, MethodId, ModelId};
 
 pub use genome::{is_nucleotides, is_nucleotides_alone};
 pub use library::Library;
+#[cfg(feature = "lora")]
+pub use lm::{AdaptError, Advance, Matrix as AdaptedMatrix, Recipe, Trainer, WINDOW_MAX};
 pub use lm::{
     Aim, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, Language, LanguageModel, LoadError, Loader, Open, Shelf,
     load as load_language_model, load_checkpoint,

@@ -4,6 +4,8 @@
 //! Must not know: flags, printing, the kernel. Each gives back a report that can be shown as text or as JSON; progress is
 //! told through a function.
 
+#[cfg(feature = "lora")]
+mod adapt;
 mod bench;
 mod estimate;
 mod fsck;
@@ -14,6 +16,8 @@ mod mkfs;
 mod model;
 mod scrub;
 
+#[cfg(feature = "lora")]
+pub use adapt::{AdaptOptions, AdaptReport, News, model_adapt};
 pub use bench::{
     BENCH_FILE_BYTES_MAX, BENCH_SEGMENT_BYTES, BenchFile, BenchReport, BenchRow, Peer, Taken, bench, bench_method,
     builtin_samples,

@@ -90,13 +90,6 @@ impl<T: Tensors> Source<T> {
         let mut layers = Vec::new();
         for n in 0..plan.shape.layers {
             let name = |what: &str| format!("blk.{n}.{what}.weight");
-            for unknown in ["attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias"] {
-                if self.0.extent(&format!("blk.{n}.{unknown}")).is_some() {
-                    return Err(LoadError::Unsupported(format!(
-                        "it has a tensor blk.{n}.{unknown}, which is not known"
-                    )));
-                }
-            }
             let (of_queries, of_keys) = (heads * elements, key_heads * elements);
             let mut queries = Matrix::new(of_queries + 2 * of_keys, width);
             self.fill(&name("attn_q"), of_queries, width, &mut queries, |row| plan.apart(row))?;
@@ -248,7 +241,7 @@ impl<R: Read + Seek> Opened<Gguf<R>> {
         let mut tensors = Gguf::open(file)?;
         let tokens = Tokens::of_gguf(&tensors)?;
         let plan = plan::of_gguf(&mut tensors)?;
-        Ok(Opened { tensors, plan, tokens })
+        Opened { tensors, plan, tokens }.checked()
     }
 }
 
@@ -259,11 +252,27 @@ impl<R: Read + Seek> Opened<Checkpoint<R>> {
         let tensors = Checkpoint::open(open)?;
         let vocabulary = tensors.extent("token_embd.weight").map_or(0, |(rows, _)| rows);
         let plan = plan::of_config(&config, vocabulary)?;
-        Ok(Opened { tensors, plan, tokens })
+        Opened { tensors, plan, tokens }.checked()
     }
 }
 
 impl<T: Tensors> Opened<T> {
+    /// That it has no tensors which would change what it says and are not known, and rows for all tokens.
+    fn checked(self) -> Result<Self, LoadError> {
+        if self.tokens.count() > self.plan.shape.vocabulary {
+            return Err(LoadError::Malformed("it has more tokens than rows of embeddings".into()));
+        }
+        for layer in 0..self.plan.shape.layers {
+            for unknown in ["attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias"] {
+                let name = format!("blk.{layer}.{unknown}");
+                if self.tensors.extent(&name).is_some() {
+                    return Err(LoadError::Unsupported(format!("it has a tensor {name}, which is not known")));
+                }
+            }
+        }
+        Ok(self)
+    }
+
     /// Puts the model together.
     fn model<R: Read + Seek>(self, path: Path, adapter: Option<Open<'_, R>>) -> Result<LanguageModel, LoadError> {
         let Opened { tensors, plan, tokens } = self;
@@ -271,9 +280,6 @@ impl<T: Tensors> Opened<T> {
             None => Source(tensors).network(&plan)?,
             Some(open) => Source(Adapted::new(tensors, &plan, Adapter::open(open)?)?).network(&plan)?,
         };
-        if tokens.count() > network.shape.vocabulary {
-            return Err(LoadError::Malformed("it has more tokens than rows of embeddings".into()));
-        }
         let mut hasher = blake3::Hasher::new();
         hasher.update(&ARITHMETIC.to_le_bytes());
         tokens.hash(&mut hasher);

@@ -8,8 +8,9 @@
 //! floats. That a language model and arithmetic coding compress text as nothing else does is from "Language Modeling Is Compression" (G. Delétang et al., 2023) and LLMZip (C. Valmeekam et al., 2023).
 //!
 //! Text is cut into tokens (`tokens`), each is predicted from those before it (`step`), and coded by integers (`cdf`, after
-//! candidates that the lane's own past names, `memory`) in lanes that stand alone (`lanes`). A volume that keeps models (`shelf`) codes segments with the one that came last
-//! (`method`).
+//! candidates that the lane's own past names, `memory`) in lanes that stand alone (`lanes`). A volume that keeps models
+//! (`shelf`) codes segments with the one that came last (`method`). What a model is to say of one domain it can be taught
+//! (`adapt`), which gives an adapter that it is loaded with (`adapter`).
 //!
 //! # Limits
 //! Contexts of `CONTEXT_MAX` tokens, of which a lane that is longer reads the next part anew; sums of `COLUMNS_MAX` elements;
@@ -21,6 +22,8 @@
 //! token as the layers have elements of keys and values; a lane has at most as many tokens as bytes, and as the context.
 //! Time: about a hundred million products a token for the smallest models: this is for what is written once and seldom read.
 
+#[cfg(feature = "lora")]
+mod adapt;
 mod adapter;
 mod cache;
 mod cdf;
@@ -48,6 +51,8 @@ use crate::base::ModelId;
 use step::Network;
 use tokens::Tokens;
 
+#[cfg(feature = "lora")]
+pub use adapt::{AdaptError, Advance, Matrix, Recipe, Trainer, WINDOW_MAX};
 pub use kernels::Path;
 pub use lanes::{LANE_BYTES_MAX, LANE_BYTES_MIN, lane_bytes};
 pub use load::{Open, load, load_checkpoint};

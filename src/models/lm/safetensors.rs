@@ -15,7 +15,7 @@ use super::load::{EachRow, Tensors};
 /// Longest JSON, bytes: tokenizers of 256 Ki tokens take 30 MiB.
 const JSON_BYTES_MAX: u64 = 128 << 20;
 const PARTS_MAX: usize = 1024;
-/// What a header has beside tensors.
+/// Where a header says more than tensors, in texts.
 const NOTES: &str = "__metadata__";
 
 /// A tensor, the file it is in, and where in that, bytes.
@@ -26,6 +26,30 @@ struct Place {
     tensor: Tensor,
 }
 
+/// A tensor that is written: name, kind, shape, elements.
+#[cfg(feature = "lora")]
+pub(super) type Written = (String, &'static str, Vec<usize>, Vec<u8>);
+
+/// Puts a file of tensors together, with notes beside them.
+#[cfg(feature = "lora")]
+pub(super) fn file(notes: &BTreeMap<String, String>, tensors: &[Written]) -> Vec<u8> {
+    let mut header = serde_json::Map::new();
+    header.insert(NOTES.into(), serde_json::json!(notes));
+    let mut end = 0;
+    for (name, kind, shape, elements) in tensors {
+        let from = end;
+        end += elements.len();
+        let fields = serde_json::json!({ "dtype": kind, "shape": shape, "data_offsets": [from, end] });
+        header.insert(name.clone(), fields);
+    }
+    let mut header = Json::Object(header).to_string();
+    // Tensors begin at a multiple of eight bytes.
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    let mut out = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    tensors.iter().for_each(|(.., elements)| out.extend_from_slice(elements));
+    out
+}
+
 /// Gives the name a tensor goes by here; `None` where it is of no use.
 type Known = fn(&str) -> Result<Option<String>, LoadError>;
 
@@ -33,6 +57,8 @@ type Known = fn(&str) -> Result<Option<String>, LoadError>;
 pub(super) struct Checkpoint<R> {
     parts: Vec<R>,
     tensors: BTreeMap<String, Place>,
+    /// What the files say beside their tensors.
+    notes: BTreeMap<String, String>,
 }
 
 /// Reads a file of JSON.
@@ -103,7 +129,7 @@ impl<R: Read + Seek> Checkpoint<R> {
             file => Some(file.map_err(LoadError::Read)?),
         };
         let parts = first.into_iter().collect();
-        let mut checkpoint = Checkpoint { parts, tensors: BTreeMap::new() };
+        let mut checkpoint = Checkpoint { parts, tensors: BTreeMap::new(), notes: BTreeMap::new() };
         for (part, name) in names.iter().enumerate() {
             if checkpoint.parts.len() == part {
                 let file = open(name).map_err(|e| LoadError::Read(io::Error::new(e.kind(), format!("{name}: {e}"))))?;
@@ -119,7 +145,7 @@ impl<R: Read + Seek> Checkpoint<R> {
     /// # Errors
     /// As `open`; that of `known`.
     pub fn of_file(file: R, name: &str, known: Known) -> Result<Checkpoint<R>, LoadError> {
-        let mut one = Checkpoint { parts: vec![file], tensors: BTreeMap::new() };
+        let mut one = Checkpoint { parts: vec![file], tensors: BTreeMap::new(), notes: BTreeMap::new() };
         one.header(0, name, known)?;
         Ok(one)
     }
@@ -127,6 +153,12 @@ impl<R: Read + Seek> Checkpoint<R> {
     /// Names of its tensors.
     pub fn names(&self) -> Vec<String> {
         self.tensors.keys().cloned().collect()
+    }
+
+    /// What its files say of a name beside their tensors.
+    #[cfg(feature = "lora")]
+    pub fn note(&self, name: &str) -> Option<&str> {
+        self.notes.get(name).map(String::as_str)
     }
 
     fn header(&mut self, part: usize, name: &str, known: Known) -> Result<(), LoadError> {
@@ -144,6 +176,8 @@ impl<R: Read + Seek> Checkpoint<R> {
         let header = parse(&bytes, name)?;
         for (of_file, fields) in header.as_object().into_iter().flatten() {
             if of_file == NOTES {
+                let notes = fields.as_object().into_iter().flatten();
+                self.notes.extend(notes.filter_map(|(name, note)| Some((name.clone(), note.as_str()?.to_string()))));
                 continue;
             }
             let Some(tensor_name) = known(of_file)? else { continue };

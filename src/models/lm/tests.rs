@@ -12,9 +12,9 @@ use crate::models::Error;
 
 /// A file being made.
 #[derive(Clone, Default)]
-struct File {
+pub(super) struct File {
     metadata: Vec<(String, Vec<u8>)>,
-    tensors: Vec<(String, Vec<usize>, u32, Vec<u8>)>,
+    pub tensors: Vec<(String, Vec<usize>, u32, Vec<u8>)>,
 }
 
 fn text(bytes: &[u8]) -> Vec<u8> {
@@ -45,7 +45,7 @@ impl File {
         self.tensors.push((name.into(), shape.to_vec(), 0, bytes));
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let mut out = b"GGUF".to_vec();
         out.extend(3u32.to_le_bytes());
         out.extend((self.tensors.len() as u64).to_le_bytes());
@@ -80,7 +80,12 @@ const LAYERS: usize = 2;
 const CONTEXT: usize = 200;
 
 /// A Llama of two layers, of noise, with `small`'s tokens.
-fn tiny() -> File {
+pub(super) fn tiny() -> File {
+    tiny_of(HEADS, KEY_HEADS)
+}
+
+/// The same with so many heads.
+pub(super) fn tiny_of(heads: usize, key_heads: usize) -> File {
     let mut x = 1u64;
     let mut noise = |len: usize, scale: f32| -> Vec<f32> {
         let mut next = || {
@@ -94,8 +99,8 @@ fn tiny() -> File {
     file.text("general.architecture", "llama");
     for (name, n) in [
         ("embedding_length", WIDTH),
-        ("attention.head_count", HEADS),
-        ("attention.head_count_kv", KEY_HEADS),
+        ("attention.head_count", heads),
+        ("attention.head_count_kv", key_heads),
         ("attention.key_length", ELEMENTS),
         ("feed_forward_length", HIDDEN),
         ("block_count", LAYERS),
@@ -118,10 +123,10 @@ fn tiny() -> File {
     file.floats("rope_freqs.weight", &[ELEMENTS / 2], &stretch);
     for layer in 0..LAYERS {
         for (name, rows, columns) in [
-            ("attn_q", HEADS * ELEMENTS, WIDTH),
-            ("attn_k", KEY_HEADS * ELEMENTS, WIDTH),
-            ("attn_v", KEY_HEADS * ELEMENTS, WIDTH),
-            ("attn_output", WIDTH, HEADS * ELEMENTS),
+            ("attn_q", heads * ELEMENTS, WIDTH),
+            ("attn_k", key_heads * ELEMENTS, WIDTH),
+            ("attn_v", key_heads * ELEMENTS, WIDTH),
+            ("attn_output", WIDTH, heads * ELEMENTS),
             ("ffn_gate", HIDDEN, WIDTH),
             ("ffn_up", HIDDEN, WIDTH),
             ("ffn_down", WIDTH, HIDDEN),
@@ -137,19 +142,19 @@ fn tiny() -> File {
     file
 }
 
-fn loaded(file: &File) -> Result<LanguageModel, LoadError> {
+pub(super) fn loaded(file: &File) -> Result<LanguageModel, LoadError> {
     load(Cursor::new(file.bytes()), None)
 }
 
-static NEVER: AtomicBool = AtomicBool::new(false);
+pub(super) static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// A payload, however long.
-fn coded(model: &LanguageModel, raw: &[u8], lane_bytes: usize) -> Vec<u8> {
+pub(super) fn coded(model: &LanguageModel, raw: &[u8], lane_bytes: usize) -> Vec<u8> {
     model.encode(raw, lane_bytes, usize::MAX, &NEVER).unwrap()
 }
 
 /// Text of the tokens' kind, and bytes of no kind.
-fn sample(len: usize) -> Vec<u8> {
+pub(super) fn sample(len: usize) -> Vec<u8> {
     let mut x = 3u64;
     let words: [&[u8]; 12] =
         [b" the", b" and", b" in", b"\r\n", b"12", b"\0", b"\xc3\xa9", b"\xff\xfe", b"{\"a\":", b"\xc8", b"th", b"  "];
@@ -304,7 +309,7 @@ const GOLDEN_MODEL: &str = "a01b937aa11438f63249e5ffe83f33ec";
 const GOLDEN_PAYLOAD: (usize, u32) = (2001, 346_385_129);
 
 /// The network as it is written in papers, in floats of 64 bits, with the pairs of the file's order.
-fn reference(file: &File, tokens: &[u32]) -> Vec<Vec<f64>> {
+pub(super) fn reference(file: &File, tokens: &[u32]) -> Vec<Vec<f64>> {
     let tensor = |name: &str| -> Vec<f64> {
         let (_, _, _, bytes) = file.tensors.iter().find(|(n, ..)| n == name).unwrap();
         bytes.chunks(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect()
@@ -474,11 +479,11 @@ fn no_bytes_of_a_file_make_a_panic() {
 }
 
 /// Files of a checkpoint, by their names.
-type Files = std::collections::BTreeMap<String, Vec<u8>>;
+pub(super) type Files = std::collections::BTreeMap<String, Vec<u8>>;
 
 /// The same model as a checkpoint of two files, as its maker would have saved it: pairs
 /// that turn together half a head apart.
-fn checkpoint(file: &File) -> Files {
+pub(super) fn checkpoint(file: &File) -> Files {
     let mut parts = [(String::new(), Vec::<u8>::new()), (String::new(), Vec::new())];
     let mut map = String::new();
     for (n, (name, shape, _, bytes)) in file.tensors.iter().enumerate() {
@@ -549,11 +554,11 @@ fn checkpoint(file: &File) -> Files {
     files
 }
 
-fn opening(files: &Files) -> impl Fn(&str) -> io::Result<Cursor<Vec<u8>>> {
+pub(super) fn opening(files: &Files) -> impl Fn(&str) -> io::Result<Cursor<Vec<u8>>> {
     |name| files.get(name).cloned().map(Cursor::new).ok_or(io::ErrorKind::NotFound.into())
 }
 
-fn loaded_checkpoint(files: &Files) -> Result<LanguageModel, LoadError> {
+pub(super) fn loaded_checkpoint(files: &Files) -> Result<LanguageModel, LoadError> {
     load_checkpoint(&opening(files), None)
 }
 
@@ -677,7 +682,7 @@ fn adapted(file: &File, adapter: &Files) -> Result<LanguageModel, LoadError> {
 }
 
 /// Adds an adapter to a file's own tensors, by the definition, whatever order they have.
-fn merged(file: &File, adapter: &Files, scale: f64) -> File {
+pub(super) fn merged(file: &File, adapter: &Files, scale: f64) -> File {
     let tensors = &adapter["adapter_model.safetensors"];
     let (len, rest) = tensors.split_first_chunk::<8>().unwrap();
     let (header, data) = rest.split_at(u64::from_le_bytes(*len) as usize);

@@ -1,0 +1,429 @@
+//! A Llama in floats of 32 bits whose outcome has gradients of its adapter.
+//!
+//! The weights of the model stay as they are, so that nothing is computed for them. Where candle's own gradients would be
+//! (every product has one for both sides), or where it has none (fused operations), an operation brings the rule by which
+//! its gradient goes back, `Written`. What is kept of a window for the way back is about 30 MiB a layer of SmolLM2-135M at
+//! 512 tokens.
+
+use std::sync::Mutex;
+
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp3, D, Device, IndexOp, Layout, Result, Shape, Storage};
+use candle_core::{Tensor, Var, bail};
+use candle_nn::ops::{rms_norm, softmax_last_dim};
+use candle_nn::rotary_emb::rope;
+
+use super::super::LoadError;
+use super::super::exact;
+use super::super::load::Tensors;
+use super::super::plan::Plan;
+use super::super::step::Shape as Numbers;
+use super::Matrix;
+
+/// Rows whose logits are in memory at the same time.
+const LOGIT_ROWS: usize = 128;
+/// The least probability that is counted: 2^-100.
+const LEAST: f64 = 7.9e-31;
+
+/// An operation that was computed already, and how its gradient goes back to what it was computed from.
+struct Written<F> {
+    name: &'static str,
+    out: Mutex<Option<Tensor>>,
+    back: F,
+}
+
+impl<F> Written<F> {
+    fn new(name: &'static str, out: Tensor, back: F) -> Written<F> {
+        Written { name, out: Mutex::new(Some(out)), back }
+    }
+
+    /// The outcome, which is not kept here.
+    fn out(&self) -> Result<Tensor> {
+        match self.out.lock().ok().and_then(|mut out| out.take()) {
+            Some(out) => out.contiguous(),
+            None => bail!("{} is computed twice", self.name),
+        }
+    }
+
+    fn cpu(&self) -> Result<(CpuStorage, Shape)> {
+        let out = self.out()?;
+        match &*out.storage_and_layout().0 {
+            Storage::Cpu(storage) => Ok((storage.clone(), out.shape().clone())),
+            _ => bail!("{} is not where its arguments are", self.name),
+        }
+    }
+
+    fn cuda(&self) -> Result<(CudaStorage, Shape)> {
+        let out = self.out()?;
+        let (storage, layout) = out.storage_and_layout();
+        match &*storage {
+            Storage::Cuda(storage) => Ok((storage.try_clone(layout)?, out.shape().clone())),
+            _ => bail!("{} is not where its arguments are", self.name),
+        }
+    }
+}
+
+/// Of the argument and the gradient of the outcome.
+type BackOne = Box<dyn Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync>;
+/// Of three arguments, the outcome, and its gradient.
+type BackThree = Box<dyn Fn([&Tensor; 3], &Tensor, &Tensor) -> Result<[Tensor; 3]> + Send + Sync>;
+
+impl CustomOp1 for Written<BackOne> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.cpu()
+    }
+
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.cuda()
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        // Apart from the graph, which gradients that are kept would keep.
+        (self.back)(&x.detach(), gradient).map(Some)
+    }
+}
+
+/// Gradients of three arguments.
+type Three = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
+
+impl CustomOp3 for Written<BackThree> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.cpu()
+    }
+
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.cuda()
+    }
+
+    fn bwd(&self, a: &Tensor, b: &Tensor, c: &Tensor, out: &Tensor, gradient: &Tensor) -> Result<Three> {
+        let [a, b, c] = (self.back)([&a.detach(), &b.detach(), &c.detach()], &out.detach(), gradient)?;
+        Ok((Some(a), Some(b), Some(c)))
+    }
+}
+
+fn one(
+    name: &'static str,
+    x: &Tensor,
+    out: Tensor,
+    back: impl Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let back: BackOne = Box::new(back);
+    if x.track_op() { x.apply_op1(Written::new(name, out, back)) } else { Ok(out) }
+}
+
+fn three(
+    name: &'static str,
+    [a, b, c]: [&Tensor; 3],
+    out: Tensor,
+    back: impl Fn([&Tensor; 3], &Tensor, &Tensor) -> Result<[Tensor; 3]> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let back: BackThree = Box::new(back);
+    let tracked = a.track_op() || b.track_op() || c.track_op();
+    if tracked { a.apply_op3(b, c, Written::new(name, out, back)) } else { Ok(out) }
+}
+
+/// The two sides of what is added to a matrix: `wide` is rank by columns, `tall` rows by rank.
+#[derive(Clone, Debug)]
+pub(super) struct Pair {
+    pub wide: Var,
+    pub tall: Var,
+}
+
+/// A matrix of the model, and what is added to it.
+#[derive(Debug)]
+struct Adapted {
+    weights: Tensor,
+    pair: Option<Pair>,
+}
+
+impl Adapted {
+    /// Rows times the transposed matrix. Without gradients where `apart` from the graph.
+    fn apply(&self, x: &Tensor, scale: f64, apart: bool) -> Result<Tensor> {
+        let plain = x.detach();
+        let out = plain.matmul(&self.weights.t()?)?;
+        let weights = self.weights.clone();
+        let Some(pair) = &self.pair else {
+            return one("frozen", x, out, move |_, gradient| gradient.matmul(&weights));
+        };
+        let (wide, tall) = (pair.wide.as_detached_tensor(), pair.tall.as_detached_tensor());
+        let thin = (plain.matmul(&wide.t()?)? * scale)?;
+        let out = (out + thin.matmul(&tall.t()?)?)?;
+        if apart {
+            return Ok(out);
+        }
+        three("adapted", [x, &pair.wide, &pair.tall], out, move |[x, wide, tall], _, gradient| {
+            let of_thin = (gradient.matmul(tall)? * scale)?;
+            let of_tall = gradient.t()?.matmul(&thin)?;
+            let of_wide = of_thin.t()?.matmul(x)?;
+            Ok([(gradient.matmul(&weights)? + of_thin.matmul(wide)?)?, of_wide, of_tall])
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Layer {
+    attention_norm: Tensor,
+    feed_norm: Tensor,
+    /// In the order of `Matrix::ALL`.
+    matrices: Vec<Adapted>,
+}
+
+/// The model, with its adapter.
+#[derive(Debug)]
+pub(super) struct Network {
+    numbers: Numbers,
+    device: Device,
+    embeddings: Tensor,
+    head: Tensor,
+    norm: Tensor,
+    layers: Vec<Layer>,
+    scale: f64,
+    cosines: Tensor,
+    sines: Tensor,
+}
+
+/// What a function of a window is computed with once, and kept for the next window of the same length.
+#[derive(Debug, Default)]
+pub(super) struct Masks(Option<Tensor>);
+
+impl Masks {
+    /// Nothing where a token is seen, and minus infinity where it is not yet: key heads, then queries of a head of keys.
+    fn of(&mut self, tokens: usize, numbers: &Numbers, device: &Device) -> Result<Tensor> {
+        let each = numbers.heads / numbers.key_heads;
+        let shape = (numbers.key_heads, each * tokens, tokens);
+        match &self.0 {
+            Some(mask) if mask.dims3()? == shape => Ok(mask.clone()),
+            _ => {
+                let row = |at: usize| (0..tokens).map(move |t| if t > at { f32::NEG_INFINITY } else { 0.0 });
+                let one: Vec<f32> = (0..tokens).flat_map(row).collect();
+                let one = Tensor::from_vec(one, (1, tokens, tokens), device)?;
+                let mask = one.repeat((numbers.heads, 1, 1))?.reshape(shape)?.contiguous()?;
+                self.0 = Some(mask.clone());
+                Ok(mask)
+            }
+        }
+    }
+}
+
+/// Divides rows by the roots of their mean squares, and weighs them.
+fn normalised(x: &Tensor, weights: &Tensor, epsilon: f32) -> Result<Tensor> {
+    let out = rms_norm(&x.detach().contiguous()?, weights, epsilon)?;
+    let weights = weights.clone();
+    one("norm", x, out, move |x, gradient| {
+        let width = x.dim(D::Minus1)? as f64;
+        // With f = 1 / root(mean(x^2) + e) and h = gradient * weights: f * h - x * f^3 * mean(x * h).
+        let mean = (x.sqr()?.sum_keepdim(D::Minus1)? / width)?;
+        let factor = (mean + f64::from(epsilon))?.sqrt()?.recip()?;
+        let weighed = gradient.broadcast_mul(&weights)?;
+        let along = ((x * &weighed)?.sum_keepdim(D::Minus1)? / width)?;
+        let along = (along * factor.powf(3.0)?)?;
+        weighed.broadcast_mul(&factor)? - x.broadcast_mul(&along)?
+    })
+}
+
+/// Tokens by elements of all heads, as heads by tokens by elements.
+fn by_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
+    let (tokens, all) = x.dims2()?;
+    x.reshape((tokens, heads, all / heads))?.transpose(0, 1)?.contiguous()
+}
+
+/// The other way round.
+fn by_tokens(x: &Tensor) -> Result<Tensor> {
+    let (heads, tokens, elements) = x.dims3()?;
+    x.transpose(0, 1)?.contiguous()?.reshape((tokens, heads * elements))
+}
+
+/// Turns heads by the positions of their tokens; back where the sines are those of the opposite angles.
+fn turned(x: &Tensor, cosines: &Tensor, sines: &Tensor) -> Result<Tensor> {
+    rope(&x.unsqueeze(0)?, cosines, sines)?.squeeze(0)
+}
+
+impl Network {
+    /// Reads a model, feeds its weights to a hash, and puts pairs beside the matrices that are to be adapted; `begin` makes one of a matrix' rows and
+    /// columns.
+    ///
+    /// # Errors
+    /// When a tensor is missing or not as it should be, or the device has not enough memory.
+    pub fn new(
+        tensors: &mut impl Tensors,
+        plan: &Plan,
+        device: &Device,
+        scale: f64,
+        hasher: &mut blake3::Hasher,
+        begin: &mut dyn FnMut(usize, Matrix, usize, usize) -> Result<Option<Pair>>,
+    ) -> std::result::Result<Network, super::AdaptError> {
+        let numbers = plan.shape.clone();
+        let Numbers { vocabulary, width, heads, key_heads, elements, hidden, .. } = numbers;
+        let has_head = tensors.extent("output.weight").is_some();
+        let mut matrix = |name: &str, rows: usize, columns: usize, turns: bool| {
+            match tensors.extent(name) {
+                Some(extent) if extent == (rows, columns) => {}
+                _ => {
+                    let what = format!("tensor {name} is missing, or has not {rows} rows of {columns} elements");
+                    return Err(super::AdaptError::Load(LoadError::Malformed(what)));
+                }
+            }
+            let mut all = vec![0.0f32; rows * columns];
+            tensors.rows(name, &mut |n, row| {
+                hasher.update(bytemuck::cast_slice(row));
+                let n = if turns { plan.apart(n) } else { n };
+                all.chunks_exact_mut(columns).skip(n).take(1).for_each(|to| to.copy_from_slice(row));
+                Ok(())
+            })?;
+            Ok(Tensor::from_vec(all, (rows, columns), device)?)
+        };
+        let embeddings = matrix("token_embd.weight", vocabulary, width, false)?;
+        let head = if has_head { matrix("output.weight", vocabulary, width, false)? } else { embeddings.clone() };
+        let norm = matrix("output_norm.weight", 1, width, false)?.i(0)?;
+        let mut layers = Vec::new();
+        for n in 0..numbers.layers {
+            let mut matrices = Vec::new();
+            for which in Matrix::ALL {
+                let (rows, columns) = match which {
+                    Matrix::Queries => (heads * elements, width),
+                    Matrix::Keys | Matrix::Values => (key_heads * elements, width),
+                    Matrix::Output => (width, heads * elements),
+                    Matrix::Gates | Matrix::Ups => (hidden, width),
+                    Matrix::Down => (width, hidden),
+                };
+                let turns = matches!(which, Matrix::Queries | Matrix::Keys);
+                let weights = matrix(&format!("blk.{n}.{}.weight", which.names().1), rows, columns, turns)?;
+                matrices.push(Adapted { weights, pair: begin(n, which, rows, columns)? });
+            }
+            layers.push(Layer {
+                attention_norm: matrix(&format!("blk.{n}.attn_norm.weight"), 1, width, false)?.i(0)?,
+                feed_norm: matrix(&format!("blk.{n}.ffn_norm.weight"), 1, width, false)?.i(0)?,
+                matrices,
+            });
+        }
+        let positions = numbers.context.min(super::WINDOW_MAX);
+        let (mut cosines, mut sines) = (Vec::new(), Vec::new());
+        for position in 0..positions {
+            for frequency in &plan.frequencies {
+                let (sine, cosine) = exact::sine_cosine(position as f64 * frequency);
+                cosines.push(cosine as f32);
+                sines.push(sine as f32);
+            }
+        }
+        let pairs = plan.frequencies.len();
+        Ok(Network {
+            cosines: Tensor::from_vec(cosines, (positions, pairs), device)?,
+            sines: Tensor::from_vec(sines, (positions, pairs), device)?,
+            device: device.clone(),
+            numbers,
+            embeddings,
+            head,
+            norm,
+            layers,
+            scale,
+        })
+    }
+
+    /// What queries find, for each token.
+    fn attend(&self, queries: &Tensor, keys: &Tensor, values: &Tensor, masks: &mut Masks) -> Result<Tensor> {
+        let Numbers { heads, key_heads, elements, .. } = self.numbers;
+        let tokens = queries.dim(0)?;
+        let together = (key_heads, heads / key_heads * tokens, elements);
+        let root = 1.0 / (elements as f64).sqrt();
+        let cosines = self.cosines.narrow(0, 0, tokens)?;
+        let sines = self.sines.narrow(0, 0, tokens)?;
+        let q = turned(&by_heads(&queries.detach(), heads)?, &cosines, &sines)?;
+        let q = (q.reshape(together)? * root)?;
+        let k = turned(&by_heads(&keys.detach(), key_heads)?, &cosines, &sines)?;
+        let v = by_heads(&values.detach(), key_heads)?;
+        let mask = masks.of(tokens, &self.numbers, &self.device)?;
+        let shares = softmax_last_dim(&(q.matmul(&k.t()?)? + mask)?)?;
+        let out = by_tokens(&shares.matmul(&v)?.reshape((heads, tokens, elements))?)?;
+        three("attention", [queries, keys, values], out, move |_, out, gradient| {
+            let gradient = by_heads(gradient, heads)?;
+            // The sum over tokens of gradient * share is that over elements of gradient * outcome.
+            let along = (&gradient * by_heads(out, heads)?)?.sum_keepdim(D::Minus1)?;
+            let gradient = gradient.reshape(together)?;
+            let along = along.reshape((together.0, together.1, 1))?;
+            let of_values = shares.t()?.matmul(&gradient)?;
+            let of_shares = gradient.matmul(&v.t()?)?;
+            let of_scores = (of_shares.broadcast_sub(&along)? * &shares)?;
+            let of_queries = (of_scores.matmul(&k)? * root)?.reshape((heads, tokens, elements))?;
+            let of_keys = of_scores.t()?.matmul(&q)?;
+            let back = sines.neg()?;
+            Ok([
+                by_tokens(&turned(&of_queries, &cosines, &back)?)?,
+                by_tokens(&turned(&of_keys, &cosines, &back)?)?,
+                by_tokens(&of_values)?,
+            ])
+        })
+    }
+
+    /// The state of every token of a window after all layers. Without gradients where `apart` from the graph.
+    fn states(&self, tokens: &[u32], apart: bool, masks: &mut Masks) -> Result<Tensor> {
+        let epsilon = self.numbers.epsilon;
+        let ids = Tensor::new(tokens, &self.device)?;
+        let mut x = self.embeddings.index_select(&ids, 0)?;
+        for layer in &self.layers {
+            let [queries, keys, values, output, gates, ups, down] = layer.matrices.as_slice() else {
+                bail!("a layer has seven matrices");
+            };
+            let normed = normalised(&x, &layer.attention_norm, epsilon)?;
+            let of = |matrix: &Adapted, x: &Tensor| matrix.apply(x, self.scale, apart);
+            let mixed = self.attend(&of(queries, &normed)?, &of(keys, &normed)?, &of(values, &normed)?, masks)?;
+            x = (x + of(output, &mixed)?)?;
+            let normed = normalised(&x, &layer.feed_norm, epsilon)?;
+            let hidden = (of(gates, &normed)?.silu()? * of(ups, &normed)?)?;
+            x = (x + of(down, &hidden)?)?;
+        }
+        normalised(&x, &self.norm, epsilon)
+    }
+
+    /// Bits that the tokens of a window take, each predicted from what is read before it, and with `learn` what the gradients
+    /// of the mean are made of: a number whose gradients they are.
+    pub fn bits(&self, read: &[u32], next: &[u32], learn: bool, masks: &mut Masks) -> Result<(f64, Option<Tensor>)> {
+        let states = self.states(read, !learn, masks)?;
+        let plain = states.detach();
+        let (mut bits, mut gradients) = (0.0, Vec::new());
+        for (from, next) in (0..).step_by(LOGIT_ROWS).zip(next.chunks(LOGIT_ROWS)) {
+            let ids = Tensor::new(next, &self.device)?;
+            let logits = plain.narrow(0, from, next.len())?.matmul(&self.head.t()?)?;
+            let shares = softmax_last_dim(&logits)?;
+            let of_next = shares.gather(&ids.unsqueeze(1)?, 1)?.flatten_all()?.to_vec1::<f32>()?;
+            bits -= of_next.iter().map(|p| f64::from(*p).max(LEAST).log2()).sum::<f64>();
+            if learn {
+                gradients.push((shares.matmul(&self.head)? - self.head.index_select(&ids, 0)?)?);
+            }
+        }
+        if !learn {
+            return Ok((bits, None));
+        }
+        let gradients = Tensor::cat(&gradients, 0)?;
+        Ok((bits, Some((states * gradients)?.sum_all()?)))
+    }
+
+    /// Logits after each token.
+    #[cfg(test)]
+    pub fn logits(&self, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
+        self.states(tokens, true, &mut Masks::default())?.matmul(&self.head.t()?)?.to_vec2()
+    }
+}

@@ -1,0 +1,271 @@
+use candle_nn::VarBuilder;
+use candle_transformers::models::llama::{Cache, Config, Llama};
+
+use super::super::load;
+use super::super::step::{Row, Work};
+use super::super::tests::{
+    Files, NEVER, checkpoint, coded, loaded, loaded_checkpoint, merged, opening, reference, sample, tiny, tiny_of,
+};
+use super::*;
+
+fn recipe() -> Recipe {
+    Recipe {
+        rank: 4,
+        alpha: 8.0,
+        learning_rate: 2e-2,
+        window: 64,
+        batch_tokens: 256,
+        steps: Some(24),
+        judged_steps: 8,
+        ..Recipe::default()
+    }
+}
+
+/// A text that a model of noise has much to learn of.
+fn text(lines: usize) -> Vec<u8> {
+    (0..lines).flat_map(|n| format!("the and 12 in the {} and\r\n", n % 7).into_bytes()).collect()
+}
+
+fn trainer(texts: &[Vec<u8>], recipe: Recipe, kept: Option<&[u8]>) -> Result<Trainer, AdaptError> {
+    Trainer::of_gguf(Cursor::new(tiny().bytes()), texts, recipe, kept)
+}
+
+/// Does all steps; gives what was judged.
+fn run(trainer: &mut Trainer) -> Vec<f64> {
+    let mut judged = Vec::new();
+    while let Some(advance) = trainer.advance().unwrap() {
+        if let Advance::Judged { bits_per_byte, .. } = advance {
+            judged.push(bits_per_byte);
+        }
+    }
+    judged
+}
+
+fn files(trainer: &Trainer) -> Files {
+    trainer.adapter().unwrap().into_iter().map(|(name, bytes)| (name.to_string(), bytes)).collect()
+}
+
+/// Gives variables that are nothing yet some noise.
+fn stir(trainer: &Trainer) {
+    let mut chance = Chance(7);
+    for var in &trainer.optimizer.vars {
+        let noise: Vec<f32> = (0..var.elem_count()).map(|_| chance.normal() * 0.05).collect();
+        var.set(&Tensor::from_vec(noise, var.dims2().unwrap(), var.device()).unwrap()).unwrap();
+    }
+}
+
+/// What is trained is what is coded with: the network's outcome is that of the papers, also with an adapter.
+#[test]
+fn logits_are_those_of_the_network_in_64_bits() {
+    let file = tiny();
+    let mut trainer = trainer(&[text(80)], recipe(), None).unwrap();
+    let tokens: Vec<u32> = (0..60).map(|n| n * n * 13 % 250).collect();
+    let check = |trainer: &Trainer, exact: Vec<Vec<f64>>| {
+        let ours = trainer.network.logits(&tokens).unwrap();
+        for (ours, exact) in ours.iter().zip(&exact) {
+            for (a, b) in ours.iter().zip(exact) {
+                assert!((f64::from(*a) - b).abs() < 2e-3, "{a}, {b}");
+            }
+        }
+    };
+    check(&trainer, reference(&file, &tokens));
+    stir(&trainer);
+    trainer.judge().unwrap();
+    let mut adapter = files(&trainer);
+    let tensors: Vec<_> = trainer
+        .places
+        .iter()
+        .zip(trainer.best.tensors.as_chunks::<2>().0)
+        .flat_map(|((layer, which), pair)| {
+            ["lora_A", "lora_B"].into_iter().zip(pair).map(move |(half, tensor)| {
+                let name = format!("base_model.model.model.layers.{layer}.{}.{half}.weight", which.names().0);
+                (name, "F32", tensor.dims().to_vec(), elements(tensor).unwrap())
+            })
+        })
+        .collect();
+    adapter.insert("adapter_model.safetensors".into(), safetensors::file(&BTreeMap::new(), &tensors));
+    check(&trainer, reference(&merged(&file, &adapter, 2.0), &tokens));
+}
+
+/// The arithmetic of whole numbers, and ours in floats, beside a Llama that others wrote: candle-transformers', by the same
+/// checkpoint.
+#[test]
+fn a_checkpoint_says_here_what_it_says_in_candle() {
+    let mut file = tiny_of(2, 1);
+    file.tensors.retain(|(name, ..)| name != "rope_freqs.weight");
+    let mut files = checkpoint(&file);
+    let config = String::from_utf8(files["config.json"].clone()).unwrap();
+    let config = config.replace("_heads\":4", "_heads\":2").replace("_value_heads\":2", "_value_heads\":1");
+    files.insert("config.json".into(), config.into_bytes());
+    let model = loaded_checkpoint(&files).unwrap();
+    let ours = Trainer::of_checkpoint(&opening(&files), &[text(80)], recipe(), None).unwrap();
+
+    let parts = files.iter().filter(|(name, _)| name.ends_with(".safetensors"));
+    let tensors = parts.flat_map(|(_, bytes)| candle_core::safetensors::load_buffer(bytes, &Device::Cpu).unwrap());
+    let tensors: std::collections::HashMap<String, Tensor> = tensors.collect();
+    let shape = &model.network.shape;
+    let config = Config {
+        hidden_size: shape.width,
+        intermediate_size: shape.hidden,
+        vocab_size: shape.vocabulary,
+        num_hidden_layers: shape.layers,
+        num_attention_heads: shape.heads,
+        num_key_value_heads: shape.key_heads,
+        max_position_embeddings: shape.context,
+        ..Config::config_7b_v1(false)
+    };
+    let config = Config { rms_norm_eps: 1e-5, ..config };
+    let theirs = Llama::load(VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu), &config).unwrap();
+    let mut cache = Cache::new(true, DType::F32, &config, &Device::Cpu).unwrap();
+
+    let tokens: Vec<u32> = (0..120).map(|n| n * n * 13 % 250).collect();
+    let in_floats = ours.network.logits(&tokens).unwrap();
+    let (mut work, mut streams) = (Work::default(), model.network.streams(1));
+    let (mut least, mut excess, mut entropy) = (1f64, 0.0, 0.0);
+    for (position, token) in tokens.iter().enumerate() {
+        let read = Tensor::new(&[[*token]], &Device::Cpu).unwrap();
+        let theirs = theirs.forward(&read, position, &mut cache).unwrap().squeeze(0).unwrap().to_vec1::<f32>().unwrap();
+        for (a, b) in in_floats[position].iter().zip(&theirs) {
+            assert!((a - b).abs() < 1e-3, "token {position}: {a}, {b}");
+        }
+        model.network.step(model.path, &[Row { stream: 0, token: *token }], &mut streams, &mut work);
+        let whole = work.logits(&model.network, 0);
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        least = least.min(dot(whole, &theirs) / (dot(whole, whole) * dot(&theirs, &theirs)).sqrt());
+        let shares = |logits: &[f32]| -> Vec<f64> {
+            let total: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum();
+            logits.iter().map(|x| f64::from(*x).exp() / total).collect()
+        };
+        for (p, q) in shares(&theirs).into_iter().zip(shares(whole)) {
+            excess += p * (p / q).log2();
+            entropy -= p * p.log2();
+        }
+    }
+    assert!(least > 0.98, "the least cosine is {least}");
+    assert!(excess < entropy * 0.02, "{excess} bits too many of {entropy}");
+}
+
+/// Gradients are those that differences show.
+#[test]
+fn gradients_are_slopes() {
+    let trainer = trainer(&[text(80)], recipe(), None).unwrap();
+    stir(&trainer);
+    let window = &trainer.training[0];
+    let mut masks = Masks::default();
+    let mut nats = || {
+        let (bits, mean) = trainer.network.bits(&window.read, &window.next, true, &mut masks).unwrap();
+        (bits * std::f64::consts::LN_2, mean.unwrap())
+    };
+    let store = nats().1.backward().unwrap();
+    // Each matrix of both layers, both sides: along the gradient, which floats resolve.
+    for (n, var) in trainer.optimizer.vars.iter().enumerate() {
+        let gradient = store.get(var).unwrap();
+        let square = f64::from(gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap());
+        let begin = var.as_detached_tensor().copy().unwrap();
+        let mut moved = |by: f64| {
+            var.set(&(&begin + (gradient * (by / square.sqrt())).unwrap()).unwrap()).unwrap();
+            nats().0
+        };
+        let by = 2e-2;
+        let slope = (moved(by) - moved(-by)) / (2.0 * by);
+        moved(0.0);
+        assert!((slope / square.sqrt() - 1.0).abs() < 0.02, "variable {n}: {slope}, {}", square.sqrt());
+    }
+}
+
+#[test]
+fn a_text_that_repeats_comes_to_take_fewer_bits() {
+    let mut trainer = trainer(&[text(400)], recipe(), None).unwrap();
+    let judged = run(&mut trainer);
+    assert_eq!(judged.len(), 4);
+    let (before, after) = trainer.held_out();
+    assert_eq!(before, judged[0]);
+    assert!(after < before * 0.7, "{judged:?}");
+    // So it does in the coder, on a text of the kind that it was not shown.
+    let adapter = files(&trainer);
+    let with = load(Cursor::new(tiny().bytes()), Some(&opening(&adapter))).unwrap();
+    let without = loaded(&tiny()).unwrap();
+    let raw = &text(500)[9000..];
+    let (with_it, without_it) = (coded(&with, raw, 1 << 12), coded(&without, raw, 1 << 12));
+    assert!(with_it.len() < without_it.len(), "{}, {}", with_it.len(), without_it.len());
+    assert_eq!(with.decode(&with_it, raw.len(), &NEVER).unwrap(), raw);
+}
+
+/// On one machine and build: the same bits, whether it was stopped between two steps or not.
+#[test]
+fn a_stopped_run_goes_on_to_the_same_adapter() {
+    let texts = [text(150)];
+    let mut whole = trainer(&texts, recipe(), None).unwrap();
+    run(&mut whole);
+    for stop in [0, 3, 11] {
+        let mut part = trainer(&texts, recipe(), None).unwrap();
+        for _ in 0..stop {
+            part.advance().unwrap().unwrap();
+        }
+        let kept = part.kept().unwrap();
+        drop(part);
+        let mut rest = trainer(&texts, recipe(), Some(&kept)).unwrap();
+        run(&mut rest);
+        assert_eq!(files(&rest), files(&whole), "stopped after {stop}");
+        assert_eq!(rest.held_out(), whole.held_out());
+    }
+}
+
+#[test]
+fn either_format_of_a_model_gives_the_same_adapter() {
+    let mut file = tiny();
+    file.tensors.retain(|(name, ..)| name != "rope_freqs.weight");
+    let texts = [text(100), sample(3000)];
+    let recipe = Recipe { steps: Some(3), matrices: vec![Matrix::Queries, Matrix::Keys], ..recipe() };
+    let mut of_gguf = Trainer::of_gguf(Cursor::new(file.bytes()), &texts, recipe.clone(), None).unwrap();
+    let hub = checkpoint(&file);
+    let mut of_checkpoint = Trainer::of_checkpoint(&opening(&hub), &texts, recipe, None).unwrap();
+    assert_eq!(run(&mut of_gguf), run(&mut of_checkpoint));
+    assert_eq!(files(&of_gguf), files(&of_checkpoint));
+    assert_eq!(of_gguf.parameters(), 2 * 4 * (64 + 128 + 64 + 64));
+}
+
+#[test]
+fn windows_count_every_byte_once() {
+    let raw = sample(5000);
+    let tokens = loaded(&tiny()).unwrap().tokens;
+    let symbols = tokens.cut(&raw).len();
+    let cut = windows(&[raw.clone(), b"the".to_vec(), Vec::new()], &tokens, 100);
+    assert_eq!(cut.len(), symbols / 100 + 1);
+    let whole: usize = cut.iter().map(|w| w.bytes).sum();
+    assert!(whole <= raw.len() + 3 && whole > raw.len() - 1000, "{whole}");
+    assert!(cut.iter().all(|w| w.read[0] == tokens.start && w.read[1..] == w.next[..w.next.len() - 1]));
+    assert!(cut.iter().any(|w| w.plain > 0), "bytes that no token stands for");
+    let (held, training) = parted(cut);
+    assert!(held.iter().all(|h| !training.contains(h)));
+}
+
+#[test]
+fn what_cannot_be_is_said() {
+    let refused = |texts: &[Vec<u8>], change: &dyn Fn(&mut Recipe), kept: Option<&[u8]>, word: &str| {
+        let mut recipe = recipe();
+        change(&mut recipe);
+        let Err(e) = trainer(texts, recipe, kept) else { panic!("{word}") };
+        assert!(e.to_string().contains(word), "{word}: {e}");
+    };
+    let texts = [text(60)];
+    refused(&texts, &|r| r.rank = 0, None, "rank");
+    refused(&texts, &|r| r.window = 201, None, "16 to 200");
+    refused(&texts, &|r| r.learning_rate = f64::NAN, None, "learning rate");
+    refused(&texts, &|r| r.matrices.clear(), None, "matrix");
+    refused(&texts, &|r| r.steps = Some(0), None, "step");
+    refused(&[text(1)], &|_| (), None, "1 windows");
+    refused(&[], &|_| (), None, "0 windows");
+    let kept = trainer(&texts, recipe(), None).unwrap().kept().unwrap();
+    assert!(trainer(&texts, Recipe { steps: Some(99), ..recipe() }, Some(&kept)).is_ok(), "more steps are none other");
+    refused(&texts, &|r| r.seed = 2, Some(&kept), "another model");
+    refused(&[sample(3000)], &|_| (), Some(&kept), "another model");
+    for len in [0, 7, 100, kept.len() - 1] {
+        refused(&texts, &|_| (), Some(&kept[..len]), "gone on");
+    }
+    let mut other = tiny();
+    other.tensors.iter_mut().find(|(name, ..)| name == "blk.1.ffn_down.weight").unwrap().3[0] ^= 1;
+    let e = Trainer::of_gguf(Cursor::new(other.bytes()), &texts, recipe(), Some(&kept));
+    assert!(e.is_err_and(|e| e.to_string().contains("another model")));
+    assert!(Trainer::of_gguf(Cursor::new(b"GGUF"), &texts, recipe(), None).is_err());
+}
