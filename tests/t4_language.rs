@@ -51,7 +51,7 @@ fn other() -> llama::File {
 }
 
 fn add(volume: &Volume, model: &llama::File) -> ModelId {
-    let report = volume.add_language(brought(model).path(), &mut |_, _| ()).unwrap();
+    let report = volume.add_language(brought(model).path(), None, &mut |_, _| ()).unwrap();
     ModelId::parse(&report.id).unwrap()
 }
 
@@ -249,7 +249,7 @@ fn a_model_comes_whole_or_not_at_all() {
         let disk = fresh();
         let volume = open(&disk, by_language(), &workers).unwrap();
         let before = disk.syncs();
-        volume.add_language(model.path(), &mut |_, _| ()).unwrap();
+        volume.add_language(model.path(), None, &mut |_, _| ()).unwrap();
         (before, disk.syncs())
     };
     let mut whole = 0;
@@ -260,7 +260,7 @@ fn a_model_comes_whole_or_not_at_all() {
         let disk = fresh();
         disk.cut_power_at_sync(cut);
         let volume = open(&disk, by_language(), &workers).unwrap();
-        volume.add_language(model.path(), &mut |_, _| ()).unwrap_err();
+        volume.add_language(model.path(), None, &mut |_, _| ()).unwrap_err();
         let left = disk.survivor(image);
         let kept = tools::model_list(&left).unwrap();
         whole += kept.len();
@@ -288,12 +288,12 @@ fn a_model_comes_whole_or_not_at_all() {
     let disk = damaged();
     let volume = open(&disk, by_language(), &workers).unwrap();
     let before = disk.syncs();
-    volume.add_language(model.path(), &mut |_, _| ()).unwrap();
+    volume.add_language(model.path(), None, &mut |_, _| ()).unwrap();
     for cut in before + 1..=disk.syncs() {
         let disk = damaged();
         let volume = open(&disk, by_language(), &workers).unwrap();
         disk.cut_power_at_sync(cut);
-        let _ = volume.add_language(model.path(), &mut |_, _| ());
+        let _ = volume.add_language(model.path(), None, &mut |_, _| ());
         for image in [Survival::Synced, Survival::Kernel, Survival::Random(cut)] {
             let volume = open(&disk.survivor(image), by_language(), &workers).unwrap();
             assert_eq!(volume.languages().unwrap().len(), 1);

@@ -243,8 +243,9 @@ async fn answer(
             let done = collector.recode(saves_percent).await;
             return respond(done, |report| Response::Recoded { report });
         }
-        Request::AddLanguage { path } => {
-            let done = blocking(move || v.add_language(&path, &mut |_, _| ()).map_err(|e| e.to_string())).await;
+        Request::AddLanguage { path, adapter } => {
+            let add = move || v.add_language(&path, adapter.as_deref(), &mut |_, _| ()).map_err(|e| e.to_string());
+            let done = blocking(add).await;
             return respond(done, |report| Response::LanguageAdded { report });
         }
         Request::Pause => {

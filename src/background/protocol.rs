@@ -46,9 +46,11 @@ pub enum Request {
     Recode {
         saves_percent: u32,
     },
-    /// Takes a language model in, by its absolute path; answered when it is there.
+    /// Takes a language model in, and an adapter to it, by their absolute paths; answered when it is there.
     AddLanguage {
         path: PathBuf,
+        #[serde(default)]
+        adapter: Option<PathBuf>,
     },
     /// Answered when the scrub has ended; `Scrubbing` lines come before. It is stopped when the connection ends.
     Scrub {

@@ -203,6 +203,9 @@ pub(super) enum ModelVerb {
         path: PathBuf,
         /// GGUF file, or directory of a checkpoint
         model: PathBuf,
+        /// An adapter to it: the directory that PEFT or `model adapt` wrote. With it, it is a model of its own
+        #[arg(long, value_name = "DIR")]
+        adapter: Option<PathBuf>,
         #[arg(long)]
         json: bool,
     },

@@ -247,12 +247,13 @@ pub(super) fn recode(path: &Path, saves_percent: u32, json: bool) -> Outcome {
 }
 
 /// Takes a language model in: by the daemon where one serves the store, else on the store itself.
-pub(super) fn add_language(path: &Path, model: &Path) -> Result<LanguageReport, Failure> {
+pub(super) fn add_language(path: &Path, model: &Path, adapter: Option<&Path>) -> Result<LanguageReport, Failure> {
     let store = store_of(path)?;
-    let Some(mut client) = daemon_of(&store) else { return offline::add_language(&store, model) };
-    let named = host::canonical(model).map_err(|e| Failure(format!("{}: {e}", model.display())))?;
+    let Some(mut client) = daemon_of(&store) else { return offline::add_language(&store, model, adapter) };
+    let named = |path: &Path| host::canonical(path).map_err(|e| Failure(format!("{}: {e}", path.display())));
+    let request = Request::AddLanguage { path: named(model)?, adapter: adapter.map(named).transpose()? };
     let spinner = spinner("loading and copying the model");
-    let report = match client.ask(&Request::AddLanguage { path: named })? {
+    let report = match client.ask(&request)? {
         Response::LanguageAdded { report } => report,
         _ => return Err(Failure("the daemon answered something else".into())),
     };

@@ -94,7 +94,9 @@ pub fn run() -> i32 {
         }
         Verb::Bench { files, model, json } => measure::bench(&files, model.as_deref(), json),
         Verb::Model { verb: ModelVerb::Show { model, adapter, json } } => model::show(&model, adapter.as_deref(), json),
-        Verb::Model { verb: ModelVerb::Add { path, model, json } } => model::add(&path, &model, json),
+        Verb::Model { verb: ModelVerb::Add { path, model, adapter, json } } => {
+            model::add(&path, &model, adapter.as_deref(), json)
+        }
         Verb::Model { verb: ModelVerb::List { path, json } } => model::list(&path, json),
         Verb::Model { verb: ModelVerb::Remove { path, id } } => model::remove(&path, id),
         Verb::Model { verb: ModelVerb::Verify { path, id } } => model::verify(&path, id),

@@ -21,8 +21,8 @@ pub(super) fn show(path: &Path, adapter: Option<&Path>, json: bool) -> Outcome {
     Ok(0)
 }
 
-pub(super) fn add(path: &Path, model: &Path, json: bool) -> Outcome {
-    let report = client::add_language(path, model)?;
+pub(super) fn add(path: &Path, model: &Path, adapter: Option<&Path>, json: bool) -> Outcome {
+    let report = client::add_language(path, model, adapter)?;
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

@@ -165,10 +165,10 @@ pub(super) fn recode(store: &Path, saves_percent: u32) -> Result<RecodeReport, F
 }
 
 /// Takes a language model into a store that no daemon serves.
-pub(super) fn add_language(store: &Path, model: &Path) -> Result<LanguageReport, Failure> {
+pub(super) fn add_language(store: &Path, model: &Path, adapter: Option<&Path>) -> Result<LanguageReport, Failure> {
     with_volume(store, false, |volume| {
         with_bar(bar("copying [{bar:30}] {bytes}/{total_bytes}, {elapsed}"), |progress| {
-            volume.add_language(model, progress).map_err(failed(store))
+            volume.add_language(model, adapter, progress).map_err(failed(store))
         })
     })
 }

@@ -20,6 +20,9 @@ const GGUF: &str = "model.gguf";
 /// Files of a checkpoint beside its tensors, of which the last is there only where these are in parts.
 const CHECKPOINT: [&str; 3] = ["config.json", "tokenizer.json", "model.safetensors.index.json"];
 
+/// Files of an adapter, as PEFT writes them.
+const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
+
 /// A language model that the volume keeps.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct LanguageReport {
@@ -51,6 +54,7 @@ fn files_of(path: &Path) -> io::Result<Files> {
     }
     let mut names: Vec<String> = RealDisk::open(path, false)?.list("")?;
     names.retain(|name| CHECKPOINT.contains(&name.as_str()) || name.ends_with(".safetensors"));
+    names.retain(|name| !ADAPTER.contains(&name.as_str()));
     names.sort();
     names.into_iter().map(|name| open_brought(&path.join(&name)).map(|file| (name, file))).collect()
 }
@@ -93,7 +97,10 @@ fn loader(disk: Arc<dyn Disk>, entry: &LanguageEntry) -> Loader {
     let (id, names): (ModelId, Vec<String>) = (entry.id, entry.files.iter().map(|f| f.name.clone()).collect());
     Box::new(move || {
         let has = |name: &str| names.iter().any(|n| n == name);
-        let model = load(has, &|name| store::open_language_file(&*disk, id, name), None);
+        let open = |name: &str| store::open_language_file(&*disk, id, name);
+        let adapter = |name: &str| open(name).map(reading);
+        let adapter: Option<Open<'_, BufReader<FileReader>>> = if has(ADAPTER[0]) { Some(&adapter) } else { None };
+        let model = load(has, &open, adapter);
         if let Ok(model) = &model {
             let Facts { bytes, path, .. } = model.facts();
             log::info!("language model {id} is loaded: {} MiB, computes by {path}", bytes >> 20);
@@ -111,8 +118,8 @@ pub(super) fn fill(shelf: &Shelf, disk: &Arc<dyn Disk>) {
 }
 
 impl Volume {
-    /// Takes a language model in: a file of GGUF, or the directory of a checkpoint. What the tier deep codes from then on is
-    /// coded with it. Told of bytes copied.
+    /// Takes a language model in: a file of GGUF, or the directory of a checkpoint; and an adapter to it, with which it is a model
+    /// of its own. What the tier deep codes from then on is coded with it. Told of bytes copied.
     ///
     /// # Errors
     /// When it cannot be loaded, or the store cannot take it.
@@ -122,11 +129,15 @@ impl Volume {
     ///
     /// # Blocking
     /// Reads it twice, and writes it.
-    pub fn add_language(&self, path: &Path, told: Told<'_>) -> Result<LanguageReport, Error> {
+    pub fn add_language(&self, path: &Path, adapter: Option<&Path>, told: Told<'_>) -> Result<LanguageReport, Error> {
         self.writable()?;
         let bad = |what: String| Error::Io { what: "bring a language model".into(), source: io::Error::other(what) };
-        let id = load_brought(path, None).map_err(bad)?.facts().id;
-        let files = files_of(path).map_err(|e| bad(format!("{}: {e}", path.display())))?;
+        let id = load_brought(path, adapter).map_err(bad)?.facts().id;
+        let mut files = files_of(path).map_err(|e| bad(format!("{}: {e}", path.display())))?;
+        for name in ADAPTER.iter().filter(|_| adapter.is_some()) {
+            let path = adapter.unwrap_or(path).join(name);
+            files.push((name.to_string(), open_brought(&path).map_err(|e| bad(format!("{}: {e}", path.display())))?));
+        }
         let entry = self.store.add_language(id, &files, told).map_err(|e| self.store_failed(e))?;
         if self.library.languages.coding_id() != Some(id) {
             codec::forget_rate(MethodId::Language);
