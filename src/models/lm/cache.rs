@@ -1,97 +1,208 @@
-//! What a stream has read, as attention wants it: keys and values of every layer and head, in eight bits with a scale for
+//! What streams have read, as attention wants it: keys and values of every layer and head, in eight bits with a scale for
 //! each token and head.
 //!
-//! It grows by pages of `PAGE` tokens. Within a page, keys stand as rows of a matrix do and values as columns, so that the
-//! kernels of weights serve both:
+//! It grows by pages of `PAGE` tokens of all heads, which streams that end give back to the others. Within a page, keys stand
+//! as rows of a matrix do and values as columns, so that the kernels of weights serve both:
 //!
 //! ```text
-//! keys    for each 16 tokens, for each 4 elements: 16 tokens of 4 elements
-//! values  for each 32 elements, for each 4 tokens: twice 16 elements of 4 tokens
+//! for each head of each layer:
+//! keys          for each 16 tokens, for each 4 elements: 16 tokens of 4 elements
+//! values        for each 32 elements, for each 4 tokens: twice 16 elements of 4 tokens
+//! key scales    PAGE times 4 bytes
+//! value scales  PAGE times 4 bytes
 //! ```
 
-use super::kernels::Bytes;
+use super::pages::{Line, Pages};
 use super::weights::{Grain, cut};
 
 /// Tokens of a page.
 pub(super) const PAGE: usize = 128;
 /// Elements of a value that a kernel takes at a time.
 pub(super) const VALUE_PART: usize = 32;
+/// All that streams have read that are read at the same time, bytes: the most that a hostile payload can make it. Sixteen
+/// lanes of 4 KiB of text take 190 MB with the smallest models.
+///
+/// A model's context is no longer than one stream fits, so that this is part of the arithmetic.
+pub(super) const STREAMS_BYTES_MAX: usize = 256 << 20;
+/// Memory is asked for in parts of about this size, bytes: some huge pages.
+const PART_BYTES: usize = 16 << 20;
+
+/// Lines of the keys of a page, and of its values.
+const fn half(elements: usize) -> usize {
+    PAGE * elements / size_of::<Line>()
+}
+
+/// Lines of the scales of keys, and of values.
+const SCALES: usize = PAGE * 4 / size_of::<Line>();
+
+/// Bytes of a page, of so many heads in all layers together.
+pub(super) const fn page_bytes(heads: usize, elements: usize) -> usize {
+    heads * 2 * (half(elements) + SCALES) * size_of::<Line>()
+}
+
+/// Tokens that one stream can read.
+pub(super) const fn tokens_max(heads: usize, elements: usize) -> usize {
+    STREAMS_BYTES_MAX / page_bytes(heads, elements) * PAGE
+}
 
 /// `PAGE` tokens of one head of one layer.
-#[derive(Debug)]
-pub(super) struct Page {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Page<'a> {
     /// `PAGE / 16` times elements / 4.
-    pub keys: Vec<[Bytes; 1]>,
-    pub key_scales: [f32; PAGE],
-    /// Elements / 32 times `PAGE / 4`.
-    pub values: Vec<[Bytes; 2]>,
-    pub value_scales: [f32; PAGE],
+    pub keys: &'a [Line],
+    pub key_scales: &'a [f32],
+    /// Elements / 32 times `PAGE / 4` pairs.
+    pub values: &'a [Line],
+    pub value_scales: &'a [f32],
 }
 
-impl Page {
-    fn new(elements: usize) -> Page {
-        Page {
-            keys: vec![[Bytes([0; 64])]; PAGE / 16 * (elements / 4)],
-            key_scales: [0.0; PAGE],
-            values: vec![[Bytes([0; 64]); 2]; elements / VALUE_PART * (PAGE / 4)],
-            value_scales: [0.0; PAGE],
-        }
-    }
-
-    /// Bytes of one.
-    pub const fn bytes(elements: usize) -> usize {
-        size_of::<Page>() + 2 * PAGE * elements
-    }
-}
-
-/// What one stream has read.
-#[derive(Debug)]
-pub struct Stream {
+#[derive(Debug, Default)]
+struct Stream {
     /// Tokens read.
-    pub(super) len: usize,
-    elements: usize,
-    /// For each layer and head.
-    pages: Vec<Vec<Page>>,
+    len: usize,
+    pages: Vec<usize>,
 }
 
-impl Stream {
-    /// One that has read nothing, of `heads` heads in all layers together.
-    pub(super) fn new(heads: usize, elements: usize) -> Stream {
-        Stream { len: 0, elements, pages: (0..heads).map(|_| Vec::new()).collect() }
-    }
+/// What streams have read.
+#[derive(Debug)]
+pub struct Streams {
+    /// Of all layers together.
+    heads: usize,
+    elements: usize,
+    each: Vec<Stream>,
+    parts: Vec<Pages>,
+    pages_of_part: usize,
+    /// Pages that no stream has, and how many there may be in all.
+    free: Vec<usize>,
+    pages_max: usize,
+}
 
-    /// Forgets what it has read, and keeps its memory.
-    pub(super) fn clear(&mut self) {
-        self.len = 0;
-    }
-
-    /// Pages of a head, of those tokens that were ever read: the caller knows how many count.
-    pub(super) fn pages(&self, head: usize) -> &[Page] {
-        &self.pages[head]
-    }
-
-    /// Takes in the key and the value of the token at a position, which is at most one beyond those that are there.
-    #[inline(always)]
-    pub(super) fn put(&mut self, head: usize, position: usize, key: &[f32], value: &[f32], bytes: &mut [i8]) {
-        let pages = &mut self.pages[head];
-        let (page, slot) = (position / PAGE, position % PAGE);
-        if page == pages.len() {
-            pages.push(Page::new(self.elements));
+impl Streams {
+    /// Some that have read nothing, of `heads` heads in all layers together.
+    pub(super) fn new(count: usize, heads: usize, elements: usize) -> Streams {
+        let bytes = page_bytes(heads, elements);
+        Streams {
+            heads,
+            elements,
+            each: (0..count).map(|_| Stream::default()).collect(),
+            parts: Vec::new(),
+            pages_of_part: (PART_BYTES / bytes).max(1),
+            free: Vec::new(),
+            pages_max: STREAMS_BYTES_MAX / bytes,
         }
-        let page = &mut pages[page];
+    }
+
+    /// Lowers the pages that there may be.
+    #[cfg(test)]
+    pub(super) fn limit(&mut self, pages_max: usize) {
+        self.pages_max = pages_max;
+    }
+
+    /// Pages that streams can still take.
+    pub(super) fn room(&self) -> usize {
+        self.free.len() + self.pages_max.saturating_sub(self.parts.len() * self.pages_of_part)
+    }
+
+    /// Pages that a stream takes when it reads so many tokens more.
+    pub(super) fn wants(&self, stream: usize, tokens: usize) -> usize {
+        let stream = &self.each[stream];
+        (stream.len + tokens).div_ceil(PAGE).saturating_sub(stream.pages.len())
+    }
+
+    /// Tokens that a stream has read.
+    pub(super) fn len(&self, stream: usize) -> usize {
+        self.each[stream].len
+    }
+
+    /// Makes a stream forget what it has read, and keep its memory.
+    pub(super) fn clear(&mut self, stream: usize) {
+        self.each[stream].len = 0;
+    }
+
+    /// Makes a stream forget what it has read, and gives its memory to the others.
+    pub(super) fn end(&mut self, stream: usize) {
+        let stream = &mut self.each[stream];
+        stream.len = 0;
+        self.free.append(&mut stream.pages);
+    }
+
+    /// Makes room for the next token of a stream, of which the caller knows that there is.
+    pub(super) fn push(&mut self, stream: usize) {
+        if self.wants(stream, 1) > 0 {
+            if self.free.is_empty() {
+                let first = self.parts.len() * self.pages_of_part;
+                let pages = self.pages_of_part.min(self.pages_max.saturating_sub(first));
+                let lines = page_bytes(self.heads, self.elements) / size_of::<Line>();
+                self.parts.push(Pages::zeroed(pages * lines));
+                self.free.extend((first..first + pages).rev());
+            }
+            let page = self.free.pop();
+            self.each[stream]
+                .pages
+                .push(page.unwrap_or_else(|| unreachable!("streams read more than there is room for")));
+        }
+        self.each[stream].len += 1;
+    }
+
+    /// Where the lines of a page of a head are: a part, and the first line in it.
+    #[inline(always)]
+    fn place(&self, stream: usize, head: usize, page: usize) -> (usize, usize) {
+        let page = self.each[stream].pages[page];
+        let (part, page) = (page / self.pages_of_part, page % self.pages_of_part);
+        (part, (page * self.heads + head) * 2 * (half(self.elements) + SCALES))
+    }
+
+    /// A page of a head, which the stream has.
+    #[inline(always)]
+    pub(super) fn page(&self, stream: usize, head: usize, page: usize) -> Page<'_> {
+        let (part, first) = self.place(stream, head, page);
+        let half = half(self.elements);
+        let (keys, rest) = self.parts[part].lines()[first..].split_at(half);
+        let (values, rest) = rest.split_at(half);
+        let (key_scales, rest) = rest.split_at(SCALES);
+        Page {
+            keys,
+            key_scales: bytemuck::cast_slice(key_scales.as_flattened()),
+            values,
+            value_scales: bytemuck::cast_slice(rest[..SCALES].as_flattened()),
+        }
+    }
+
+    /// Pages that a stream has.
+    pub(super) fn pages(&self, stream: usize) -> usize {
+        self.each[stream].pages.len()
+    }
+
+    /// Takes in the key and the value of the token at a position that there is room for.
+    #[inline(always)]
+    pub(super) fn put(
+        &mut self,
+        stream: usize,
+        head: usize,
+        position: usize,
+        key: &[f32],
+        value: &[f32],
+        bytes: &mut [i8],
+    ) {
+        let (page, slot) = (position / PAGE, position % PAGE);
+        let (part, first) = self.place(stream, head, page);
+        let half = half(self.elements);
+        let (keys, rest) = self.parts[part].lines_mut()[first..].split_at_mut(half);
+        let (values, scales) = rest.split_at_mut(half);
+        let scales: &mut [f32] = bytemuck::cast_slice_mut(scales[..2 * SCALES].as_flattened_mut());
         let unsigned = |q: i8| (q as u8) ^ 128;
-        page.key_scales[slot] = cut(key, Grain::Coarse, bytes, &mut [0]);
+        scales[slot] = cut(key, Grain::Coarse, bytes, &mut [0]);
         let (tile, lane) = (slot / 16, slot % 16);
         let steps = self.elements / 4;
-        for (step, four) in page.keys[tile * steps..][..steps].iter_mut().zip(bytes.as_chunks::<4>().0) {
-            step[0].0.as_chunks_mut::<4>().0[lane] = four.map(unsigned);
+        for (line, four) in keys[tile * steps..][..steps].iter_mut().zip(bytes.as_chunks::<4>().0) {
+            line.as_chunks_mut::<4>().0[lane] = four.map(unsigned);
         }
-        page.value_scales[slot] = cut(value, Grain::Coarse, bytes, &mut [0]);
+        scales[PAGE + slot] = cut(value, Grain::Coarse, bytes, &mut [0]);
         let (step, lane) = (slot / 4, slot % 4);
         for (part, elements) in bytes.as_chunks::<VALUE_PART>().0.iter().enumerate() {
-            let both = &mut page.values[part * (PAGE / 4) + step];
+            let both = &mut values.as_chunks_mut::<2>().0[part * (PAGE / 4) + step];
             for (half, sixteen) in both.iter_mut().zip(elements.as_chunks::<16>().0) {
-                for (four, q) in half.0.as_chunks_mut::<4>().0.iter_mut().zip(sixteen) {
+                for (four, q) in half.as_chunks_mut::<4>().0.iter_mut().zip(sixteen) {
                     four[lane] = unsigned(*q);
                 }
             }

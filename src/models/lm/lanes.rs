@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::LanguageModel;
-use super::cache::Stream;
+use super::cache::Streams;
 use super::cdf::{Shares, spread};
 use super::memory::Memory;
 use super::step::{ROWS_MAX, Row, Work};
@@ -33,7 +33,7 @@ const VERSION: u8 = 1;
 pub const LANE_BYTES_MIN: usize = 1 << 10;
 pub const LANE_BYTES_MAX: usize = 1 << 16;
 /// Lanes that are decoded in lockstep: two rows of each fit a step.
-const LANES_AT_ONCE: usize = ROWS_MAX / 2;
+pub(super) const LANES_AT_ONCE: usize = ROWS_MAX / 2;
 /// About what a payload says of a lane before its code, bytes.
 const LANE_HEADER_BYTES: usize = 6;
 
@@ -47,7 +47,7 @@ pub fn lane_bytes(payload: &[u8]) -> Option<usize> {
 
 /// A lane as it is in a payload.
 #[derive(Clone, Copy, Debug)]
-struct Lane<'a> {
+pub(super) struct Lane<'a> {
     code: &'a [u8],
     /// Plain bytes, and their checksum.
     len: usize,
@@ -77,7 +77,7 @@ fn number(bytes: &mut &[u8]) -> Option<usize> {
 }
 
 /// The lanes of a payload.
-fn split(payload: &[u8], raw_len: usize) -> Option<Vec<Lane<'_>>> {
+pub(super) fn split(payload: &[u8], raw_len: usize) -> Option<Vec<Lane<'_>>> {
     let lane_bytes = lane_bytes(payload)?;
     let count = raw_len.div_ceil(lane_bytes);
     let mut rest = payload.get(2..)?;
@@ -110,13 +110,15 @@ const DAMAGED: Error = Error::Corrupt("a lane is damaged");
 
 /// A lane that is being decoded.
 struct Reader<'a> {
+    /// Its number, and what it is to become.
+    number: usize,
+    lane: Lane<'a>,
+    stream: usize,
     decoder: ShareDecoder<'a>,
     memory: Memory,
     out: Vec<u8>,
-    len: usize,
     /// Read next.
     token: u32,
-    wrong: bool,
 }
 
 impl LanguageModel {
@@ -151,7 +153,7 @@ impl LanguageModel {
     fn encode_lane(
         &self,
         lane: &[u8],
-        streams: &mut [Stream],
+        streams: &mut Streams,
         work: &mut Work,
         shares: &mut Shares,
         bytes_max: usize,
@@ -159,7 +161,7 @@ impl LanguageModel {
     ) -> Option<Vec<u8>> {
         let symbols = self.tokens.cut(lane);
         let row = |token| Row { stream: 0, token };
-        let (mut encoder, mut memory) = (ShareEncoder::default(), Memory::new());
+        let (mut encoder, mut memory) = (ShareEncoder::default(), Memory::new(lane.len()));
         // The token before each symbol is read for it; that of the last symbol itself is not.
         let mut before = self.tokens.start;
         let mut rest = symbols.as_slice();
@@ -167,7 +169,7 @@ impl LanguageModel {
         while !rest.is_empty() {
             let mut rows = Vec::with_capacity(ROWS_MAX);
             if len == 0 || len == self.network.shape.context {
-                streams.iter_mut().for_each(Stream::clear);
+                streams.clear(0);
                 len = 0;
                 rows.extend((before != self.tokens.start).then_some(row(self.tokens.start)));
             }
@@ -237,85 +239,112 @@ impl LanguageModel {
     ) -> Result<Vec<u8>, Error> {
         let all = split(payload, raw_len).ok_or(Error::Corrupt("its lanes do not fit it"))?;
         let lanes = all.get(lanes).ok_or(Error::Corrupt("it has no such lane"))?;
-        let mut out = Vec::with_capacity(lanes.iter().map(|lane| lane.len).sum());
-        for some in lanes.chunks(LANES_AT_ONCE) {
-            self.read(some, stop, &mut out)?;
-        }
-        Ok(out)
+        self.read(lanes, stop, &mut self.network.streams(LANES_AT_ONCE)).map(|lanes| lanes.concat())
     }
 
-    /// Decodes lanes in lockstep, to the end of `out`.
-    fn read(&self, lanes: &[Lane<'_>], stop: &AtomicBool, out: &mut Vec<u8>) -> Result<(), Error> {
-        let mut readers: Vec<Reader<'_>> = lanes
-            .iter()
-            .map(|lane| Reader {
-                decoder: ShareDecoder::new(lane.code),
-                memory: Memory::new(),
-                out: Vec::with_capacity(lane.len),
-                len: lane.len,
-                token: self.tokens.start,
-                wrong: false,
-            })
-            .collect();
-        let mut streams = self.network.streams(lanes.len());
+    /// Decodes lanes in lockstep, as many at a time as there are streams, and room for what they read.
+    pub(super) fn read(
+        &self,
+        lanes: &[Lane<'_>],
+        stop: &AtomicBool,
+        streams: &mut Streams,
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        let mut texts = vec![Vec::new(); lanes.len()];
+        let mut waiting: Vec<(usize, Lane<'_>)> = lanes.iter().copied().enumerate().rev().collect();
+        let mut idle: Vec<usize> = (0..LANES_AT_ONCE).rev().collect();
+        // Those that began first come first.
+        let mut readers: Vec<Reader<'_>> = Vec::new();
+        let mut at_once = LANES_AT_ONCE;
         let (mut work, mut shares, mut rows, mut lasts) = (Work::default(), Shares::default(), Vec::new(), Vec::new());
         loop {
-            rows.clear();
-            lasts.clear();
-            for (stream, reader) in readers.iter().enumerate() {
-                if reader.wrong || reader.out.len() >= reader.len {
-                    continue;
-                }
-                if streams[stream].len == self.network.shape.context {
-                    streams[stream].clear();
-                }
-                if streams[stream].len == 0 && reader.token != self.tokens.start {
-                    rows.push(Row { stream, token: self.tokens.start });
-                }
-                rows.push(Row { stream, token: reader.token });
-                lasts.push((rows.len() - 1, stream));
+            while readers.len() < at_once
+                && let Some(stream) = idle.pop()
+                && let Some((number, lane)) = waiting.pop()
+            {
+                readers.push(Reader {
+                    number,
+                    lane,
+                    stream,
+                    decoder: ShareDecoder::new(lane.code),
+                    memory: Memory::new(lane.len),
+                    out: Vec::with_capacity(lane.len),
+                    token: self.tokens.start,
+                });
             }
-            if rows.is_empty() {
-                break;
-            }
-            // What is wrong fails all of them: nothing more is read.
-            if readers.iter().any(|reader| reader.wrong) {
-                return Err(DAMAGED);
+            if readers.is_empty() {
+                return Ok(texts);
             }
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::Corrupt("it was not read to the end"));
             }
-            self.network.step(self.path, &rows, &mut streams, &mut work);
-            for (row, stream) in &lasts {
+            // A model's context fits, so that the first always goes on. The last wait, and begin anew when others have ended.
+            while readers.len() > 1
+                && readers.iter().map(|r| streams.wants(r.stream, 2)).sum::<usize>() > streams.room()
+            {
+                if let Some(reader) = readers.pop() {
+                    streams.end(reader.stream);
+                    idle.push(reader.stream);
+                    waiting.push((reader.number, reader.lane));
+                    at_once = readers.len();
+                }
+            }
+            rows.clear();
+            lasts.clear();
+            for reader in &readers {
+                let stream = reader.stream;
+                if streams.len(stream) == self.network.shape.context {
+                    streams.clear(stream);
+                }
+                if streams.len(stream) == 0 && reader.token != self.tokens.start {
+                    rows.push(Row { stream, token: self.tokens.start });
+                }
+                rows.push(Row { stream, token: reader.token });
+                lasts.push(rows.len() - 1);
+            }
+            self.network.step(self.path, &rows, streams, &mut work);
+            for (row, reader) in lasts.iter().zip(&mut readers) {
                 spread(self.path, work.logits(&self.network, *row), &mut shares);
-                if let Some(reader) = readers.get_mut(*stream) {
-                    reader.read(self, &mut shares);
+                reader.read(self, &mut shares)?;
+            }
+            let mut n = 0;
+            while let Some(reader) = readers.get(n) {
+                if reader.out.len() < reader.lane.len {
+                    n += 1;
+                    continue;
+                }
+                let reader = readers.remove(n);
+                if !reader.decoder.is_at_end() || crc32c(&reader.out) != reader.lane.crc {
+                    return Err(DAMAGED);
+                }
+                streams.end(reader.stream);
+                idle.push(reader.stream);
+                if let Some(text) = texts.get_mut(reader.number) {
+                    *text = reader.out;
                 }
             }
         }
-        for (reader, lane) in readers.into_iter().zip(lanes) {
-            let whole = !reader.wrong && reader.out.len() == lane.len && reader.decoder.is_at_end();
-            if !whole || crc32c(&reader.out) != lane.crc {
-                return Err(DAMAGED);
-            }
-            out.extend(reader.out);
-        }
-        Ok(())
     }
 }
 
 impl Reader<'_> {
-    fn read(&mut self, model: &LanguageModel, shares: &mut Shares) {
+    /// Reads what comes after the token that was read.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is more than the lane has.
+    fn read(&mut self, model: &LanguageModel, shares: &mut Shares) -> Result<(), Error> {
         self.token = self.memory.decode(shares, &mut self.decoder);
         if self.token == model.tokens.start {
             let byte = self.decoder.place(256);
             self.decoder.pass(byte, 1, 256);
             self.out.push(byte as u8);
-        } else {
-            let bytes = model.tokens.bytes(self.token);
-            // Every step gives a byte at least, so that the length bounds the work.
-            self.wrong = bytes.is_empty() || self.out.len() + bytes.len() > self.len;
-            self.out.extend_from_slice(bytes);
+            return Ok(());
         }
+        let bytes = model.tokens.bytes(self.token);
+        // Every step gives a byte at least, so that the length bounds the work.
+        if bytes.is_empty() || self.out.len() + bytes.len() > self.lane.len {
+            return Err(DAMAGED);
+        }
+        self.out.extend_from_slice(bytes);
+        Ok(())
     }
 }

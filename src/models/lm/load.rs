@@ -13,11 +13,11 @@ use super::safetensors::{self, Checkpoint};
 use super::step::{Layer, Network, Row, Shape, Work};
 use super::tokens::Tokens;
 use super::weights::Matrix;
-use super::{LanguageModel, LoadError};
+use super::{DECODE_BYTES_MAX, LanguageModel, LoadError, decode_bytes};
 use crate::base::ModelId;
 
 /// Revision of the arithmetic: raised when any share may come out otherwise. It is part of a model's name.
-const ARITHMETIC: u32 = 1;
+const ARITHMETIC: u32 = 2;
 
 /// Told the number of a row and the row, plain.
 pub(super) type EachRow<'a> = &'a mut dyn FnMut(usize, &[f32]) -> Result<(), LoadError>;
@@ -280,6 +280,10 @@ impl<T: Tensors> Opened<T> {
             None => Source(tensors).network(&plan)?,
             Some(open) => Source(Adapted::new(tensors, &plan, Adapter::open(open)?)?).network(&plan)?,
         };
+        if decode_bytes(&network) > DECODE_BYTES_MAX {
+            let bytes = decode_bytes(&network);
+            return Err(LoadError::Unsupported(format!("one decode would take {bytes} bytes of memory")));
+        }
         let mut hasher = blake3::Hasher::new();
         hasher.update(&ARITHMETIC.to_le_bytes());
         tokens.hash(&mut hasher);

@@ -6,8 +6,6 @@
 //! how often such candidates were right. A candidate that is not the token loses its share, so that nothing is said twice:
 //! shares and answers together are one distribution that sums to the whole exactly. All of it is integers.
 
-use std::collections::HashMap;
-
 use super::cdf::Shares;
 use crate::entropy::{INPUTS, Mixer, ShareDecoder, ShareEncoder, StateMap, squash, stretch};
 
@@ -57,7 +55,11 @@ struct Question {
 #[derive(Debug)]
 pub(super) struct Memory {
     tokens: Vec<u32>,
-    contexts: [HashMap<[u32; 6], Followed>; ORDERS.len()],
+    /// Where the token after a context stands, and one more, by a hash of the context: what came last is found, and another
+    /// context of the same hash is not taken for it.
+    contexts: [Vec<u32>; ORDERS.len()],
+    /// For each token, how often each context was right in succession when it came.
+    trusts: Vec<[u8; ORDERS.len()]>,
     /// Where the match goes on, and how long it is.
     follows: usize,
     length: usize,
@@ -67,9 +69,20 @@ pub(super) struct Memory {
     found: [Option<Followed>; ORDERS.len()],
 }
 
+/// Slots of the contexts of an order: twice as many as there can be.
+const fn slots(tokens_max: usize) -> usize {
+    2 * tokens_max.next_power_of_two()
+}
+
+/// The slot of a context, of so many, a power of two.
+fn slot(context: &[u32], slots: usize) -> usize {
+    let hash = context.iter().fold(1u32, |hash, token| (hash ^ token).wrapping_mul(0x9E37_79B1).rotate_left(15));
+    hash.wrapping_mul(0x85EB_CA6B) as usize >> 8 & (slots - 1)
+}
+
 impl Memory {
-    /// Of a lane that has said nothing.
-    pub fn new() -> Memory {
+    /// Of a lane that has said nothing, and will say `tokens_max` tokens at most.
+    pub fn new(tokens_max: usize) -> Memory {
         // Before anything is known: long contexts are right more often, and those that were right before.
         let first = |input: usize| {
             let longest: i32 = [500, 300, 0, -300, -600, 300].get(input).copied().unwrap_or(0);
@@ -77,7 +90,8 @@ impl Memory {
         };
         Memory {
             tokens: Vec::new(),
-            contexts: std::array::from_fn(|_| HashMap::new()),
+            contexts: std::array::from_fn(|_| vec![0; slots(tokens_max)]),
+            trusts: Vec::new(),
             follows: 0,
             length: 0,
             mixer: Mixer::new(ROWS, USED_INPUTS, FIRST_WEIGHT),
@@ -128,21 +142,31 @@ impl Memory {
         token
     }
 
-    /// The last tokens of a context, as a key.
-    fn key(&self, order: usize) -> Option<[u32; 6]> {
-        let last = self.tokens.get(self.tokens.len().checked_sub(order)?..)?;
-        let mut key = [u32::MAX; 6];
-        key.iter_mut().zip(last).for_each(|(k, t)| *k = *t);
-        Some(key)
+    /// Bytes that one takes, of a lane of so many tokens.
+    pub const fn bytes(tokens_max: usize) -> usize {
+        let tokens = tokens_max.next_power_of_two() * (size_of::<u32>() + ORDERS.len());
+        size_of::<Memory>() + slots(tokens_max) * size_of::<u32>() * ORDERS.len() + tokens
+    }
+
+    /// The last tokens, of a context of an order.
+    fn context(&self, order: usize) -> Option<&[u32]> {
+        self.tokens.get(self.tokens.len().checked_sub(order)?..)
+    }
+
+    /// What followed a context the last time.
+    fn follower(&self, n: usize) -> Option<Followed> {
+        let (order, contexts) = (*ORDERS.get(n)?, self.contexts.get(n)?);
+        let context = self.context(order)?;
+        let at = contexts.get(slot(context, contexts.len()))?.checked_sub(1)?;
+        let then = self.tokens.get((at as usize).checked_sub(order)?..at as usize)?;
+        let trust = *self.trusts.get(at as usize)?.get(n)?;
+        (then == context).then_some(Followed { at, trust })
     }
 
     /// What follows the match, and the contexts from the longest on; each once.
     fn candidates(&mut self) -> [Option<u32>; CANDIDATES] {
         let (mut out, mut count) = ([None; CANDIDATES], 0);
-        self.found = std::array::from_fn(|n| {
-            let key = ORDERS.get(n).and_then(|order| self.key(*order))?;
-            self.contexts.get(n)?.get(&key).copied()
-        });
+        self.found = std::array::from_fn(|n| self.follower(n));
         let matched = (self.length > 0).then_some(self.follows as u32);
         for at in matched.into_iter().chain(self.found.iter().flatten().map(|f| f.at)) {
             let Some(token) = self.tokens.get(at as usize) else { continue };
@@ -193,18 +217,21 @@ impl Memory {
     /// Takes in the token that came.
     fn push(&mut self, token: u32) {
         let at = self.tokens.len();
-        for (n, order) in ORDERS.into_iter().enumerate() {
-            let Some(key) = self.key(order) else { continue };
-            let trust = match self.found.get(n).copied().flatten() {
-                Some(before) if self.tokens.get(before.at as usize) == Some(&token) => {
-                    (before.trust + 1).min(TRUSTS as u8 - 1)
-                }
-                _ => 0,
-            };
-            if let Some(context) = self.contexts.get_mut(n) {
-                context.insert(key, Followed { at: at as u32, trust });
+        let mut trusts = [0; ORDERS.len()];
+        for ((trust, found), n) in trusts.iter_mut().zip(self.found).zip(0..) {
+            if let Some(before) = found
+                && self.tokens.get(before.at as usize) == Some(&token)
+            {
+                *trust = (before.trust + 1).min(TRUSTS as u8 - 1);
+            }
+            let Some(context) = ORDERS.get(n).and_then(|order| self.context(*order)) else { continue };
+            let Some(contexts) = self.contexts.get(n) else { continue };
+            let slot = slot(context, contexts.len());
+            if let Some(slot) = self.contexts.get_mut(n).and_then(|c| c.get_mut(slot)) {
+                *slot = at as u32 + 1;
             }
         }
+        self.trusts.push(trusts);
         let goes_on = self.length > 0 && self.tokens.get(self.follows) == Some(&token);
         self.tokens.push(token);
         if goes_on {
@@ -212,7 +239,7 @@ impl Memory {
             self.follows += 1;
             return;
         }
-        let found = self.key(ORDERS[MATCH_ORDER]).and_then(|key| self.contexts[MATCH_ORDER].get(&key));
+        let found = self.follower(MATCH_ORDER);
         self.length = 0;
         if let Some(found) = found {
             self.follows = found.at as usize;
@@ -229,13 +256,13 @@ mod tests {
     use super::*;
 
     fn coded(tokens: &[u32], logits: &[f32]) -> Vec<u8> {
-        let (mut memory, mut shares, mut encoder) = (Memory::new(), Shares::default(), ShareEncoder::default());
+        let (mut memory, mut shares, mut encoder) = (Memory::new(2000), Shares::default(), ShareEncoder::default());
         for token in tokens {
             spread(Path::Plain, logits, &mut shares);
             memory.encode(*token, &mut shares, &mut encoder);
         }
         let code = encoder.finish();
-        let (mut memory, mut decoder) = (Memory::new(), ShareDecoder::new(&code));
+        let (mut memory, mut decoder) = (Memory::new(2000), ShareDecoder::new(&code));
         for token in tokens {
             spread(Path::Plain, logits, &mut shares);
             assert_eq!(memory.decode(&mut shares, &mut decoder), *token);
@@ -270,7 +297,8 @@ mod tests {
     fn any_code_gives_tokens() {
         for seed in 0..=255u8 {
             let junk = [seed, seed ^ 85, 3, 255, seed, 0, 200, seed];
-            let (mut memory, mut shares, mut decoder) = (Memory::new(), Shares::default(), ShareDecoder::new(&junk));
+            let (mut memory, mut shares, mut decoder) =
+                (Memory::new(2000), Shares::default(), ShareDecoder::new(&junk));
             for n in 0..200 {
                 spread(Path::Plain, &[0.0, 5.0, n as f32 * 0.1, 1.0], &mut shares);
                 assert!(memory.decode(&mut shares, &mut decoder) < 4);

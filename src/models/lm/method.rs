@@ -14,9 +14,6 @@ const REVISION: u16 = 1;
 /// Lanes of segments that nobody asked for others for, bytes: read alone in some seconds by the smallest models.
 const LANE_BYTES: usize = 4 << 10;
 
-/// Memory of the lanes that one decode reads at a time, bytes.
-const DECODE_BYTES_MAX: u64 = 256 << 20;
-
 /// Codes with the model of a volume that came last.
 pub struct Language;
 
@@ -84,7 +81,7 @@ impl Model for Language {
     }
 
     fn memory_bytes(&self) -> u64 {
-        DECODE_BYTES_MAX
+        super::DECODE_BYTES_MAX
     }
 
     fn decode_rate_guess(&self) -> u64 {

@@ -18,8 +18,8 @@
 //! byte pairs.
 //!
 //! # Cost
-//! Memory: the weights in eight bits, and for each lane that is read at the same time (32 at most) about as many bytes a
-//! token as the layers have elements of keys and values; a lane has at most as many tokens as bytes, and as the context.
+//! Memory: the weights in eight bits; for each lane that is read at the same time (32 at most) about as many bytes a token as
+//! the layers have elements of keys and values, `cache::STREAMS_BYTES_MAX` for all lanes of a segment; and some for each step.
 //! Time: about a hundred million products a token for the smallest models: this is for what is written once and seldom read.
 
 #[cfg(feature = "lora")]
@@ -34,6 +34,7 @@ mod lanes;
 mod load;
 mod memory;
 mod method;
+mod pages;
 mod plan;
 mod safetensors;
 mod shelf;
@@ -112,8 +113,19 @@ pub struct Facts {
     pub bytes: u64,
     /// What a lane takes that has read 1,024 tokens.
     pub lane_bytes: u64,
+    /// Memory that coding or decoding one segment takes at most besides weights and the plain bytes: lanes beyond it are read
+    /// in turns. It is taken as tokens come. Below `DECODE_BYTES_MAX`.
+    pub decode_bytes: u64,
     /// Name of the instructions that are used.
     pub path: &'static str,
+}
+
+/// What coding or decoding one segment takes at most, with any model, besides its weights, bytes.
+pub const DECODE_BYTES_MAX: u64 = 512 << 20;
+
+fn decode_bytes(network: &Network) -> u64 {
+    let lanes = lanes::LANES_AT_ONCE * memory::Memory::bytes(LANE_BYTES_MAX);
+    cache::STREAMS_BYTES_MAX as u64 + lanes as u64 + network.step_bytes()
 }
 
 impl LanguageModel {
@@ -128,6 +140,7 @@ impl LanguageModel {
             context: shape.context,
             bytes: self.network.bytes(),
             lane_bytes: self.network.stream_bytes(1024),
+            decode_bytes: decode_bytes(&self.network),
             path: self.path.name(),
         }
     }

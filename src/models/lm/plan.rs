@@ -5,7 +5,7 @@ use std::io::{Read, Seek};
 use serde_json::Value as Json;
 
 use super::LoadError;
-use super::cache::VALUE_PART;
+use super::cache::{VALUE_PART, tokens_max};
 use super::cdf::VOCABULARY_MAX;
 use super::exact::{self, LANES};
 use super::gguf::{Gguf, Value};
@@ -77,7 +77,7 @@ impl Numbers for Json {
 
 /// A shape that the kernels can serve.
 fn checked(shape: Shape) -> Result<Shape, LoadError> {
-    let Shape { vocabulary, width, heads, key_heads, elements, hidden, context, epsilon, .. } = shape;
+    let Shape { vocabulary, width, heads, key_heads, elements, hidden, layers, epsilon, .. } = shape;
     let whole = |n: usize, of: usize| n > 0 && n.is_multiple_of(of);
     if !whole(heads, key_heads) || !whole(elements, VALUE_PART) || !whole(width, LANES) || !whole(hidden, LANES) {
         return Err(LoadError::Unsupported(format!(
@@ -85,6 +85,8 @@ fn checked(shape: Shape) -> Result<Shape, LoadError> {
              must be a multiple of those of keys, their elements one of {VALUE_PART}, widths of {LANES}"
         )));
     }
+    // Of a large model, fewer tokens are remembered than it could.
+    let context = shape.context.min(tokens_max(layers * key_heads, elements));
     if heads.saturating_mul(elements) > COLUMNS_MAX
         || !(VOCABULARY_MIN..=VOCABULARY_MAX).contains(&vocabulary)
         || context < 16
@@ -94,7 +96,7 @@ fn checked(shape: Shape) -> Result<Shape, LoadError> {
     if !(0.0..1.0).contains(&epsilon) {
         return Err(LoadError::Malformed("its epsilon is no small number".into()));
     }
-    Ok(shape)
+    Ok(Shape { context, ..shape })
 }
 
 /// How fast pairs turn before they are stretched.

@@ -4,7 +4,7 @@
 //! of many streams; every row comes out the same in any company, since every sum that is shared is one of whole numbers, and
 //! what is elementwise looks at its own row alone.
 
-use super::cache::{PAGE, Page, Stream, VALUE_PART};
+use super::cache::{PAGE, Page, Streams, VALUE_PART, page_bytes};
 use super::exact::{self, greatest};
 use super::kernels::{Dot, Path, Sums, by_path, in_parts};
 use super::weights::{Factors, Grain, Matrix, cut, fill, joined, multiply};
@@ -119,9 +119,9 @@ struct Attention {
 
 impl Network {
     /// Streams that have read nothing.
-    pub fn streams(&self, count: usize) -> Vec<Stream> {
+    pub fn streams(&self, count: usize) -> Streams {
         let shape = &self.shape;
-        (0..count).map(|_| Stream::new(shape.layers * shape.key_heads, shape.elements)).collect()
+        Streams::new(count, shape.layers * shape.key_heads, shape.elements)
     }
 
     /// Bytes of weights.
@@ -133,13 +133,23 @@ impl Network {
     /// Bytes that a stream takes when it has read so many tokens.
     pub fn stream_bytes(&self, tokens: usize) -> u64 {
         let heads = self.shape.layers * self.shape.key_heads;
-        (tokens.div_ceil(PAGE) * heads * Page::bytes(self.shape.elements)) as u64
+        (tokens.div_ceil(PAGE) * page_bytes(heads, self.shape.elements)) as u64
+    }
+
+    /// Bytes that a step takes besides weights and streams.
+    pub fn step_bytes(&self) -> u64 {
+        let s = &self.shape;
+        let heads = (s.heads + 2 * s.key_heads) * s.elements;
+        // Products are padded to whole groups of rows.
+        let row = s.vocabulary + heads * 2 + s.hidden * 3 + s.width * 4 + 256;
+        let together = QUERIES.max(s.heads / s.key_heads);
+        (ROWS_MAX * row * size_of::<f32>() + together * s.context * 2 * size_of::<f32>()) as u64
     }
 
     /// Lets streams read tokens, each the next of its stream; rows of one stream had best stand together. The logits of what comes
     /// after each are then in `work`. The caller sees to it that no stream reads more than `context` tokens, that there are
     /// at most `ROWS_MAX` rows, and that tokens are of the vocabulary.
-    pub fn step(&self, path: Path, rows: &[Row], streams: &mut [Stream], work: &mut Work) {
+    pub fn step(&self, path: Path, rows: &[Row], streams: &mut Streams, work: &mut Work) {
         let shape = &self.shape;
         assert!(rows.len() <= ROWS_MAX, "{} rows", rows.len());
         work.runs.clear();
@@ -147,12 +157,12 @@ impl Network {
             match work.runs.last_mut() {
                 Some(run) if run.stream == row.stream => run.rows += 1,
                 _ => {
-                    let position = streams[row.stream].len;
+                    let position = streams.len(row.stream);
                     work.runs.push(Run { stream: row.stream, first: n, rows: 1, position });
                 }
             }
-            streams[row.stream].len += 1;
-            assert!(streams[row.stream].len <= shape.context, "a stream reads beyond its context");
+            streams.push(row.stream);
+            assert!(streams.len(row.stream) <= shape.context, "a stream reads beyond its context");
         }
         work.state.resize(rows.len() * shape.width, 0.0);
         for (row, state) in rows.iter().zip(work.state.chunks_exact_mut(shape.width)) {
@@ -244,7 +254,7 @@ fn place_body(
     runs: &[Run],
     queries: &mut [f32],
     stride: usize,
-    streams: &mut [Stream],
+    streams: &mut Streams,
 ) {
     let Shape { heads, key_heads, elements, .. } = network.shape;
     let mut bytes = vec![0i8; elements];
@@ -256,7 +266,7 @@ fn place_body(
             turned.chunks_exact_mut(elements).for_each(|head| rotate(head, cosines, sines));
             let keys = turned[heads * elements..].chunks_exact(elements);
             for ((key, value), head) in keys.zip(values.chunks_exact(elements)).zip(0..key_heads) {
-                streams[run.stream].put(layer * key_heads + head, position, key, value, &mut bytes);
+                streams.put(run.stream, layer * key_heads + head, position, key, value, &mut bytes);
             }
         }
     }
@@ -270,7 +280,7 @@ by_path! {
         runs: &[Run],
         queries: &mut [f32],
         stride: usize,
-        streams: &mut [Stream],
+        streams: &mut Streams,
     ) = place_body;
 }
 
@@ -283,7 +293,7 @@ fn attend_body(
     runs: &[Run],
     queries: &[f32],
     stride: usize,
-    streams: &[Stream],
+    streams: &Streams,
     work: &mut Attention,
     mixed: &mut [f32],
 ) {
@@ -291,18 +301,23 @@ fn attend_body(
     let each = heads / key_heads;
     let together = (QUERIES / each).max(1);
     let root = 1.0 / (elements as f32).sqrt();
-    for run in runs {
+    for (n, run) in runs.iter().enumerate() {
+        let after = runs.get(n + 1).unwrap_or(run);
         for part in (0..run.rows).step_by(together) {
             let rows = (run.rows - part).min(together);
             for head in 0..key_heads {
-                let pages = streams[run.stream].pages(layer * key_heads + head);
+                let page = |n: usize| streams.page(run.stream, layer * key_heads + head, n);
+                // Looked at next.
+                let (stream, beyond) = if head + 1 < key_heads { (run.stream, head + 1) } else { (after.stream, 0) };
+                let last = streams.pages(stream) - 1;
+                let next = |n: usize| streams.page(stream, layer * key_heads + beyond, n.min(last));
                 let first = run.first + part;
                 let of_head = |n: usize| {
                     let (row, of_key) = (first + n / each, head * each + n % each);
                     (row * stride + of_key * elements, row * heads * elements + of_key * elements)
                 };
                 let query = |n: usize| &queries[of_head(n).0..][..elements];
-                attend_head(d, query, rows * each, each, run.position + part, pages, root, work);
+                attend_head(d, query, rows * each, each, run.position + part, page, next, root, work);
                 let shares = work.share_scales.iter().zip(work.share_sums.as_chunks::<2>().0);
                 let parts = elements / VALUE_PART;
                 for (n, (scale, sums)) in shares.enumerate().take(rows * each) {
@@ -329,7 +344,8 @@ fn attend_head<'a>(
     count: usize,
     each: usize,
     position: usize,
-    pages: &[Page],
+    page: impl Fn(usize) -> Page<'a>,
+    next: impl Fn(usize) -> Page<'a>,
     root: f32,
     work: &mut Attention,
 ) {
@@ -346,13 +362,20 @@ fn attend_head<'a>(
         *scale = cut(query(n), Grain::Fine, bytes, sums) * root;
     }
     work.scores.resize(count * tokens, 0.0);
-    for (page, base) in pages.iter().zip((0..tokens).step_by(PAGE)) {
+    for base in (0..tokens).step_by(PAGE) {
+        let page = page(base / PAGE);
         let tiles = (tokens - base).min(PAGE) / 16;
         in_parts!(count * 2, |first, M| {
             let right: [&[i32]; M] = std::array::from_fn(|m| &work.query[(first + m) * steps..][..steps]);
             for tile in 0..tiles {
                 let mut sums = [[Sums::ZERO; 1]; M];
-                d.dot(&page.keys[tile * steps..][..steps], right, &mut sums);
+                let values = &page.values[tile * steps..];
+                d.dot(
+                    page.keys[tile * steps..][..steps].as_chunks::<1>().0,
+                    right,
+                    &mut sums,
+                    values.as_chunks::<1>().0,
+                );
                 let scales = &page.key_scales.as_chunks::<16>().0[tile];
                 for (n, [high, low]) in sums.as_chunks::<2>().0.iter().enumerate() {
                     let row = first / 2 + n;
@@ -378,23 +401,25 @@ fn attend_head<'a>(
         scores.iter_mut().for_each(|x| *x = exact::exp(*x - peak));
         scores[seen..].fill(0.0);
         let total = exact::sum(scores, |x| x);
-        for (scores, page) in scores.chunks_mut(PAGE).zip(pages) {
-            scores.iter_mut().zip(&page.value_scales).for_each(|(x, scale)| *x *= *scale);
+        for (scores, n) in scores.chunks_mut(PAGE).zip(0..) {
+            scores.iter_mut().zip(page(n).value_scales).for_each(|(x, scale)| *x *= *scale);
         }
         *scale = cut(scores, Grain::Fine, bytes, sums) / total;
     }
     let parts = elements / VALUE_PART;
     work.sums.clear();
     work.sums.resize(count * 2 * parts, [Sums::ZERO; 2]);
-    for (page, base) in pages.iter().zip((0..tokens).step_by(PAGE)) {
+    for base in (0..tokens).step_by(PAGE) {
+        let (page, next) = (page(base / PAGE), next(base / PAGE));
         let steps = (tokens - base).min(PAGE) / 4;
         for part in 0..parts {
-            let left = &page.values[part * (PAGE / 4)..][..steps];
+            let next = next.keys[part * (PAGE / 2)..].as_chunks::<2>().0;
+            let left = &page.values.as_chunks::<2>().0[part * (PAGE / 4)..][..steps];
             in_parts!(count * 2, |first, M| {
                 let right: [&[i32]; M] =
                     std::array::from_fn(|m| &work.shares[(first + m) * share_steps + base / 4..][..steps]);
                 let mut sums: [[Sums; 2]; M] = std::array::from_fn(|m| work.sums[(first + m) * parts + part]);
-                d.dot(left, right, &mut sums);
+                d.dot(left, right, &mut sums, next);
                 for (m, sums) in sums.iter().enumerate() {
                     work.sums[(first + m) * parts + part] = *sums;
                 }
@@ -411,7 +436,7 @@ by_path! {
         runs: &[Run],
         queries: &[f32],
         stride: usize,
-        streams: &[Stream],
+        streams: &Streams,
         work: &mut Attention,
         mixed: &mut [f32],
     ) = attend_body;

@@ -4,7 +4,7 @@
 //! in which a kernel wants them:
 //!
 //! ```text
-//! Vec<[Bytes; 3]>: for each 48 rows, for each 4 columns: 3 times 16 rows of 4 columns
+//! for each 48 rows, for each 4 columns: 3 times 16 rows of 4 columns
 //! ```
 //!
 //! Rows on the other side are whole numbers too: `Coarse` ones of 8 bits, `Fine` ones of 14 in two planes, of which the first
@@ -12,11 +12,14 @@
 //! the other side.
 
 use super::exact::{greatest, nearest};
-use super::kernels::{Bytes, COLUMNS_MAX, Dot, Sums, by_path, in_parts};
+use super::kernels::{COLUMNS_MAX, Dot, Sums, by_path, in_parts};
+use super::pages::{Line, Pages};
 
 /// Registers of 16 rows that stand together.
 const GROUP: usize = 3;
 const GROUP_ROWS: usize = GROUP * 16;
+/// Steps of a product that weights are fetched ahead: what memory takes to answer.
+const AHEAD: usize = 24;
 /// What is added to a weight to make it unsigned.
 const OFFSET: i32 = 128;
 const COARSE_BOUND: f32 = 127.0;
@@ -119,7 +122,7 @@ by_path! {
 pub(super) struct Matrix {
     rows: usize,
     columns: usize,
-    groups: Vec<[Bytes; GROUP]>,
+    groups: Pages,
     scales: Vec<f32>,
 }
 
@@ -128,12 +131,12 @@ impl Matrix {
     pub fn new(rows: usize, columns: usize) -> Matrix {
         assert!(columns.is_multiple_of(4) && columns <= COLUMNS_MAX, "{columns} columns");
         let groups = rows.div_ceil(GROUP_ROWS);
-        Matrix {
-            rows,
-            columns,
-            groups: vec![[Bytes([OFFSET as u8; 64]); GROUP]; groups * (columns / 4)],
-            scales: vec![0.0; groups * GROUP_ROWS],
-        }
+        let lines = groups * (columns / 4) * GROUP;
+        let mut pages = Pages::zeroed(lines);
+        // Rows of the last group that the matrix does not have.
+        let last = lines.saturating_sub(columns / 4 * GROUP);
+        pages.lines_mut()[last..].as_flattened_mut().fill(OFFSET as u8);
+        Matrix { rows, columns, groups: pages, scales: vec![0.0; groups * GROUP_ROWS] }
     }
 
     /// Elements from the beginning of a row of a product to that of the next.
@@ -141,9 +144,14 @@ impl Matrix {
         self.scales.len()
     }
 
+    #[inline(always)]
+    fn groups(&self) -> &[[Line; GROUP]] {
+        self.groups.lines().as_chunks().0
+    }
+
     /// Bytes it takes.
     pub fn bytes(&self) -> u64 {
-        (size_of_val(&self.groups[..]) + size_of_val(&self.scales[..])) as u64
+        (size_of_val(self.groups()) + size_of_val(&self.scales[..])) as u64
     }
 
     /// Takes a row in, in whole numbers.
@@ -152,8 +160,9 @@ impl Matrix {
         self.scales[row] = cut(values, Grain::Coarse, &mut planes, &mut [0]);
         let steps = self.columns / 4;
         let (group, part, lane) = (row / GROUP_ROWS, row % GROUP_ROWS / 16, row % 16);
-        for (step, four) in self.groups[group * steps..][..steps].iter_mut().zip(planes.as_chunks::<4>().0) {
-            for (byte, q) in step[part].0[lane * 4..].iter_mut().zip(four) {
+        let groups: &mut [[Line; GROUP]] = self.groups.lines_mut().as_chunks_mut().0;
+        for (step, four) in groups[group * steps..][..steps].iter_mut().zip(planes.as_chunks::<4>().0) {
+            for (byte, q) in step[part][lane * 4..].iter_mut().zip(four) {
                 *byte = (i32::from(*q) + OFFSET) as u8;
             }
         }
@@ -164,8 +173,8 @@ impl Matrix {
         let steps = self.columns / 4;
         let (group, part, lane) = (row / GROUP_ROWS, row % GROUP_ROWS / 16, row % 16);
         let scale = self.scales[row];
-        for (step, out) in self.groups[group * steps..][..steps].iter().zip(out.as_chunks_mut::<4>().0) {
-            for (byte, out) in step[part].0[lane * 4..].iter().zip(out) {
+        for (step, out) in self.groups()[group * steps..][..steps].iter().zip(out.as_chunks_mut::<4>().0) {
+            for (byte, out) in step[part][lane * 4..].iter().zip(out) {
                 *out = (i32::from(*byte) - OFFSET) as f32 * scale;
             }
         }
@@ -176,11 +185,7 @@ impl Matrix {
         for n in [self.rows, self.columns] {
             hasher.update(&(n as u64).to_le_bytes());
         }
-        for group in &self.groups {
-            for bytes in group {
-                hasher.update(&bytes.0);
-            }
-        }
+        hasher.update(self.groups.lines().as_flattened());
         for scale in &self.scales {
             hasher.update(&scale.to_bits().to_le_bytes());
         }
@@ -193,12 +198,15 @@ fn multiply_body(d: impl Dot, matrix: &Matrix, factors: &Factors, out: &mut Vec<
     assert_eq!(factors.columns, matrix.columns, "rows as long as those of the matrix");
     let stride = matrix.stride();
     out.resize(factors.rows * stride, 0.0);
-    let groups = matrix.groups.chunks_exact(steps).zip(matrix.scales.as_chunks::<GROUP_ROWS>().0);
+    let mut ahead = AHEAD;
+    let groups = matrix.groups().chunks_exact(steps).zip(matrix.scales.as_chunks::<GROUP_ROWS>().0);
     for ((left, scales), at) in groups.zip((0..).step_by(GROUP_ROWS)) {
+        let next = &matrix.groups()[ahead.min(matrix.groups().len())..];
+        ahead += steps;
         in_parts!(factors.rows * factors.planes, |first, M| {
             let right: [&[i32]; M] = std::array::from_fn(|m| &factors.bytes[(first + m) * steps..][..steps]);
             let mut sums = [[Sums::ZERO; GROUP]; M];
-            d.dot(left, right, &mut sums);
+            d.dot(left, right, &mut sums, next);
             // Rows of two planes come in pairs, and parts of them in even numbers.
             for n in 0..M / factors.planes {
                 let row = first / factors.planes + n;

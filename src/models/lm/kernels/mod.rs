@@ -10,16 +10,12 @@ mod plain;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use super::pages::Line;
 use archmage::{SimdToken, X64V3Token, X64V4xToken};
 
 /// Longest sum: 255 * 128 * COLUMNS_MAX is below 2^31.
 pub(in crate::models::lm) const COLUMNS_MAX: usize = 65_536;
 const _: () = assert!(255 * 128 * (COLUMNS_MAX as u64) < 1 << 31);
-
-/// Sixteen rows of four unsigned bytes each: a register of 512 bits.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub(in crate::models::lm) struct Bytes(pub [u8; 64]);
 
 /// Sums of sixteen rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +59,15 @@ impl Path {
 /// Sums products of bytes: one way of it.
 pub(in crate::models::lm) trait Dot: Copy {
     /// Adds to `sums[m][t]` the products of the bytes `left[k][t]`, sixteen rows of four, with the four signed bytes
-    /// `right[m][k]`, the first in the lowest bits, for every `k` that both have.
-    fn dot<const M: usize, const T: usize>(self, left: &[[Bytes; T]], right: [&[i32]; M], sums: &mut [[Sums; T]; M]);
+    /// `right[m][k]`, the first in the lowest bits, for every `k` that both have. Meanwhile `next[k]`, which is wanted next, is
+    /// fetched from memory.
+    fn dot<const M: usize, const T: usize, const N: usize>(
+        self,
+        left: &[[Line; T]],
+        right: [&[i32]; M],
+        sums: &mut [[Sums; T]; M],
+        next: &[[Line; N]],
+    );
 }
 
 /// Calls `f` for parts of `rows` rows of the sizes that a kernel is made for, from the first row on.
@@ -139,16 +142,16 @@ pub(in crate::models::lm) use plain::Plain;
 mod tests {
     use super::*;
 
-    fn sums_body(d: impl Dot, left: &[[Bytes; 3]], right: &[Vec<i32>], out: &mut Vec<[Sums; 3]>) {
+    fn sums_body(d: impl Dot, left: &[[Line; 3]], right: &[Vec<i32>], out: &mut Vec<[Sums; 3]>) {
         in_parts!(right.len(), |at, M| {
             let rows: [&[i32]; M] = std::array::from_fn(|m| &right[at + m][..]);
             let mut sums = [[Sums([7; 16]); 3]; M];
-            d.dot(left, rows, &mut sums);
+            d.dot(left, rows, &mut sums, left);
             out.extend(sums);
         });
     }
 
-    by_path! { fn sums(left: &[[Bytes; 3]], right: &[Vec<i32>], out: &mut Vec<[Sums; 3]>) = sums_body; }
+    by_path! { fn sums(left: &[[Line; 3]], right: &[Vec<i32>], out: &mut Vec<[Sums; 3]>) = sums_body; }
 
     #[test]
     fn every_path_gives_the_sums_that_integers_have() {
@@ -164,8 +167,7 @@ mod tests {
             }
         };
         for (steps, rows) in [(1, 1), (7, 3), (144, 8), (145, 31), (0, 2), (300, 13)] {
-            let left: Vec<[Bytes; 3]> =
-                (0..steps).map(|_| [(); 3].map(|()| Bytes([(); 64].map(|()| next())))).collect();
+            let left: Vec<[Line; 3]> = (0..steps).map(|_| [(); 3].map(|()| [(); 64].map(|()| next()))).collect();
             let right: Vec<Vec<i32>> =
                 (0..rows).map(|_| (0..steps).map(|_| i32::from_le_bytes([(); 4].map(|()| next()))).collect()).collect();
             let mut expected = Vec::new();
@@ -175,7 +177,7 @@ mod tests {
                     for (t, sums) in of_row.iter_mut().enumerate() {
                         for (lane, sum) in sums.0.iter_mut().enumerate() {
                             for (j, r) in r.to_le_bytes().into_iter().enumerate() {
-                                *sum += i32::from(l[t].0[lane * 4 + j]) * i32::from(r as i8);
+                                *sum += i32::from(l[t][lane * 4 + j]) * i32::from(r as i8);
                             }
                         }
                     }

@@ -1,33 +1,47 @@
 //! AVX2 and AVX-512 VNNI.
 
 use archmage::prelude::*;
+use prefetch_index::prefetch_index;
 
-use super::{Bytes, Dot, Sums};
+use super::{Dot, Line, Sums};
 
 /// Steps whose right sides AVX2 widens at a time.
 const WIDENED: usize = 64;
 
 impl Dot for X64V4xToken {
     #[inline(always)]
-    fn dot<const M: usize, const T: usize>(self, left: &[[Bytes; T]], right: [&[i32]; M], sums: &mut [[Sums; T]; M]) {
-        vnni(self, left, right, sums);
+    fn dot<const M: usize, const T: usize, const N: usize>(
+        self,
+        left: &[[Line; T]],
+        right: [&[i32]; M],
+        sums: &mut [[Sums; T]; M],
+        next: &[[Line; N]],
+    ) {
+        vnni(self, left, right, sums, next);
     }
 }
 
 impl Dot for X64V3Token {
     #[inline(always)]
-    fn dot<const M: usize, const T: usize>(self, left: &[[Bytes; T]], right: [&[i32]; M], sums: &mut [[Sums; T]; M]) {
-        avx2(self, left, right, sums);
+    fn dot<const M: usize, const T: usize, const N: usize>(
+        self,
+        left: &[[Line; T]],
+        right: [&[i32]; M],
+        sums: &mut [[Sums; T]; M],
+        next: &[[Line; N]],
+    ) {
+        avx2(self, left, right, sums, next);
     }
 }
 
 /// One instruction adds four products to each of sixteen sums.
 #[arcane(import_intrinsics)]
-fn vnni<const M: usize, const T: usize>(
+fn vnni<const M: usize, const T: usize, const N: usize>(
     _token: X64V4xToken,
-    left: &[[Bytes; T]],
+    left: &[[Line; T]],
     right: [&[i32]; M],
     sums: &mut [[Sums; T]; M],
+    next: &[[Line; N]],
 ) {
     let steps = right.iter().fold(left.len(), |n, r| n.min(r.len()));
     let left = &left[..steps];
@@ -40,9 +54,12 @@ fn vnni<const M: usize, const T: usize>(
         }
     }
     for (k, left) in left.iter().enumerate() {
+        for n in 0..N {
+            prefetch_index(next.as_flattened(), k * N + n);
+        }
         let mut l = [_mm512_setzero_si512(); T];
         for t in 0..T {
-            l[t] = _mm512_loadu_si512(&left[t].0);
+            l[t] = _mm512_loadu_si512(&left[t]);
         }
         for m in 0..M {
             let r = _mm512_set1_epi32(rows[m][k]);
@@ -60,17 +77,21 @@ fn vnni<const M: usize, const T: usize>(
 
 /// Both sides widened to 16 bits, products of two added in 32 bits. (The product of bytes that AVX2 has saturates.)
 #[arcane(import_intrinsics)]
-fn avx2<const M: usize, const T: usize>(
+fn avx2<const M: usize, const T: usize, const N: usize>(
     _token: X64V3Token,
-    left: &[[Bytes; T]],
+    left: &[[Line; T]],
     right: [&[i32]; M],
     sums: &mut [[Sums; T]; M],
+    next: &[[Line; N]],
 ) {
     let steps = right.iter().fold(left.len(), |n, r| n.min(r.len()));
     let mut at = 0;
     while at < steps {
         let len = (steps - at).min(WIDENED);
         let left = &left[at..at + len];
+        for n in at * N..(at + len) * N {
+            prefetch_index(next.as_flattened(), n);
+        }
         let mut wide = [[0i64; M]; WIDENED];
         for (m, right) in right.iter().enumerate() {
             for (wide, r) in wide.iter_mut().zip(&right[at..at + len]) {
@@ -82,7 +103,7 @@ fn avx2<const M: usize, const T: usize>(
                 // Four rows of two sums each.
                 let mut registers = [_mm256_setzero_si256(); M];
                 for (left, wide) in left.iter().zip(&wide) {
-                    let bytes: &[u8; 16] = &left[t].0.as_chunks::<16>().0[quarter];
+                    let bytes: &[u8; 16] = &left[t].as_chunks::<16>().0[quarter];
                     let l = _mm256_cvtepu8_epi16(_mm_loadu_si128(bytes));
                     for m in 0..M {
                         let r = _mm256_set1_epi64x(wide[m]);
