@@ -18,8 +18,6 @@ use super::pages::{Line, Pages};
 /// Registers of 16 rows that stand together.
 const GROUP: usize = 3;
 const GROUP_ROWS: usize = GROUP * 16;
-/// Steps of a product that weights are fetched ahead: what memory takes to answer.
-const AHEAD: usize = 24;
 /// What is added to a weight to make it unsigned.
 const OFFSET: i32 = 128;
 const COARSE_BOUND: f32 = 127.0;
@@ -198,15 +196,22 @@ fn multiply_body(d: impl Dot, matrix: &Matrix, factors: &Factors, out: &mut Vec<
     assert_eq!(factors.columns, matrix.columns, "rows as long as those of the matrix");
     let stride = matrix.stride();
     out.resize(factors.rows * stride, 0.0);
-    let mut ahead = AHEAD;
+    // Of the next group, so many lines with each step: all of it by the end, and as evenly as memory likes it.
+    let lines = matrix.groups.lines();
+    let mut next_group = 0;
+    let rows = factors.rows * factors.planes;
     let groups = matrix.groups().chunks_exact(steps).zip(matrix.scales.as_chunks::<GROUP_ROWS>().0);
     for ((left, scales), at) in groups.zip((0..).step_by(GROUP_ROWS)) {
-        let next = &matrix.groups()[ahead.min(matrix.groups().len())..];
-        ahead += steps;
-        in_parts!(factors.rows * factors.planes, |first, M| {
+        next_group += steps * GROUP;
+        in_parts!(rows, |first, M| {
             let right: [&[i32]; M] = std::array::from_fn(|m| &factors.bytes[(first + m) * steps..][..steps]);
             let mut sums = [[Sums::ZERO; GROUP]; M];
-            d.dot(left, right, &mut sums, next);
+            let next = |n: usize| &lines[(next_group + first / 8 * steps * n).min(lines.len())..];
+            match rows {
+                ..=8 => d.dot(left, right, &mut sums, next(3).as_chunks::<3>().0),
+                ..=16 => d.dot(left, right, &mut sums, next(2).as_chunks::<2>().0),
+                _ => d.dot(left, right, &mut sums, next(1).as_chunks::<1>().0),
+            }
             // Rows of two planes come in pairs, and parts of them in even numbers.
             for n in 0..M / factors.planes {
                 let row = first / factors.planes + n;
