@@ -4,6 +4,8 @@
 //! of many streams; every row comes out the same in any company, since every sum that is shared is one of whole numbers, and
 //! what is elementwise looks at its own row alone.
 
+use prefetch_index::prefetch_index;
+
 use super::cache::{PAGE, Page, Streams, VALUE_PART, page_bytes};
 use super::exact::{self, greatest};
 use super::kernels::{Dot, Path, Sums, by_path, in_parts};
@@ -335,6 +337,21 @@ fn attend_body(
     }
 }
 
+/// Fetches keys and scales of a page from memory: the part `n` of `count` of them.
+#[inline(always)]
+fn fetch(page: &Page<'_>, n: usize, count: usize) {
+    let len = page.keys.len();
+    for line in len * n / count..len * (n + 1) / count {
+        prefetch_index(page.keys, line);
+    }
+    if n == 0 {
+        for at in (0..PAGE).step_by(16) {
+            prefetch_index(page.key_scales, at);
+            prefetch_index(page.value_scales, at);
+        }
+    }
+}
+
 /// What `count` queries of a head, `each` of one position, find: in `work`, sums that are still to be scaled.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
@@ -401,8 +418,9 @@ fn attend_head<'a>(
         scores.iter_mut().for_each(|x| *x = exact::exp(*x - peak));
         scores[seen..].fill(0.0);
         let total = exact::sum(scores, |x| x);
-        for (scores, n) in scores.chunks_mut(PAGE).zip(0..) {
-            scores.iter_mut().zip(page(n).value_scales).for_each(|(x, scale)| *x *= *scale);
+        for (scores, at) in scores.chunks_mut(PAGE).zip(0..) {
+            fetch(&next(at), n, count);
+            scores.iter_mut().zip(page(at).value_scales).for_each(|(x, scale)| *x *= *scale);
         }
         *scale = cut(scores, Grain::Fine, bytes, sums) / total;
     }
@@ -413,7 +431,7 @@ fn attend_head<'a>(
         let (page, next) = (page(base / PAGE), next(base / PAGE));
         let steps = (tokens - base).min(PAGE) / 4;
         for part in 0..parts {
-            let next = next.keys[part * (PAGE / 2)..].as_chunks::<2>().0;
+            let next = next.values[part * (PAGE / 2)..].as_chunks::<1>().0;
             let left = &page.values.as_chunks::<2>().0[part * (PAGE / 4)..][..steps];
             in_parts!(count * 2, |first, M| {
                 let right: [&[i32]; M] =

@@ -208,8 +208,8 @@ fn multiply_body(d: impl Dot, matrix: &Matrix, factors: &Factors, out: &mut Vec<
             let mut sums = [[Sums::ZERO; GROUP]; M];
             let next = |n: usize| &lines[(next_group + first / 8 * steps * n).min(lines.len())..];
             match rows {
-                ..=8 => d.dot(left, right, &mut sums, next(3).as_chunks::<3>().0),
-                ..=16 => d.dot(left, right, &mut sums, next(2).as_chunks::<2>().0),
+                0..=8 => d.dot(left, right, &mut sums, next(3).as_chunks::<3>().0),
+                9..=16 => d.dot(left, right, &mut sums, next(2).as_chunks::<2>().0),
                 _ => d.dot(left, right, &mut sums, next(1).as_chunks::<1>().0),
             }
             // Rows of two planes come in pairs, and parts of them in even numbers.
