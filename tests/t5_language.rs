@@ -121,11 +121,15 @@ fn a_real_model_codes_what_was_written_since_it_was_trained() {
     let v = Mount::of(&store, &point, &[QUIET]);
     assert!(fs::read(v.path("deep")).unwrap() == text);
     // Closing does not wait for what takes minutes.
-    fs::write(v.path("long"), text.repeat(80)).unwrap();
-    ok("setfattr", &["-n", "user.tersefs.tier", "-v", "deep", arg(&v.path("long"))], 10);
+    fs::create_dir(v.path("slow")).unwrap();
+    ok("setfattr", &["-n", "user.tersefs.tier", "-v", "deep", arg(&v.path("slow"))], 10);
+    let sources = ["volume/coding.rs", "volume/data.rs", "volume/names.rs", "store/mod.rs", "tools/estimate.rs"];
+    let read = |name: &&str| fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(name)).unwrap();
+    let long = sources.iter().map(read).collect::<Vec<_>>().concat();
+    fs::write(v.path("slow/file"), &long).unwrap();
     std::thread::sleep(std::time::Duration::from_secs(4));
     assert_eq!(v.umount(&["--now"]).code, Some(4));
     let v = Mount::of(&store, &point, &["--no-coding"]);
-    assert!(fs::read(v.path("long")).unwrap() == text.repeat(80));
-    v.done();
+    assert!(fs::read(v.path("slow/file")).unwrap() == long);
+    assert_eq!(v.umount(&["--now"]).code, Some(4));
 }
