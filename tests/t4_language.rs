@@ -6,7 +6,7 @@ mod llama;
 
 use std::sync::Arc;
 
-use common::{code_all, fresh, holds, open, options, put, read};
+use common::{code_all, fresh, holds, open, options, put, read, shut};
 use tersefs::base::{Ino, MethodId, ModelId};
 use tersefs::codec::{DECODE_MS_MAX, Policy, Tier};
 use tersefs::format::INCOMPAT_LANGUAGES;
@@ -35,7 +35,7 @@ fn by_language() -> VolumeOptions {
     VolumeOptions { policy: Policy { only: Some(MethodId::Language), ..policy }, ..options(None) }
 }
 
-/// The file of a model on this machine, named apart by the name of its directory.
+/// The file of a model on this machine.
 fn brought(model: &llama::File) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), model.bytes()).unwrap();
@@ -53,13 +53,6 @@ fn other() -> llama::File {
 fn add(volume: &Volume, model: &llama::File) -> ModelId {
     let report = volume.add_language(brought(model).path(), None, &mut |_, _| ()).unwrap();
     ModelId::parse(&report.id).unwrap()
-}
-
-fn shut(volume: Arc<Volume>) {
-    volume.close().unwrap();
-    while Arc::strong_count(&volume) > 1 {
-        std::thread::yield_now();
-    }
 }
 
 fn ino(volume: &Volume, name: &str) -> Ino {

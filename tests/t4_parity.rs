@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Dice, code_all, fresh, gc_all, open, options, read};
+use common::{Dice, code_all, fresh, gc_all, open, options, read, shut};
 use tersefs::base::{ByteRange, Ino, MethodId, PackId, crc32c};
 use tersefs::format::{Extent, ParityHeader};
 use tersefs::host::{Disk, Fault, OpenMode, SimDisk, Survival};
@@ -29,18 +29,6 @@ fn with_parity(of: (usize, ParityShape)) -> VolumeOptions {
         sharing: false,
         ..options(Some(MethodId::Raw))
     }
-}
-
-/// Closes a volume and waits until nobody holds it, so that it can be opened again.
-fn shut(volume: Arc<Volume>) {
-    volume.close().unwrap();
-    for _ in 0..10_000 {
-        if Arc::strong_count(&volume) == 1 {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    panic!("a closed volume is still held");
 }
 
 /// A file whose bytes lie in a full pack with parity.

@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Dice, code_all, fresh, gc_all, open, options, read};
+use common::{Dice, code_all, fresh, gc_all, open, options, read, shut};
 use tersefs::base::{Ino, MethodId};
 use tersefs::codec::{DECODE_MS_MAX, Policy};
 use tersefs::host::{Disk, OpenMode, SimDisk, Survival};
@@ -34,14 +34,6 @@ fn words(seed: u64) -> Vec<u8> {
 /// However slow the machine is now.
 fn patient(only: Option<MethodId>) -> VolumeOptions {
     VolumeOptions { policy: Policy { only, decode_ms: Some(DECODE_MS_MAX), ..Policy::default() }, ..options(only) }
-}
-
-/// Closes a volume and gives its lock back, once no worker holds it any more.
-fn shut(volume: Arc<Volume>) {
-    volume.close().unwrap();
-    while Arc::strong_count(&volume) > 1 {
-        std::thread::yield_now();
-    }
 }
 
 fn put(volume: &Volume, n: u64) {

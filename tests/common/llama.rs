@@ -7,7 +7,7 @@ pub struct File {
     pub tensors: Vec<(String, Vec<usize>, u32, Vec<u8>)>,
 }
 
-fn text(bytes: &[u8]) -> Vec<u8> {
+pub fn text(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u64).to_le_bytes()[..], bytes].concat()
 }
 
@@ -71,6 +71,11 @@ pub const CONTEXT: usize = 200;
 
 /// A Llama of two layers, of noise, with `small`'s tokens.
 pub fn tiny() -> File {
+    tiny_of(HEADS, KEY_HEADS)
+}
+
+/// The same with so many heads.
+pub fn tiny_of(heads: usize, key_heads: usize) -> File {
     let mut x = 1u64;
     let mut noise = |len: usize, scale: f32| -> Vec<f32> {
         let mut next = || {
@@ -84,8 +89,8 @@ pub fn tiny() -> File {
     file.text("general.architecture", "llama");
     for (name, n) in [
         ("embedding_length", WIDTH),
-        ("attention.head_count", HEADS),
-        ("attention.head_count_kv", KEY_HEADS),
+        ("attention.head_count", heads),
+        ("attention.head_count_kv", key_heads),
         ("attention.key_length", ELEMENTS),
         ("feed_forward_length", HIDDEN),
         ("block_count", LAYERS),
@@ -108,10 +113,10 @@ pub fn tiny() -> File {
     file.floats("rope_freqs.weight", &[ELEMENTS / 2], &stretch);
     for layer in 0..LAYERS {
         for (name, rows, columns) in [
-            ("attn_q", HEADS * ELEMENTS, WIDTH),
-            ("attn_k", KEY_HEADS * ELEMENTS, WIDTH),
-            ("attn_v", KEY_HEADS * ELEMENTS, WIDTH),
-            ("attn_output", WIDTH, HEADS * ELEMENTS),
+            ("attn_q", heads * ELEMENTS, WIDTH),
+            ("attn_k", key_heads * ELEMENTS, WIDTH),
+            ("attn_v", key_heads * ELEMENTS, WIDTH),
+            ("attn_output", WIDTH, heads * ELEMENTS),
             ("ffn_gate", HIDDEN, WIDTH),
             ("ffn_up", HIDDEN, WIDTH),
             ("ffn_down", WIDTH, HIDDEN),

@@ -129,6 +129,18 @@ pub fn gc_all(volume: &Arc<Volume>, bytes: u64, mut between: impl FnMut()) -> Re
     panic!("giving back does not come to an end: {:?}", volume.plan_gc());
 }
 
+/// Closes a volume and waits until nobody holds it, so that it can be opened again.
+pub fn shut(volume: Arc<Volume>) {
+    volume.close().unwrap();
+    for _ in 0..10_000 {
+        if Arc::strong_count(&volume) == 1 {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    panic!("a closed volume is still held");
+}
+
 /// A number from the environment.
 pub fn setting(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;

@@ -6,141 +6,15 @@ use std::sync::atomic::AtomicBool;
 use super::gguf::{Gguf, Kind};
 use super::load::Tensors;
 use super::step::{Row, Work};
-use super::tokens::tests::small;
 use super::*;
 use crate::models::Error;
 
-/// A file being made.
-#[derive(Clone, Default)]
-pub(super) struct File {
-    metadata: Vec<(String, Vec<u8>)>,
-    pub tensors: Vec<(String, Vec<usize>, u32, Vec<u8>)>,
-}
+/// Tests of the whole program make the same.
+#[path = "../../../tests/common/llama.rs"]
+pub(super) mod llama;
 
-fn text(bytes: &[u8]) -> Vec<u8> {
-    [&(bytes.len() as u64).to_le_bytes()[..], bytes].concat()
-}
-
-impl File {
-    fn number(&mut self, name: &str, n: u32) {
-        self.metadata.push((name.into(), [4u32.to_le_bytes(), n.to_le_bytes()].concat()));
-    }
-
-    fn float(&mut self, name: &str, x: f32) {
-        self.metadata.push((name.into(), [6u32.to_le_bytes(), x.to_le_bytes()].concat()));
-    }
-
-    fn text(&mut self, name: &str, value: &str) {
-        self.metadata.push((name.into(), [&8u32.to_le_bytes()[..], &text(value.as_bytes())].concat()));
-    }
-
-    fn texts(&mut self, name: &str, values: &[Vec<u8>]) {
-        let head = [&9u32.to_le_bytes()[..], &8u32.to_le_bytes(), &(values.len() as u64).to_le_bytes()].concat();
-        let values: Vec<u8> = values.iter().flat_map(|v| text(v)).collect();
-        self.metadata.push((name.into(), [head, values].concat()));
-    }
-
-    fn floats(&mut self, name: &str, shape: &[usize], values: &[f32]) {
-        let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        self.tensors.push((name.into(), shape.to_vec(), 0, bytes));
-    }
-
-    pub fn bytes(&self) -> Vec<u8> {
-        let mut out = b"GGUF".to_vec();
-        out.extend(3u32.to_le_bytes());
-        out.extend((self.tensors.len() as u64).to_le_bytes());
-        out.extend((self.metadata.len() as u64).to_le_bytes());
-        for (name, value) in &self.metadata {
-            out.extend(text(name.as_bytes()));
-            out.extend(value);
-        }
-        let mut offset = 0;
-        for (name, shape, kind, bytes) in &self.tensors {
-            out.extend(text(name.as_bytes()));
-            out.extend((shape.len() as u32).to_le_bytes());
-            shape.iter().for_each(|n| out.extend((*n as u64).to_le_bytes()));
-            out.extend(kind.to_le_bytes());
-            out.extend((offset as u64).to_le_bytes());
-            offset = (offset + bytes.len()).next_multiple_of(32);
-        }
-        for (_, _, _, bytes) in &self.tensors {
-            out.resize(out.len().next_multiple_of(32), 0);
-            out.extend(bytes);
-        }
-        out
-    }
-}
-
-const WIDTH: usize = 64;
-const HEADS: usize = 4;
-const KEY_HEADS: usize = 2;
-const ELEMENTS: usize = 32;
-const HIDDEN: usize = 96;
-const LAYERS: usize = 2;
-const CONTEXT: usize = 200;
-
-/// A Llama of two layers, of noise, with `small`'s tokens.
-pub(super) fn tiny() -> File {
-    tiny_of(HEADS, KEY_HEADS)
-}
-
-/// The same with so many heads.
-pub(super) fn tiny_of(heads: usize, key_heads: usize) -> File {
-    let mut x = 1u64;
-    let mut noise = |len: usize, scale: f32| -> Vec<f32> {
-        let mut next = || {
-            x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            ((x >> 40) as i32 - (1 << 23)) as f32 / (1 << 23) as f32
-        };
-        (0..len).map(|_| (next() + next() + next()) * scale).collect()
-    };
-    let (texts, pairs) = small();
-    let mut file = File::default();
-    file.text("general.architecture", "llama");
-    for (name, n) in [
-        ("embedding_length", WIDTH),
-        ("attention.head_count", heads),
-        ("attention.head_count_kv", key_heads),
-        ("attention.key_length", ELEMENTS),
-        ("feed_forward_length", HIDDEN),
-        ("block_count", LAYERS),
-        ("context_length", CONTEXT),
-    ] {
-        file.number(&format!("llama.{name}"), n as u32);
-    }
-    file.float("llama.rope.freq_base", 10_000.0);
-    file.float("llama.attention.layer_norm_rms_epsilon", 1e-5);
-    file.text("tokenizer.ggml.model", "gpt2");
-    file.text("tokenizer.ggml.pre", "llama-bpe");
-    file.texts("tokenizer.ggml.tokens", &texts);
-    file.texts("tokenizer.ggml.merges", &pairs);
-    file.number("tokenizer.ggml.bos_token_id", 0);
-    file.floats("token_embd.weight", &[WIDTH, texts.len()], &noise(texts.len() * WIDTH, 0.5));
-    file.floats("output.weight", &[WIDTH, texts.len()], &noise(texts.len() * WIDTH, 0.35));
-    file.floats("output_norm.weight", &[WIDTH], &noise(WIDTH, 0.2).iter().map(|x| x + 1.0).collect::<Vec<_>>());
-    // As Llama 3.1 stretches its slow pairs.
-    let stretch: Vec<f32> = (0..ELEMENTS / 2).map(|pair| if pair < 8 { 1.0 } else { 8.0 }).collect();
-    file.floats("rope_freqs.weight", &[ELEMENTS / 2], &stretch);
-    for layer in 0..LAYERS {
-        for (name, rows, columns) in [
-            ("attn_q", heads * ELEMENTS, WIDTH),
-            ("attn_k", key_heads * ELEMENTS, WIDTH),
-            ("attn_v", key_heads * ELEMENTS, WIDTH),
-            ("attn_output", WIDTH, heads * ELEMENTS),
-            ("ffn_gate", HIDDEN, WIDTH),
-            ("ffn_up", HIDDEN, WIDTH),
-            ("ffn_down", WIDTH, HIDDEN),
-        ] {
-            let scale = 1.6 / (columns as f32).sqrt();
-            file.floats(&format!("blk.{layer}.{name}.weight"), &[columns, rows], &noise(rows * columns, scale));
-        }
-        for name in ["attn_norm", "ffn_norm"] {
-            let weights: Vec<f32> = noise(WIDTH, 0.3).iter().map(|x| x + 1.0).collect();
-            file.floats(&format!("blk.{layer}.{name}.weight"), &[WIDTH], &weights);
-        }
-    }
-    file
-}
+use llama::*;
+pub(super) use llama::{File, tiny, tiny_of};
 
 pub(super) fn loaded(file: &File) -> Result<LanguageModel, LoadError> {
     load(Cursor::new(file.bytes()), None)

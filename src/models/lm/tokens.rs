@@ -403,19 +403,9 @@ impl Cuts {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
+    use super::super::tests::llama::small;
     use super::*;
-
-    /// A vocabulary of the bytes but two, and some merges.
-    pub fn small() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
-        let mut letters: Vec<(u8, char)> = letters().into_iter().map(|(c, b)| (b, c)).collect();
-        letters.sort();
-        let mut texts = vec![b"<start>".to_vec()];
-        texts.extend(letters.iter().filter(|(b, _)| ![0, 200].contains(b)).map(|(_, c)| c.to_string().into_bytes()));
-        let pairs = ["t h", "th e", "\u{120} the", "a n", "an d", "\u{120} and", "\u{120} a", "i n", "\u{10a} \u{10a}"];
-        texts.extend(pairs.iter().map(|p| p.replace(' ', "").into_bytes()));
-        (texts, pairs.iter().map(|p| p.as_bytes().to_vec()).collect())
-    }
 
     fn vocabulary(cuts: Cuts) -> Tokens {
         let (texts, pairs) = small();
