@@ -152,6 +152,41 @@ fn each_step(
     Ok((at, *hasher.finalize().as_bytes()))
 }
 
+/// Copies a file to a new one, and makes its bytes durable: their number and hash. Told of the bytes of each step.
+fn copy(source: &dyn DiskFile, to: &dyn Disk, path: &str, mut told: impl FnMut(u64)) -> Result<(u64, [u8; 32]), Error> {
+    let file = to.open(path, OpenMode::CreateNew).map_err(Error::write(format!("create {path}")))?;
+    let copied = each_step(source, |at, bytes| {
+        file.write_at(bytes, at).map_err(Error::write(format!("write {path}")))?;
+        told(bytes.len() as u64);
+        Ok(())
+    })?;
+    file.sync_data().map_err(Error::io(format!("sync {path}")))?;
+    Ok(copied)
+}
+
+/// Copies the files of a model of the store in `disk` to another directory. Told of bytes copied.
+///
+/// # Errors
+/// When there is no such model, it is damaged, or a file of that name is there.
+///
+/// # Durability
+/// The bytes are on disk at return.
+pub fn export_language(disk: &dyn Disk, id: ModelId, to: &dyn Disk, told: Told<'_>) -> Result<(), Error> {
+    let entry = entry(disk, id)?;
+    let (total, mut done) = (entry.bytes(), 0);
+    for f in &entry.files {
+        let source = open_language_file(disk, id, &f.name).map_err(Error::io(format!("open {}", f.name)))?;
+        let copied = copy(&*source, to, &f.name, |bytes| {
+            done += bytes;
+            told(done, total);
+        })?;
+        if copied != (f.len, f.hash) {
+            return Err(Error::Unusable(format!("{} is damaged in the store: its copy is not what came", f.name)));
+        }
+    }
+    Ok(())
+}
+
 /// Language models of the store in `disk`, in the order in which they came. One whose manifest is damaged is told and left out.
 ///
 /// # Errors
@@ -314,15 +349,10 @@ impl Store {
         let mut entry = LanguageEntry { id, serial, files: Vec::new() };
         let mut done = 0;
         for (name, source) in files {
-            let path = format!("{draft}/{name}");
-            let file = disk.open(&path, OpenMode::CreateNew).map_err(Error::write(format!("create {path}")))?;
-            let (len, hash) = each_step(&**source, |at, bytes| {
-                file.write_at(bytes, at).map_err(Error::write(format!("write {path}")))?;
-                done += bytes.len() as u64;
+            let (len, hash) = copy(&**source, disk, &format!("{draft}/{name}"), |bytes| {
+                done += bytes;
                 told(done, total);
-                Ok(())
             })?;
-            file.sync_data().map_err(Error::io(format!("sync {path}")))?;
             entry.files.push(LanguageFile { name: name.clone(), len, hash });
         }
         write_whole(disk, draft, &format!("{draft}/{MANIFEST}"), "a model", entry.to_text().as_bytes())?;

@@ -55,7 +55,7 @@ pub use draft::write_whole;
 pub use error::Error;
 pub use gc::{GcAction, GcPack, PackState, plan as plan_gc};
 pub use languages::{
-    LanguageEntry, LanguageFile, Told, language_names, languages, open_language_file, verify_language,
+    LanguageEntry, LanguageFile, Told, export_language, language_names, languages, open_language_file, verify_language,
 };
 pub use ledger::{Ledger, MethodUse, PackUse, SegmentUse, stored_share};
 pub use parity::{Mended, ParityShape};

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
 use super::Progress;
+use super::language::spend;
 use super::measure::measure;
 use crate::base::{Class, MethodId};
 use crate::codec::{self, DECODE_MS_MAX, LanguageModel, Policy};
@@ -202,26 +202,14 @@ pub fn bench_method(plain: &[u8], class: Class, method: MethodId, segment_bytes:
 /// # Errors
 /// A sentence: it did not come back.
 fn bench_language(plain: &[u8], model: &LanguageModel, lane_bytes: usize) -> Result<Taken, String> {
-    let never = AtomicBool::new(false);
-    let started = host::thread_cpu_seconds();
-    let payload = model.encode(plain, lane_bytes, plain.len(), &never).unwrap_or_else(|| plain.to_vec());
-    let encoded = host::thread_cpu_seconds();
-    let facts = model.facts();
-    let mut taken = Taken {
-        plain_bytes: plain.len() as u64,
-        coded_bytes: payload.len() as u64,
-        encode_s: encoded - started,
-        memory_bytes: facts.bytes + codec::method_memory_bytes(MethodId::Language),
-        ..Taken::default()
-    };
-    if payload.len() < plain.len() {
-        if model.decode(&payload, plain.len(), &never).map_err(|e| e.to_string())? != plain {
-            return Err("the language model does not give back what it was given".to_string());
-        }
-        taken.decode_s = host::thread_cpu_seconds() - encoded;
-        taken.encode_s += taken.decode_s;
-    }
-    Ok(taken)
+    let spent = spend(model, plain, lane_bytes)?;
+    Ok(Taken {
+        plain_bytes: spent.plain,
+        coded_bytes: spent.coded,
+        encode_s: spent.encode_s,
+        decode_s: spent.decode_s,
+        memory_bytes: model.facts().bytes + codec::method_memory_bytes(MethodId::Language),
+    })
 }
 
 /// A number by chance below the given one.

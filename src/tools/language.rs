@@ -54,17 +54,20 @@ pub struct LanguageClass {
 /// Places in files from which pieces are taken.
 pub(super) type Places = Vec<(Class, Arc<Found>, u64)>;
 
-/// Bytes and processor time.
+/// Bytes and processor time, that of coding with the proof that it decodes.
 #[derive(Clone, Copy, Default)]
-struct Spent {
-    plain: u64,
-    coded: u64,
-    encode_s: f64,
-    decode_s: f64,
+pub(super) struct Spent {
+    pub plain: u64,
+    pub coded: u64,
+    pub encode_s: f64,
+    pub decode_s: f64,
 }
 
-/// Codes `raw` in lanes and decodes it.
-fn spend(model: &LanguageModel, raw: &[u8], lane_bytes: usize) -> Result<Spent, String> {
+/// Codes `raw` in lanes and decodes it, all lanes together.
+///
+/// # Errors
+/// A sentence: it did not come back.
+pub(super) fn spend(model: &LanguageModel, raw: &[u8], lane_bytes: usize) -> Result<Spent, String> {
     let never = AtomicBool::new(false);
     let started = host::thread_cpu_seconds();
     let payload = model.encode(raw, lane_bytes, raw.len(), &never);
@@ -76,7 +79,7 @@ fn spend(model: &LanguageModel, raw: &[u8], lane_bytes: usize) -> Result<Spent, 
     };
     let back = model.decode(&payload, raw.len(), &never).map_err(|e| e.to_string())?;
     if back != raw {
-        return Err("a piece does not decode to what was coded".to_string());
+        return Err("the language model does not give back what it was given".to_string());
     }
     let decode_s = host::thread_cpu_seconds() - coded;
     Ok(Spent { plain: raw.len() as u64, coded: payload.len() as u64, encode_s: coded - started + decode_s, decode_s })

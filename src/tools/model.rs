@@ -9,12 +9,9 @@ use super::Progress;
 use super::bench::read;
 use crate::base::ModelId;
 use crate::codec::LanguageModel;
-use crate::host::{self, Disk, OpenMode, RealDisk};
+use crate::host::{self, Disk, RealDisk};
 use crate::store;
 use crate::volume::{LanguageReport, language_reports, load_brought};
-
-/// Bytes copied in one step.
-const COPY_BYTES: usize = 1 << 20;
 
 /// What a model is.
 #[derive(Clone, Debug, Serialize)]
@@ -80,31 +77,11 @@ pub fn model_verify(disk: &dyn Disk, only: Option<ModelId>, progress: Progress<'
 /// # Errors
 /// When there is no such model, it is damaged, or a file of that name is there.
 pub fn model_export(disk: &dyn Disk, id: ModelId, to: &Path, progress: Progress<'_>) -> Result<(), String> {
-    let entries = store::languages(disk).map_err(|e| e.to_string())?;
-    let entry = entries.iter().find(|e| e.id == id).ok_or_else(|| format!("the store has no language model {id}"))?;
-    let target = RealDisk::open(to, true).map_err(|e| format!("{}: {e}", to.display()))?;
-    let (total, mut done) = (entry.bytes(), 0);
-    for f in &entry.files {
-        let named = |e: std::io::Error| format!("{}: {e}", to.join(&f.name).display());
-        let source = store::open_language_file(disk, id, &f.name).map_err(|e| format!("{}: {e}", f.name))?;
-        let out = target.open(&f.name, OpenMode::CreateNew).map_err(named)?;
-        let mut hasher = blake3::Hasher::new();
-        let (mut buf, mut at) = (vec![0; COPY_BYTES], 0);
-        loop {
-            let got = source.read_at(&mut buf, at).map_err(|e| format!("{}: {e}", f.name))?;
-            let Some(bytes) = buf.get(..got).filter(|bytes| !bytes.is_empty()) else { break };
-            hasher.update(bytes);
-            out.write_at(bytes, at).map_err(named)?;
-            at += got as u64;
-            done += got as u64;
-            progress(done, total);
-        }
-        out.sync_data().map_err(named)?;
-        if hasher.finalize().as_bytes() != &f.hash {
-            return Err(format!("{} is damaged in the store: its copy is not what came", f.name));
-        }
+    if !store::language_names(disk).map_err(|e| e.to_string())?.contains(&id) {
+        return Err(format!("the store has no language model {id}"));
     }
-    Ok(())
+    let target = RealDisk::open(to, true).map_err(|e| format!("{}: {e}", to.display()))?;
+    store::export_language(disk, id, &*target, progress).map_err(|e| format!("{}: {e}", to.display()))
 }
 
 fn load(path: &Path, adapter: Option<&Path>) -> Result<(LanguageModel, ModelReport), String> {

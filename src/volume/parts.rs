@@ -178,8 +178,8 @@ impl Volume {
             let what = "it names a reference, and its method uses none".to_string();
             return self.settle(ino, offset, segment, Err(Unread::Damaged(what)));
         }
-        let beyond = |p: &&CodedPiece| u64::from(p.segment_offset) + p.len as u64 > u64::from(coding.raw_len);
-        if pieces.iter().find(beyond).is_some() {
+        let beyond = |p: &CodedPiece| u64::from(p.segment_offset) + p.len as u64 > u64::from(coding.raw_len);
+        if pieces.iter().any(beyond) {
             let what = "extent reaches beyond its segment".to_string();
             return self.settle(ino, offset, segment, Err(Unread::Damaged(what)));
         }

@@ -528,9 +528,7 @@ impl Volume {
         let range = ByteRange { start: 0, end: u64::from(segment_bytes) };
         Ok(Some(Part { range, segment, segment_offset: 0, segment_bytes, method, refers }))
     }
-}
 
-impl Volume {
     /// Whether a segment may be coded by a language model now and is not, or by another than the one that codes; or may not and is,
     /// by the policy of its first file.
     fn language_comes_or_goes(&self, at: SegmentRef, coding: &Coding) -> Result<(bool, bool), Error> {
