@@ -39,7 +39,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
 ];
 
 /// Words that may stand only where the paths begin like this.
-const HOMES: [(&str, &[&str]); 19] = [
+const HOMES: [(&str, &[&str]); 20] = [
     ("archmage::", &["models/lm/"]),
     ("candle_core::", &["models/lm/adapt/"]),
     ("candle_transformers::", &["models/lm/adapt/tests.rs"]),
@@ -50,6 +50,7 @@ const HOMES: [(&str, &[&str]); 19] = [
     ("prefetch_index::", &["models/primed/", "models/genome/", "models/lm/", "entropy/"]),
     ("sled::", &["store/index.rs"]),
     ("reed_solomon_simd::", &["store/parity.rs"]),
+    ("sd_notify::", &["cli/manager.rs"]),
     ("tokio::", &["background/", "cli/"]),
     ("libc::", &["host/", "fuse/"]),
     ("std::fs", &["host/"]),

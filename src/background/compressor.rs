@@ -67,6 +67,11 @@ impl Compressor {
         self.paused.load(Ordering::Acquire)
     }
 
+    /// Looks that have begun so far. One begins at least every few seconds, whatever the coders do.
+    pub fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::SeqCst)
+    }
+
     /// Codes everything that can be coded, without waiting for quiet times, while the guard lives.
     pub fn drain(&self) -> Draining<'_> {
         // In one order with `rounds`: a look that begins from now on knows that it drains.

@@ -1,4 +1,4 @@
-//! Tasks that decide when: the compressor, the collector, the flush and checkpoint timers, the control socket.
+//! Tasks that decide when: the compressor, the collector, the flush and checkpoint timers, the control socket, the pulse.
 //!
 //! Must not know: how anything is done. Tokio waits here; everything that computes or touches the disk runs on the
 //! worker pool or on tokio's threads for blocking calls.
@@ -11,13 +11,14 @@ mod collector;
 mod compressor;
 mod control;
 pub mod protocol;
+mod pulse;
 mod scrubber;
 
 use std::future::Future;
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
@@ -25,10 +26,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::host;
 use crate::volume::Volume;
 use crate::workers::Workers;
 use collector::Collector;
 use compressor::Compressor;
+
+pub use pulse::Pulse;
 
 /// Changes are made durable this often.
 const FLUSH_EVERY: Duration = Duration::from_secs(3);
@@ -52,23 +56,38 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Ends the mount. Called from any thread; true means at once, even if files are open.
 pub type Unmount = Arc<dyn Fn(bool) -> io::Result<()> + Send + Sync>;
 
+/// What runs beside a mounted volume, and where.
+#[derive(Clone, Debug)]
+pub struct BackgroundOptions {
+    /// Where commands are taken.
+    pub socket: PathBuf,
+    /// Where the volume is mounted.
+    pub mountpoint: PathBuf,
+    /// False: nothing is coded but on demand.
+    pub coding: bool,
+    /// The volume is scrubbed when the last scrub is so many days old, or never when they are 0.
+    pub scrub_days: u32,
+    /// It learns priors as it grows.
+    pub training: bool,
+    /// Whether the loops answer is found out this often; `None`: nobody wants to know. The mount is in use while the kernel
+    /// is asked, for microseconds in which it cannot be unmounted: not often, then.
+    pub pulse_every: Option<Duration>,
+}
+
 /// What runs beside a mounted volume.
 pub struct Background {
+    pulse: Arc<Pulse>,
     runtime: Runtime,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
 
 impl Background {
-    /// Starts everything. `socket` is where commands are taken; with `coding` false nothing is coded but on demand; the
-    /// volume is scrubbed every `scrub_days` days, or never when they are 0; with `training` it learns priors as it grows.
+    /// Starts everything. The kernel is asked at the mountpoint from then on, which is answered once requests are served.
     pub fn start(
         volume: Arc<Volume>,
         workers: Arc<Workers>,
-        socket: &Path,
-        coding: bool,
-        scrub_days: u32,
-        training: bool,
+        options: &BackgroundOptions,
         unmount: Unmount,
     ) -> io::Result<Background> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -79,7 +98,7 @@ impl Background {
             .build()?;
         let (stop, stopped) = watch::channel(false);
         let collector = Arc::new(Collector::new(volume.clone(), workers.clone(), stopped.clone()));
-        let compressor = Arc::new(Compressor::new(volume.clone(), workers, coding));
+        let compressor = Arc::new(Compressor::new(volume.clone(), workers.clone(), options.coding));
         let mut tasks = JoinSet::new();
         let mut spawn = |task: Pin<Box<dyn Future<Output = ()> + Send>>| {
             tasks.spawn_on(task, runtime.handle());
@@ -115,23 +134,38 @@ impl Background {
                 log::warn!("no parity was made: {e}");
             }
         })));
-        spawn(Box::pin(scrubber::every(scrub_days, volume.clone(), stopped.clone())));
+        spawn(Box::pin(scrubber::every(options.scrub_days, volume.clone(), stopped.clone())));
         spawn(Box::pin(every(MEMORY_EVERY, stopped.clone(), volume.clone(), Volume::tend_memory)));
         spawn(Box::pin(tidy(volume.clone())));
         spawn(Box::pin(signals(stopped.clone(), unmount.clone())));
-        if training && coding {
+        if options.training && options.coding {
             spawn(Box::pin(every(TRAIN_EVERY, stopped.clone(), volume.clone(), |v| {
                 if let Err(e) = v.train_if_grown() {
                     log::warn!("no priors were trained: {e}");
                 }
             })));
         }
+        let pulse = Arc::new(Pulse::default());
+        if let Some(period) = options.pulse_every {
+            let (touched, touch) = (volume.clone(), touch(options.mountpoint.clone()));
+            let touch = Arc::new(move || {
+                touched.backlog();
+                touch();
+            });
+            let (pulse, stopped) = (pulse.clone(), stopped.clone());
+            spawn(Box::pin(pulse::run(pulse, period, touch, workers, compressor.clone(), stopped)));
+        }
         let listener = {
             let _inside = runtime.enter();
-            control::bind(socket)?
+            control::bind(&options.socket)?
         };
         spawn(Box::pin(control::serve(listener, volume, compressor, collector, unmount, stopped)));
-        Ok(Background { runtime, stop, tasks })
+        Ok(Background { pulse, runtime, stop, tasks })
+    }
+
+    /// Whether its loops answer.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        self.pulse.clone()
     }
 
     /// Ends all tasks. Segments being coded are finished and left out; their bytes stay in staging.
@@ -149,6 +183,21 @@ impl Background {
             log::warn!("background tasks did not end in time");
         }
         self.runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    }
+}
+
+/// Asks something of the filesystem at `mountpoint` that the kernel hands on to us. Once something else is mounted there,
+/// or nothing, it says nothing of us.
+fn touch(mountpoint: PathBuf) -> impl Fn() {
+    let ours = OnceLock::new();
+    move || match (host::device_of(&mountpoint), ours.get()) {
+        (Ok(device), Some(known)) if device != *known => {}
+        (Ok(device), _) => {
+            // An error is an answer too.
+            let _ = host::ask_filesystem(&mountpoint);
+            let _ = ours.set(device);
+        }
+        (Err(_), _) => {}
     }
 }
 

@@ -404,6 +404,10 @@ pub(super) struct MountArgs {
     /// Do not let the kernel read and write hot files in the store by itself
     #[arg(long)]
     pub no_passthrough: bool,
+    /// When the daemon is told to end while files are open in the mount: how long it waits for them, seconds. Then it ends
+    /// all the same; what was written into them is safe
+    #[arg(long, default_value_t = 30)]
+    pub stop_seconds: u32,
     /// Set by --daemon for the process it starts
     #[arg(long, hide = true)]
     pub detached: bool,

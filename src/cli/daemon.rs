@@ -2,16 +2,19 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use super::args::MountArgs;
+use super::manager::Manager;
 use super::{Failure, Outcome};
-use crate::background::{Background, Unmount, protocol};
+use crate::background::{Background, BackgroundOptions, Unmount, protocol};
 use crate::base::PACK_BYTES_MAX;
 use crate::codec::Policy;
-use crate::fuse::{self, MountOptions};
+use crate::fuse::{self, MountOptions, Mounted};
 use crate::host::{self, Disk, RealDisk};
 use crate::store::{self, IndexEngine, Store};
 use crate::tools;
@@ -24,6 +27,9 @@ const READY: &str = "ready";
 const LOG_FILE: &str = "daemon.log";
 /// The kernel reads this far ahead, KiB: two requests of the largest size.
 const READAHEAD_KIB: u32 = 2048;
+/// A mount that is in use is tried again so often, and after such a pause.
+const BUSY_TRIES: u32 = 3;
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// Arenas of the allocator: more are faster when all threads allocate at once, and each keeps what was freed in it.
 const ARENAS: usize = 2;
 
@@ -32,6 +38,7 @@ pub(super) fn mount(args: &MountArgs) -> Outcome {
     if args.daemon {
         return detach(args);
     }
+    let manager = Manager::new();
     check_mountpoint(&args.mountpoint)?;
     let disk = RealDisk::open(&args.store, !args.read_only)
         .map_err(|e| Failure(format!("cannot use {} as a store: {e}", args.store.display())))?;
@@ -59,7 +66,7 @@ pub(super) fn mount(args: &MountArgs) -> Outcome {
     let threads = if args.threads == 0 { host::cores() } else { args.threads };
     let workers = Arc::new(Workers::new(threads));
     let volume = open_volume(args, &disk, &root, &workers, threads)?;
-    serve(args, volume, workers, &root, &mountpoint, fresh)
+    serve(args, &manager, volume, workers, &root, &mountpoint, fresh)
 }
 
 fn options(args: &MountArgs, threads: usize) -> VolumeOptions {
@@ -142,6 +149,7 @@ fn check_mountpoint(mountpoint: &Path) -> Result<(), Failure> {
 /// Mounts, serves, and puts everything away in the right order.
 fn serve(
     args: &MountArgs,
+    manager: &Manager,
     volume: Arc<Volume>,
     workers: Arc<Workers>,
     root: &Path,
@@ -163,35 +171,55 @@ fn serve(
         },
     )
     .map_err(|e| mount_failure(&e, mountpoint))?;
-    let point = mountpoint.to_path_buf();
-    let unmount: Unmount = Arc::new(move |at_once| unmount(&point, at_once));
+    let (tell, told) = mpsc::channel();
+    let (point, stopping, asked) = (mountpoint.to_path_buf(), manager.stopping(), tell.clone());
+    let end: Unmount = Arc::new(move |at_once| {
+        if at_once {
+            stopping();
+            // The end may be under way already.
+            let _ = asked.send(Event::Asked);
+            // What programs have stored through mappings and nobody flushed yet.
+            if let Err(e) = host::sync_filesystem(&point) {
+                log::debug!("dirty pages of the mount: {e}");
+            }
+        }
+        unmount(&point, at_once)
+    });
     let started = Background::start(
         volume.clone(),
         workers.clone(),
-        &root.join(protocol::SOCKET),
-        !args.no_coding && !read_only,
-        args.scrub_days,
-        !args.no_training,
-        unmount.clone(),
+        &BackgroundOptions {
+            socket: root.join(protocol::SOCKET),
+            mountpoint: mountpoint.to_path_buf(),
+            coding: !args.no_coding && !read_only,
+            scrub_days: args.scrub_days,
+            training: !args.no_training,
+            pulse_every: manager.pulse_every(),
+        },
+        end,
     );
     let background = match started {
         Ok(background) => background,
         Err(e) => {
             // Without a control socket the volume can still be used, but nobody could ask it anything: rather not.
-            unmount(true)?;
+            unmount(mountpoint, true)?;
             volume.close()?;
             return Err(Failure(format!("cannot start background work: {e}")));
         }
     };
     // The first request to the mountpoint is answered only when it is served: from another thread.
-    let point = mountpoint.to_path_buf();
+    let (point, ready) = (mountpoint.to_path_buf(), manager.ready(&volume, background.pulse()));
     std::thread::spawn(move || {
         if let Err(e) = host::set_readahead(&point, READAHEAD_KIB) {
             log::debug!("read-ahead stays as the kernel has it: {e}");
         }
+        match host::ask_filesystem(&point) {
+            Ok(()) => ready(),
+            Err(e) => log::warn!("the mount does not answer: {e}"),
+        }
     });
     greet(args, root, mountpoint, fresh, read_only)?;
-    let served = mounted.serve();
+    let served = until_unmounted(mounted, tell, &told, Duration::from_secs(args.stop_seconds.into()));
     volume.hurry();
     background.stop();
     let closed = volume.close();
@@ -203,6 +231,44 @@ fn serve(
     closed.map_err(|e| Failure(format!("closing the store: {e}")))?;
     log::info!("{} is unmounted", mountpoint.display());
     Ok(0)
+}
+
+/// What the thread that leads the daemon waits for.
+enum Event {
+    /// The daemon is to end.
+    Asked,
+    /// The last user of the mount has left it.
+    Served(io::Result<()>),
+}
+
+/// Serves until nothing uses the mount any more, and for `grace` at most once the end was asked for: a program that keeps a
+/// file open must not hold up a machine that shuts down. What it has written is in staging by then, and stays there.
+fn until_unmounted(
+    mounted: Mounted,
+    tell: mpsc::Sender<Event>,
+    told: &mpsc::Receiver<Event>,
+    grace: Duration,
+) -> io::Result<()> {
+    let serve = move || {
+        let outcome = catch_unwind(AssertUnwindSafe(|| mounted.serve()))
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that serves it panicked")));
+        // Nobody listens once the patience has ended.
+        let _ = tell.send(Event::Served(outcome));
+    };
+    std::thread::Builder::new().name("serve".into()).spawn(serve)?;
+    let mut until: Option<Instant> = None;
+    loop {
+        let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
+        match told.recv_timeout(left) {
+            Ok(Event::Served(outcome)) => return outcome,
+            Ok(Event::Asked) => until = until.or_else(|| Instant::now().checked_add(grace)),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                log::warn!("files of the mount are still open after {} s; ending all the same", grace.as_secs());
+                return Ok(());
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Err(io::Error::other("nobody serves it any more")),
+        }
+    }
 }
 
 fn mount_failure(e: &io::Error, mountpoint: &Path) -> Failure {
@@ -218,7 +284,18 @@ fn mount_failure(e: &io::Error, mountpoint: &Path) -> Failure {
 
 /// Unmounts; `at_once` detaches a mount that is in use.
 fn unmount(mountpoint: &Path, at_once: bool) -> io::Result<()> {
-    match host::unmount(mountpoint, false) {
+    let mut tries = 0;
+    let outcome = loop {
+        match host::unmount(mountpoint, false) {
+            // It may be the pulse that uses it, which takes a moment.
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && tries < BUSY_TRIES => {
+                tries += 1;
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            other => break other,
+        }
+    };
+    match outcome {
         Err(e) if e.kind() == io::ErrorKind::ResourceBusy && at_once => host::unmount(mountpoint, true),
         // Users unmount through the helper.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {

@@ -8,11 +8,14 @@
 mod args;
 mod client;
 mod daemon;
+mod manager;
 mod measure;
 mod model;
 mod offline;
 mod show;
 mod train;
+
+use std::io::Write;
 
 use clap::Parser;
 
@@ -52,7 +55,20 @@ pub fn run() -> i32 {
         // A pipe that is closed (`| head`) ends a command quietly.
         crate::host::end_on_closed_pipe();
     }
-    env_logger::Builder::new()
+    let mut logger = env_logger::Builder::new();
+    if crate::host::stderr_is_journal() {
+        // It knows the time itself, and takes the priority from the start of the line.
+        logger.format(|out, record| {
+            let priority = match record.level() {
+                log::Level::Error => 3,
+                log::Level::Warn => 4,
+                log::Level::Info => 6,
+                log::Level::Debug | log::Level::Trace => 7,
+            };
+            writeln!(out, "<{priority}>{}", record.args())
+        });
+    }
+    logger
         .filter_level(log::LevelFilter::Warn)
         .filter_module("tersefs", level)
         // It warns when a volume was unmounted by somebody else, which is the usual way.

@@ -40,6 +40,21 @@ pub fn memory() -> (u64, u64) {
     (field("VmRSS:"), field("VmHWM:"))
 }
 
+/// A number that grows while this process works: its processor time, hundredths of a second, and the pages that it has
+/// read from disks and written. 0 where unknown.
+pub fn effort() -> u64 {
+    // After the name, which may hold anything, in parentheses: utime and stime are the 12th and 13th field.
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    let io = fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let moved = |name: &str| -> u64 {
+        let field = io.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        field.unwrap_or(0)
+    };
+    ticks + (moved("read_bytes:") + moved("write_bytes:")) / 4096
+}
+
 /// Whether a process is in a group, or may keep the setgid bit of files of any (CAP_FSETID). No for one that is not there.
 pub fn may_set_group(pid: u32, gid: u32) -> bool {
     const CAP_FSETID: u64 = 1 << 4;
@@ -138,6 +153,14 @@ pub fn remove_socket(path: &Path) -> io::Result<()> {
     }
 }
 
+/// True when what this process writes to its standard error goes to the journal of the machine.
+pub fn stderr_is_journal() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    // A child may have it from its parent and write elsewhere.
+    let Ok(said) = std::env::var("JOURNAL_STREAM") else { return false };
+    fs::metadata("/proc/self/fd/2").is_ok_and(|m| said == format!("{}:{}", m.dev(), m.ino()))
+}
+
 /// Lets only the owner use a socket.
 pub fn restrict_to_owner(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -218,6 +241,11 @@ mod tests {
     #[test]
     fn this_machine_has_a_root_and_memory() {
         assert!(mounts().unwrap().iter().any(|m| m.mountpoint == Path::new("/")));
+        let before = effort();
+        let started = Instant::now();
+        while effort() == before {
+            assert!(started.elapsed().as_secs() < 20, "this is work");
+        }
         assert!(memory().0 > 0 && monotonic_ms() > 0 && now().0 > 1_600_000_000);
     }
 }

@@ -111,6 +111,14 @@ pub(crate) fn space(path: &Path) -> io::Result<Space> {
     })
 }
 
+/// Asks the filesystem at `path` something that the kernel keeps no answer to.
+///
+/// # Blocking
+/// Until it answers.
+pub fn ask_filesystem(path: &Path) -> io::Result<()> {
+    space(path).map(drop)
+}
+
 /// Fills `buf` with random bytes from the kernel.
 pub(crate) fn random(buf: &mut [u8]) -> io::Result<()> {
     // JUSTIFICATION: std has no random bytes. SAFETY: the pointer and length are those of a writable slice.

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
@@ -81,6 +82,8 @@ struct Shared {
     background: Condvar,
     slow_read: Condvar,
     slow_background: Condvar,
+    /// Jobs of the readers' set that have ended.
+    reads_done: AtomicU64,
 }
 
 impl Shared {
@@ -133,6 +136,9 @@ impl Workers {
                         telemetry::JOBS_PANICKED.add(1);
                         log::error!("a job of the pool panicked; the pool goes on");
                     }
+                    if set == Set::Readers {
+                        shared.reads_done.fetch_add(1, Ordering::Release);
+                    }
                 }
             };
             match std::thread::Builder::new().name(name).spawn(run) {
@@ -164,6 +170,11 @@ impl Workers {
     /// True when a reader waits for a thread.
     pub fn readers_wait(&self) -> bool {
         !self.shared.lock().read.is_empty()
+    }
+
+    /// Jobs for readers, and of decoding ahead, that have ended so far.
+    pub fn reads_done(&self) -> u64 {
+        self.shared.reads_done.load(Ordering::Acquire)
     }
 
     /// Threads per kind of work.
