@@ -26,6 +26,9 @@ pub(super) enum Verb {
     /// Make an empty store in a directory
     Mkfs { store: PathBuf },
     /// Mount a store; one that does not exist is made first
+    ///
+    /// Of flags that are given more than once, the last counts.
+    #[command(args_override_self = true)]
     Mount(MountArgs),
     /// Wait for pending work, then unmount
     Umount {
@@ -373,6 +376,15 @@ pub(super) struct MountArgs {
     /// Let other users use the mount (for root this is so in any case)
     #[arg(long)]
     pub allow_other: bool,
+    /// Let setuid bits of the volume's files count for nothing (for users this is so in any case)
+    #[arg(long)]
+    pub nosuid: bool,
+    /// Let device files of the volume be no devices (for users this is so in any case)
+    #[arg(long)]
+    pub nodev: bool,
+    /// Let no program of the volume be run
+    #[arg(long)]
+    pub noexec: bool,
     /// Do not code in the background; `tersefs resume` starts it
     #[arg(long)]
     pub no_coding: bool,

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::args::MountArgs;
 use super::manager::Manager;
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, helper};
 use crate::background::{Background, BackgroundOptions, Unmount, protocol};
 use crate::base::PACK_BYTES_MAX;
 use crate::codec::Policy;
@@ -23,10 +24,15 @@ use crate::workers::Workers;
 
 /// What the detached process writes to its standard output when it serves.
 const READY: &str = "ready";
+/// What connects a filesystem with the kernel.
+const DEVICE: &str = "/dev/fuse";
 /// Where a detached daemon writes its messages.
 const LOG_FILE: &str = "daemon.log";
 /// The kernel reads this far ahead, KiB: two requests of the largest size.
 const READAHEAD_KIB: u32 = 2048;
+/// A daemon that puts the store away is waited for, so long at most, and looked for so often.
+const CLOSING_MAX: Duration = Duration::from_secs(600);
+const CLOSING_PAUSE: Duration = Duration::from_millis(20);
 /// A mount that is in use is tried again so often, and after such a pause.
 const BUSY_TRIES: u32 = 3;
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
@@ -36,7 +42,8 @@ const ARENAS: usize = 2;
 /// Runs `mount`.
 pub(super) fn mount(args: &MountArgs) -> Outcome {
     if args.daemon {
-        return detach(args);
+        let line: Vec<OsString> = std::env::args_os().skip(1).collect();
+        return detach(args, &line, true);
     }
     let manager = Manager::new();
     check_mountpoint(&args.mountpoint)?;
@@ -51,6 +58,7 @@ pub(super) fn mount(args: &MountArgs) -> Outcome {
     if mountpoint.starts_with(&root) {
         return Err(Failure("the mountpoint lies inside the store; choose another directory".into()));
     }
+    wait_for_closing(&*disk, &root)?;
     let disk: Arc<dyn Disk> = disk;
     let fresh = !Store::exists(&disk)?;
     if fresh {
@@ -131,17 +139,35 @@ fn is_read_only(e: &crate::volume::Error) -> bool {
     matches!(kind, io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
+/// Waits for a daemon that puts the store away: whoever unmounts a volume and mounts it again finds it at that.
+fn wait_for_closing(disk: &dyn Disk, root: &Path) -> Result<(), Failure> {
+    let asked = Instant::now();
+    while asked.elapsed() < CLOSING_MAX {
+        let mounted = host::mounts()?.iter().any(|m| m.kind == "fuse.tersefs" && Path::new(&m.source) == root);
+        // It takes its socket away last.
+        if mounted || !host::exists(&root.join(protocol::SOCKET)) {
+            return Ok(());
+        }
+        match disk.lock(false) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            // It was killed. What is wrong otherwise is said by whoever opens the store.
+            _ => return Ok(()),
+        }
+        std::thread::sleep(CLOSING_PAUSE);
+    }
+    Ok(())
+}
+
 fn check_mountpoint(mountpoint: &Path) -> Result<(), Failure> {
     let shown = mountpoint.display();
+    helper::clear_dead(mountpoint)?;
     if let Ok(path) = host::canonical(mountpoint)
         && host::mounts()?.iter().any(|m| m.mountpoint == path && m.kind == "fuse.tersefs")
     {
         return Err(Failure(format!("{shown}: a tersefs volume is mounted there already")));
     }
     if !host::is_directory(mountpoint) {
-        return Err(Failure(format!(
-            "{shown} is not a directory (or a stale mount: then `umount -l {shown}`); make it with mkdir"
-        )));
+        return Err(Failure(format!("{shown} is not a directory; make it with mkdir")));
     }
     Ok(())
 }
@@ -165,7 +191,9 @@ fn serve(
             source: root.to_string_lossy().into_owned(),
             read_only,
             allow_other: args.allow_other || is_root,
-            privileged: is_root,
+            dev: is_root && !args.nodev,
+            suid: is_root && !args.nosuid,
+            exec: !args.noexec,
             passthrough: !args.no_passthrough,
             writeback_cache: args.writeback_cache,
         },
@@ -276,14 +304,17 @@ fn mount_failure(e: &io::Error, mountpoint: &Path) -> Failure {
     if host::effective_uid() != 0 && e.kind() == io::ErrorKind::NotFound {
         return Failure("mounting as a user needs fusermount3: install the package fuse3 (or mount as root)".into());
     }
-    if !host::exists(Path::new("/dev/fuse")) {
+    if host::effective_uid() != 0 && e.kind() == io::ErrorKind::PermissionDenied && !host::may_open(DEVICE) {
+        return Failure(format!("users may not open {DEVICE} on this machine: `chmod 666 {DEVICE}`, or mount as root"));
+    }
+    if !host::exists(Path::new(DEVICE)) {
         return Failure("there is no /dev/fuse: load the kernel module fuse (`modprobe fuse`)".into());
     }
     Failure(format!("cannot mount on {shown}: {e}"))
 }
 
 /// Unmounts; `at_once` detaches a mount that is in use.
-fn unmount(mountpoint: &Path, at_once: bool) -> io::Result<()> {
+pub(super) fn unmount(mountpoint: &Path, at_once: bool) -> io::Result<()> {
     let mut tries = 0;
     let outcome = loop {
         match host::unmount(mountpoint, false) {
@@ -345,8 +376,9 @@ fn detached(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     args.map(exchange).collect()
 }
 
-/// Starts this program again in a session of its own and waits until it serves.
-fn detach(args: &MountArgs) -> Outcome {
+/// Starts this program again in a session of its own, by the command line that `args` were read from, and waits until it
+/// serves. Says what to do next when it is to be `chatty`.
+pub(super) fn detach(args: &MountArgs, line: &[OsString], chatty: bool) -> Outcome {
     check_mountpoint(&args.mountpoint)?;
     let disk = RealDisk::open(&args.store, !args.read_only)
         .map_err(|e| Failure(format!("cannot use {} as a store: {e}", args.store.display())))?;
@@ -360,7 +392,9 @@ fn detach(args: &MountArgs) -> Outcome {
     let log = if args.read_only { None } else { host::open_log(&root.join(LOG_FILE)).ok() };
     let mut command = Command::new(std::env::current_exe()?);
     command
-        .args(detached(std::env::args_os().skip(1)))
+        // By whatever name this one was called.
+        .arg0("tersefs")
+        .args(detached(line.iter().cloned()))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log.map_or_else(Stdio::null, Stdio::from));
@@ -371,7 +405,9 @@ fn detach(args: &MountArgs) -> Outcome {
         BufReader::new(out).read_line(&mut line)?;
     }
     if line.trim() == READY {
-        hints(&root, &args.mountpoint, fresh, args.read_only);
+        if chatty {
+            hints(&root, &args.mountpoint, fresh, args.read_only);
+        }
         return Ok(0);
     }
     let status = child.wait()?;

@@ -2,12 +2,13 @@
 //!
 //! Must not know: anything that another room decides. It puts rooms together and shows what they report.
 //!
-//! Exit codes: 0 done; 1 it failed, the reason is on standard error; 2 wrong usage; 3 a check found damage; 4 `umount
+//! Exit codes, but for those of `helper`: 0 done; 1 it failed, the reason is on standard error; 2 wrong usage; 3 a check found damage; 4 `umount
 //! --now` left files uncoded; 5 damage was found and repaired.
 
 mod args;
 mod client;
 mod daemon;
+mod helper;
 mod manager;
 mod measure;
 mod model;
@@ -15,6 +16,7 @@ mod offline;
 mod show;
 mod train;
 
+use std::ffi::OsString;
 use std::io::Write;
 
 use clap::Parser;
@@ -38,7 +40,12 @@ type Outcome = Result<i32, Failure>;
 
 /// Runs the program; returns its exit code.
 pub fn run() -> i32 {
-    let args = match Args::try_parse() {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    if let Some(call) = helper::called(&line) {
+        log_to_stderr(log::LevelFilter::Info);
+        return helper::run(call);
+    }
+    let args = match Args::try_parse_from(line) {
         Ok(args) => args,
         Err(e) => {
             // Help goes to standard output and is no error.
@@ -55,28 +62,7 @@ pub fn run() -> i32 {
         // A pipe that is closed (`| head`) ends a command quietly.
         crate::host::end_on_closed_pipe();
     }
-    let mut logger = env_logger::Builder::new();
-    if crate::host::stderr_is_journal() {
-        // It knows the time itself, and takes the priority from the start of the line.
-        logger.format(|out, record| {
-            let priority = match record.level() {
-                log::Level::Error => 3,
-                log::Level::Warn => 4,
-                log::Level::Info => 6,
-                log::Level::Debug | log::Level::Trace => 7,
-            };
-            writeln!(out, "<{priority}>{}", record.args())
-        });
-    }
-    logger
-        .filter_level(log::LevelFilter::Warn)
-        .filter_module("tersefs", level)
-        // It warns when a volume was unmounted by somebody else, which is the usual way.
-        .filter_module("fuser::session", log::LevelFilter::Error)
-        // And when an answer comes too late for a caller that was interrupted, which is nobody's error.
-        .filter_module("fuser::reply", log::LevelFilter::Off)
-        .parse_default_env()
-        .init();
+    log_to_stderr(level);
     let outcome = match args.verb {
         Verb::Mkfs { store } => offline::mkfs(&store),
         Verb::Mount(mount) => daemon::mount(&mount),
@@ -131,4 +117,30 @@ pub fn run() -> i32 {
             1
         }
     }
+}
+
+/// Has sentences go to the standard error.
+fn log_to_stderr(level: log::LevelFilter) {
+    let mut logger = env_logger::Builder::new();
+    if crate::host::stderr_is_journal() {
+        // It knows the time itself, and takes the priority from the start of the line.
+        logger.format(|out, record| {
+            let priority = match record.level() {
+                log::Level::Error => 3,
+                log::Level::Warn => 4,
+                log::Level::Info => 6,
+                log::Level::Debug | log::Level::Trace => 7,
+            };
+            writeln!(out, "<{priority}>{}", record.args())
+        });
+    }
+    logger
+        .filter_level(log::LevelFilter::Warn)
+        .filter_module("tersefs", level)
+        // It warns when a volume was unmounted by somebody else, which is the usual way.
+        .filter_module("fuser::session", log::LevelFilter::Error)
+        // And when an answer comes too late for a caller that was interrupted, which is nobody's error.
+        .filter_module("fuser::reply", log::LevelFilter::Off)
+        .parse_default_env()
+        .init();
 }

@@ -20,8 +20,11 @@ pub struct MountOptions {
     pub read_only: bool,
     /// Users other than the one who mounts may use it; permissions are checked by the kernel.
     pub allow_other: bool,
-    /// Device nodes and setuid bits count. For root only: a hostile store could carry any.
-    pub privileged: bool,
+    /// Device nodes count. For root only, as setuid bits are: a hostile store could carry any.
+    pub dev: bool,
+    pub suid: bool,
+    /// Programs may be run.
+    pub exec: bool,
     /// The kernel may serve hot files from staging by itself, where it can.
     pub passthrough: bool,
     /// The kernel collects writes in its pages: what it acknowledged before a flush is lost with this process.
@@ -47,8 +50,9 @@ pub fn mount(volume: Arc<Volume>, mountpoint: &Path, options: &MountOptions) -> 
         MountOption::CUSTOM("subtype=tersefs".into()),
         MountOption::DefaultPermissions,
         if options.read_only { MountOption::RO } else { MountOption::RW },
-        if options.privileged { MountOption::Dev } else { MountOption::NoDev },
-        if options.privileged { MountOption::Suid } else { MountOption::NoSuid },
+        if options.dev { MountOption::Dev } else { MountOption::NoDev },
+        if options.suid { MountOption::Suid } else { MountOption::NoSuid },
+        if options.exec { MountOption::Exec } else { MountOption::NoExec },
     ];
     config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(THREADS);

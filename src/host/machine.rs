@@ -189,6 +189,11 @@ pub fn open_log(path: &Path) -> io::Result<fs::File> {
     fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
+/// True when this process may read and write a file.
+pub fn may_open(path: &str) -> bool {
+    fs::OpenOptions::new().read(true).write(true).open(path).is_ok()
+}
+
 /// True when there is something at `path`.
 pub fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()

@@ -269,6 +269,36 @@ pub fn unmount(mountpoint: &Path, lazy: bool) -> io::Result<()> {
     check(unsafe { libc::umount2(path.as_ptr(), if lazy { libc::MNT_DETACH } else { 0 }) })
 }
 
+/// What the kernel keeps of a mount and can change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MountFlags {
+    pub read_only: bool,
+    pub no_suid: bool,
+    pub no_dev: bool,
+    pub no_exec: bool,
+}
+
+/// Gives a mount these flags in place of those that it has.
+pub fn remount(mountpoint: &Path, flags: MountFlags) -> io::Result<()> {
+    let path = c_path(mountpoint)?;
+    let bits = [
+        (flags.read_only, libc::MS_RDONLY),
+        (flags.no_suid, libc::MS_NOSUID),
+        (flags.no_dev, libc::MS_NODEV),
+        (flags.no_exec, libc::MS_NOEXEC),
+    ];
+    let bits = bits.iter().filter(|(set, _)| *set).fold(libc::MS_REMOUNT, |all, (_, bit)| all | bit);
+    let none = std::ptr::null();
+    // JUSTIFICATION: std has no mount. SAFETY: `path` is a C string that outlives the call, and a remount that changes flags
+    // alone takes no source, type or data.
+    check(unsafe { libc::mount(none, path.as_ptr(), none, bits, none.cast()) })
+}
+
+/// True when `path` is a mount whose filesystem is gone.
+pub fn is_disconnected(path: &Path) -> bool {
+    matches!(std::fs::metadata(path), Err(e) if e.raw_os_error() == Some(libc::ENOTCONN))
+}
+
 /// Device number (major, minor) of the filesystem at `path`.
 pub fn device_of(path: &Path) -> io::Result<(u32, u32)> {
     use std::os::unix::fs::MetadataExt;
