@@ -39,16 +39,17 @@ const ROOMS: [(&str, &[&str]); 14] = [
 ];
 
 /// Words that may stand only where the paths begin like this.
-const HOMES: [(&str, &[&str]); 20] = [
+const HOMES: [(&str, &[&str]); 21] = [
     ("archmage::", &["models/lm/"]),
-    ("candle_core::", &["models/lm/adapt/"]),
-    ("candle_transformers::", &["models/lm/adapt/tests.rs"]),
-    ("candle_nn::", &["models/lm/adapt/"]),
+    ("candle_core::", &["models/lm/adapt/", "models/lm/peers.rs"]),
+    ("candle_transformers::", &["models/lm/adapt/tests.rs", "models/lm/peers.rs"]),
+    ("candle_nn::", &["models/lm/adapt/", "models/lm/peers.rs"]),
     ("fastcdc::", &["codec/bounds.rs"]),
     ("fuser::", &["fuse/"]),
     ("memmap2::", &["models/primed/memory.rs", "models/lm/pages.rs"]),
     ("prefetch_index::", &["models/primed/", "models/genome/", "models/lm/", "entropy/"]),
     ("sled::", &["store/index.rs"]),
+    ("tokenizers::", &["models/lm/tokens.rs"]),
     ("reed_solomon_simd::", &["store/parity.rs"]),
     ("sd_notify::", &["cli/manager.rs"]),
     ("tokio::", &["background/", "cli/"]),

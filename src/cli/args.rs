@@ -246,8 +246,8 @@ pub(super) enum ModelVerb {
         /// Directory for its files, made where it is missing; files that are there are not written over
         to: PathBuf,
     },
-    /// Load a model and show what it is: a GGUF file of the Llama family with a tokenizer of byte pairs, or the directory of
-    /// a checkpoint (config.json, tokenizer.json, safetensors)
+    /// Load a model and show what it is: a GGUF file, or the directory of a checkpoint (config.json, tokenizer.json,
+    /// safetensors), of Llama, Mistral, Qwen 2 or 3, or Gemma 3
     Show {
         model: PathBuf,
         /// An adapter to it: the directory that PEFT or `model adapt` wrote

@@ -94,7 +94,7 @@ impl Adapter {
         let (rank, scale) = settings(&safetensors::json(open, CONFIG)?)?;
         let file =
             open(TENSORS).map_err(|e| LoadError::Read(std::io::Error::new(e.kind(), format!("{TENSORS}: {e}"))))?;
-        let mut tensors = Checkpoint::of_file(file, TENSORS, known)?;
+        let mut tensors = Checkpoint::of_file(file, TENSORS, &known)?;
         let mut products = BTreeMap::<String, Product>::new();
         for name in tensors.names() {
             let Some(end) = HALVES.iter().position(|half| name.ends_with(half)) else { continue };
@@ -227,6 +227,10 @@ impl<'a, T: Tensors> Adapted<'a, T> {
 }
 
 impl<T: Tensors> Tensors for Adapted<'_, T> {
+    fn names(&self) -> Vec<String> {
+        self.tensors.names()
+    }
+
     fn extent(&self, name: &str) -> Option<(usize, usize)> {
         self.tensors.extent(name)
     }

@@ -63,6 +63,16 @@ pub(super) fn silu(x: f32) -> f32 {
     x * (top / (1.0 + e))
 }
 
+/// x / (1 + exp(-2 r (x + 0.044715 x^3))) with r = root(2 / pi): x / 2 (1 + tanh(r (x + 0.044715 x^3))), the activation of
+/// Gemma.
+#[inline(always)]
+pub(super) fn gelu(x: f32) -> f32 {
+    let y = 1.595_769 * (x + ((0.044_715 * x) * x) * x);
+    let e = exp(-y.abs());
+    let top = if y < 0.0 { e } else { 1.0 };
+    x * (top / (1.0 + e))
+}
+
 /// Sum of what a function makes of the elements, whose number is a multiple of `LANES`.
 #[inline(always)]
 pub(super) fn sum(xs: &[f32], f: impl Fn(f32) -> f32) -> f32 {
@@ -103,6 +113,16 @@ pub(super) fn normalise(row: &[f32], weights: &[f32], epsilon: f32, out: &mut [f
     let factor = 1.0 / (mean + epsilon).sqrt();
     for ((out, x), w) in out.iter_mut().zip(row).zip(weights) {
         *out = (*x * factor) * *w;
+    }
+}
+
+/// As `normalise`, in place.
+#[inline(always)]
+pub(super) fn normalise_in_place(row: &mut [f32], weights: &[f32], epsilon: f32) {
+    let mean = sum(row, |x| x * x) / row.len() as f32;
+    let factor = 1.0 / (mean + epsilon).sqrt();
+    for (x, w) in row.iter_mut().zip(weights) {
+        *x = (*x * factor) * *w;
     }
 }
 
@@ -174,6 +194,9 @@ mod tests {
             let x = (i - 10_000) as f32 * 0.002;
             let exact = f64::from(x) / (1.0 + (-f64::from(x)).exp());
             assert!((f64::from(silu(x)) - exact).abs() < 1e-6 * exact.abs().max(1e-3), "silu {x}");
+            let y = f64::from(x);
+            let exact = 0.5 * y * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (y + 0.044_715 * y * y * y)).tanh());
+            assert!((f64::from(gelu(x)) - exact).abs() < 2e-6 * exact.abs().max(1e-3), "gelu {x}");
             let angle = f64::from(i) * 1.37;
             let (sine, cosine) = sine_cosine(angle);
             assert!((sine - angle.sin()).abs() < 1e-11 && (cosine - angle.cos()).abs() < 1e-11, "{angle}");
@@ -193,6 +216,7 @@ mod tests {
         assert_eq!(greatest(&[f32::NAN, 3.0, f32::NAN], 0.0, |x| x), 3.0);
         assert_eq!(exp(f32::NEG_INFINITY), exp(-87.0));
         assert_eq!(exp(0.0), 1.0);
+        assert_eq!((gelu(1e30), gelu(-1e30), gelu(0.0)), (1e30, -1e30 * exp(-87.0), 0.0));
     }
 
     #[test]

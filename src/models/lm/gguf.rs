@@ -365,6 +365,10 @@ impl<R: Read + Seek> Gguf<R> {
 }
 
 impl<R: Read + Seek> Tensors for Gguf<R> {
+    fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
     fn extent(&self, name: &str) -> Option<(usize, usize)> {
         self.tensors.get(name).map(|t| (t.rows, t.columns))
     }

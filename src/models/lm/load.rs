@@ -8,9 +8,9 @@ use super::cdf::{Shares, spread};
 use super::exact;
 use super::gguf::Gguf;
 use super::kernels::Path;
-use super::plan::{self, Plan};
+use super::plan::{self, BIASES, Family, HEAD_NORMS, POST_NORMS, Plan};
 use super::safetensors::{self, Checkpoint};
-use super::step::{Layer, Network, Row, Shape, Work};
+use super::step::{Extras, Layer, Near, Network, Row, Shape, Work};
 use super::tokens::Tokens;
 use super::weights::Matrix;
 use super::{DECODE_BYTES_MAX, LanguageModel, LoadError, decode_bytes};
@@ -24,6 +24,9 @@ pub(super) type EachRow<'a> = &'a mut dyn FnMut(usize, &[f32]) -> Result<(), Loa
 
 /// Tensors of a model, by the names that GGUF has for them.
 pub(super) trait Tensors {
+    /// Names of all.
+    fn names(&self) -> Vec<String>;
+
     /// Rows and columns of a tensor that is there.
     fn extent(&self, name: &str) -> Option<(usize, usize)>;
 
@@ -81,16 +84,44 @@ impl<T: Tensors> Source<T> {
         Ok(matrix)
     }
 
+    /// Weights of a norm.
+    fn norm(&mut self, name: &str, len: usize, plan: &Plan) -> Result<Vec<f32>, LoadError> {
+        let mut weights = self.vector(name, len)?;
+        if plan.norm_offset != 0.0 {
+            weights.iter_mut().for_each(|w| *w += plan.norm_offset);
+        }
+        Ok(weights)
+    }
+
     fn network(&mut self, plan: &Plan) -> Result<Network, LoadError> {
         let Shape { vocabulary, width, heads, key_heads, elements, hidden, .. } = plan.shape;
         let embeddings = self.matrix("token_embd.weight", vocabulary, width)?;
-        let has_head = self.0.extent("output.weight").is_some();
+        let has_head = plan.has_head(&self.0);
         let head = has_head.then(|| self.matrix("output.weight", vocabulary, width)).transpose()?;
-        let norm = self.vector("output_norm.weight", width)?;
+        let norm = self.norm("output_norm.weight", width, plan)?;
         let mut layers = Vec::new();
         for n in 0..plan.shape.layers {
             let name = |what: &str| format!("blk.{n}.{what}.weight");
             let (of_queries, of_keys) = (heads * elements, key_heads * elements);
+            let mut biases = Vec::new();
+            if plan.family.has_biases() {
+                biases.resize(of_queries + 2 * of_keys, 0.0);
+                let mut from = 0;
+                for (what, len) in BIASES.iter().zip([of_queries, of_keys, of_keys]) {
+                    let turns = *what != "attn_v.bias";
+                    for (row, x) in self.vector(&format!("blk.{n}.{what}"), len)?.into_iter().enumerate() {
+                        let at = from + if turns { plan.apart(row) } else { row };
+                        biases.iter_mut().skip(at).take(1).for_each(|bias| *bias = x);
+                    }
+                    from += len;
+                }
+            }
+            let mut two = |has: bool, names: [&str; 2], len: usize| -> Result<_, LoadError> {
+                let [first, second] = names.map(|what| format!("blk.{n}.{what}"));
+                has.then(|| Ok([self.norm(&first, len, plan)?, self.norm(&second, len, plan)?])).transpose()
+            };
+            let head_norms = two(plan.family.has_head_norms(), HEAD_NORMS, elements)?;
+            let post_norms = two(plan.family.has_post_norms(), POST_NORMS, width)?;
             let mut queries = Matrix::new(of_queries + 2 * of_keys, width);
             self.fill(&name("attn_q"), of_queries, width, &mut queries, |row| plan.apart(row))?;
             self.fill(&name("attn_k"), of_keys, width, &mut queries, |row| of_queries + plan.apart(row))?;
@@ -99,16 +130,20 @@ impl<T: Tensors> Source<T> {
             self.fill(&name("ffn_gate"), hidden, width, &mut gates, |row| row)?;
             self.fill(&name("ffn_up"), hidden, width, &mut gates, |row| hidden + row)?;
             layers.push(Layer {
-                attention_norm: self.vector(&name("attn_norm"), width)?,
+                attention_norm: self.norm(&name("attn_norm"), width, plan)?,
                 queries,
+                biases,
+                head_norms,
                 output: self.matrix(&name("attn_output"), width, heads * elements)?,
-                feed_norm: self.vector(&name("ffn_norm"), width)?,
+                feed_norm: self.norm(&name("ffn_norm"), width, plan)?,
                 gates,
                 down: self.matrix(&name("ffn_down"), width, hidden)?,
+                post_norms,
             });
         }
+        let near_rotary = rotary(&plan.near_frequencies, plan.shape.context);
         let rotary = rotary(&plan.frequencies, plan.shape.context);
-        Ok(Network { shape: plan.shape.clone(), embeddings, layers, norm, head, rotary })
+        Ok(Network { shape: plan.shape.clone(), embeddings, layers, norm, head, rotary, near_rotary })
     }
 }
 
@@ -147,10 +182,41 @@ impl Network {
         self.embeddings.hash(hasher);
         hasher.update(&[u8::from(self.head.is_some())]);
         self.head.iter().for_each(|m| m.hash(hasher));
+        // What a Llama does not have. It was named before there was any other.
+        let Extras { embedding_factor, score_square, gelu, near } = &s.extras;
+        for (kind, factor) in [(1, embedding_factor), (2, score_square)] {
+            if let Some(x) = factor {
+                hasher.update(&[kind]);
+                floats(hasher, &[*x]);
+            }
+        }
+        if *gelu {
+            hasher.update(&[3]);
+        }
+        if let Some(Near { every, window }) = near {
+            hasher.update(&[4]);
+            for n in [*every, *window] {
+                hasher.update(&(n as u64).to_le_bytes());
+            }
+            floats(hasher, &self.near_rotary);
+        }
+        for layer in &self.layers {
+            if !layer.biases.is_empty() {
+                hasher.update(&[5]);
+                floats(hasher, &layer.biases);
+            }
+            for (kind, norms) in [(6, &layer.head_norms), (7, &layer.post_norms)] {
+                norms.iter().flatten().for_each(|norm| {
+                    hasher.update(&[kind]);
+                    floats(hasher, norm);
+                });
+            }
+        }
     }
 
-    /// A small network of fixed noise, with which a machine shows that it computes as others do.
-    fn of_noise() -> Network {
+    /// A small network of fixed noise, with which a machine shows that it computes as others do: a Llama, or one that has all
+    /// that others have.
+    fn of_noise(extras: bool) -> Network {
         let mut x = 1u64;
         let mut noise = |len: usize| -> Vec<f32> {
             let mut next = || {
@@ -172,16 +238,35 @@ impl Network {
             feed_norm: vec![0.75; width],
             gates: matrix(2 * hidden, width),
             down: matrix(width, hidden),
+            biases: Vec::new(),
+            head_norms: None,
+            post_norms: None,
         };
-        let layers_made = (0..layers).map(|_| layer()).collect();
+        let mut layers_made: Vec<Layer> = (0..layers).map(|_| layer()).collect();
         let frequencies: Vec<f64> =
             (0..elements / 2).map(|pair| exact::power(10_000.0, -((2 * pair) as f64) / elements as f64)).collect();
+        let mut more = Extras::default();
+        if extras {
+            let ramp = |len: usize, slope: f32| (0..len).map(|n| 0.5 + n as f32 * slope).collect::<Vec<f32>>();
+            for layer in &mut layers_made {
+                layer.biases = ramp((heads + 2 * key_heads) * elements, -0.004);
+                layer.head_norms = Some([ramp(elements, 0.03), ramp(elements, 0.02)]);
+                layer.post_norms = Some([ramp(width, 0.01), ramp(width, 0.005)]);
+            }
+            more = Extras {
+                embedding_factor: Some((width as f32).sqrt()),
+                score_square: Some(48.0),
+                gelu: true,
+                near: Some(Near { every: 2, window: 37 }),
+            };
+        }
         Network {
             embeddings: matrix(vocabulary, width),
             head: Some(matrix(vocabulary, width)),
             layers: layers_made,
             norm: vec![1.25; width],
             rotary: rotary(&frequencies, PROOF_TOKENS),
+            near_rotary: rotary(if extras { &frequencies[..] } else { &[] }, PROOF_TOKENS),
             shape: Shape {
                 vocabulary,
                 width,
@@ -192,6 +277,7 @@ impl Network {
                 layers,
                 context: PROOF_TOKENS,
                 epsilon: 1e-5,
+                extras: more,
             },
         }
     }
@@ -216,17 +302,24 @@ impl Network {
 
 /// Tokens of the proof: more than a page of a stream.
 const PROOF_TOKENS: usize = 150;
-/// What `shares_hash` gives for them on every machine.
-const PROOF: [u8; 16] = [76, 1, 227, 245, 61, 214, 114, 165, 199, 165, 102, 126, 200, 92, 207, 91];
+/// What `shares_hash` gives for them on every machine, of a Llama and of one that has all that others have.
+const PROOFS: [(bool, [u8; 16]); 2] = [
+    (false, [76, 1, 227, 245, 61, 214, 114, 165, 199, 165, 102, 126, 200, 92, 207, 91]),
+    (true, [113, 206, 25, 190, 21, 91, 148, 115, 79, 183, 241, 71, 105, 12, 201, 150]),
+];
+
+fn proof(path: Path, extras: bool) -> [u8; 16] {
+    let tokens: Vec<u32> = (0..PROOF_TOKENS as u32).map(|n| n * n * 7 % 320).collect();
+    Network::of_noise(extras).shares_hash(path, &tokens, 11)
+}
 
 /// Shows that a path computes as it does on every other machine, in a few milliseconds.
 ///
 /// # Errors
 /// `Inexact` when it does not.
 pub(super) fn prove(path: Path) -> Result<(), LoadError> {
-    let network = Network::of_noise();
-    let tokens: Vec<u32> = (0..PROOF_TOKENS as u32).map(|n| n * n * 7 % 320).collect();
-    if network.shares_hash(path, &tokens, 11) == PROOF { Ok(()) } else { Err(LoadError::Inexact(path.name())) }
+    let is_exact = |(extras, hash)| proof(path, extras) == hash;
+    if PROOFS.into_iter().all(is_exact) { Ok(()) } else { Err(LoadError::Inexact(path.name())) }
 }
 
 /// A model whose files are open, its weights not read yet.
@@ -248,8 +341,9 @@ impl<R: Read + Seek> Opened<Gguf<R>> {
 impl<R: Read + Seek> Opened<Checkpoint<R>> {
     pub fn checkpoint(open: Open<'_, R>) -> Result<Self, LoadError> {
         let config = safetensors::json(open, "config.json")?;
+        let family = Family::of_config(&config)?;
         let tokens = Tokens::of_json(&safetensors::json(open, "tokenizer.json")?, &config)?;
-        let tensors = Checkpoint::open(open)?;
+        let tensors = Checkpoint::open(open, family)?;
         let vocabulary = tensors.extent("token_embd.weight").map_or(0, |(rows, _)| rows);
         let plan = plan::of_config(&config, vocabulary)?;
         Opened { tensors, plan, tokens }.checked()
@@ -262,13 +356,8 @@ impl<T: Tensors> Opened<T> {
         if self.tokens.count() > self.plan.shape.vocabulary {
             return Err(LoadError::Malformed("it has more tokens than rows of embeddings".into()));
         }
-        for layer in 0..self.plan.shape.layers {
-            for unknown in ["attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias"] {
-                let name = format!("blk.{layer}.{unknown}");
-                if self.tensors.extent(&name).is_some() {
-                    return Err(LoadError::Unsupported(format!("it has a tensor {name}, which is not known")));
-                }
-            }
+        if let Some(name) = self.tensors.names().iter().find(|name| !self.plan.has(name)) {
+            return Err(LoadError::Unsupported(format!("it has a tensor {name}, which is not known")));
         }
         Ok(self)
     }
@@ -335,17 +424,18 @@ mod tests {
     #[test]
     fn every_path_proves_itself() {
         for path in Path::all() {
-            prove(path).unwrap();
+            assert_eq!(PROOFS.map(|(extras, _)| (extras, proof(path, extras))), PROOFS, "{}", path.name());
         }
     }
 
     #[test]
     fn shares_do_not_depend_on_the_tokens_at_a_time() {
-        let network = Network::of_noise();
         let tokens: Vec<u32> = (0..PROOF_TOKENS as u32).map(|n| n * 31 % 320).collect();
-        for path in Path::all() {
-            let hashes = [1, 3, 16, 64].map(|n| network.shares_hash(path, &tokens, n));
-            assert!(hashes.windows(2).all(|two| two[0] == two[1]), "{}", path.name());
+        for network in [false, true].map(Network::of_noise) {
+            for path in Path::all() {
+                let hashes = [1, 3, 16, 64].map(|n| network.shares_hash(path, &tokens, n));
+                assert!(hashes.windows(2).all(|two| two[0] == two[1]), "{}", path.name());
+            }
         }
     }
 }

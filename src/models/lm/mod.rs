@@ -1,4 +1,4 @@
-//! Language models of the Llama family predict tokens of text, exactly, on any machine.
+//! Language models of the Llama family and its relatives predict tokens of text, exactly, on any machine.
 //!
 //! A model that somebody brings, as a GGUF file or a checkpoint of safetensors, is cut into whole numbers of eight bits once,
 //! when it is loaded. Every sum of products is one of whole numbers and so has no order; what is left is elementwise, in
@@ -14,8 +14,8 @@
 //!
 //! # Limits
 //! Contexts of `CONTEXT_MAX` tokens, of which a lane that is longer reads the next part anew; sums of `COLUMNS_MAX` elements;
-//! vocabularies of `VOCABULARY_MAX` tokens. Of architectures, `llama` (Llama 2 and 3, SmolLM2, Mistral) with a tokenizer of
-//! byte pairs.
+//! vocabularies of `VOCABULARY_MAX` tokens. Dense networks of the families in `plan::FAMILIES`, with a tokenizer of byte pairs or
+//! of pieces; adapters are trained for Llamas only.
 //!
 //! # Cost
 //! Memory: the weights in eight bits; for each lane that is read at the same time (32 at most) about as many bytes a token as
@@ -35,6 +35,8 @@ mod load;
 mod memory;
 mod method;
 mod pages;
+#[cfg(all(test, feature = "lora"))]
+mod peers;
 mod plan;
 mod safetensors;
 mod shelf;

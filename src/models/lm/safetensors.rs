@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 use super::LoadError;
 use super::gguf::{Kind, ROW_ELEMENTS_MAX, ROWS_MAX, Tensor, read_rows};
 use super::load::{EachRow, Tensors};
+use super::plan::Family;
 
 /// Longest JSON, bytes: tokenizers of 256 Ki tokens take 30 MiB.
 const JSON_BYTES_MAX: u64 = 128 << 20;
@@ -51,7 +52,7 @@ pub(super) fn file(notes: &BTreeMap<String, String>, tensors: &[Written]) -> Vec
 }
 
 /// Gives the name a tensor goes by here; `None` where it is of no use.
-type Known = fn(&str) -> Result<Option<String>, LoadError>;
+type Known<'a> = &'a dyn Fn(&str) -> Result<Option<String>, LoadError>;
 
 /// A checkpoint, its headers read.
 pub(super) struct Checkpoint<R> {
@@ -89,10 +90,21 @@ pub(super) const MATRICES: [(&str, &str); 7] = [
     ("mlp.up_proj", "ffn_up"),
     ("mlp.down_proj", "ffn_down"),
 ];
-const VECTORS: [(&str, &str); 2] = [("input_layernorm", "attn_norm"), ("post_attention_layernorm", "ffn_norm")];
+const VECTORS: [(&str, &str); 4] = [
+    ("input_layernorm", "attn_norm"),
+    ("post_attention_layernorm", "ffn_norm"),
+    ("self_attn.q_norm", "attn_q_norm"),
+    ("self_attn.k_norm", "attn_k_norm"),
+];
+/// Where Gemma's norms are.
+const OF_GEMMA: [(&str, &str); 3] = [
+    ("post_attention_layernorm", "post_attention_norm"),
+    ("pre_feedforward_layernorm", "ffn_norm"),
+    ("post_feedforward_layernorm", "post_ffw_norm"),
+];
 
-/// The name that GGUF has for a tensor of a Llama.
-fn known(name: &str) -> Option<String> {
+/// The name that GGUF has for a tensor.
+fn known(name: &str, family: Family) -> Option<String> {
     match name {
         "model.embed_tokens.weight" => return Some("token_embd.weight".into()),
         "model.norm.weight" => return Some("output_norm.weight".into()),
@@ -101,16 +113,20 @@ fn known(name: &str) -> Option<String> {
     }
     let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
     let (what, kind) = rest.rsplit_once('.')?;
-    let (_, what) = MATRICES.iter().chain(&VECTORS).find(|(of_hub, _)| *of_hub == what)?;
+    let of_family = if family == Family::Gemma3 { &OF_GEMMA[..] } else { &[] };
+    let (_, what) = of_family.iter().chain(&MATRICES).chain(&VECTORS).find(|(of_hub, _)| *of_hub == what)?;
     Some(format!("blk.{layer}.{what}.{kind}"))
 }
 
+/// Tensors of old checkpoints that follow from their numbers.
+const IDLE: &str = ".rotary_emb.inv_freq";
+
 impl<R: Read + Seek> Checkpoint<R> {
-    /// Reads the headers of a checkpoint's files.
+    /// Reads the headers of a checkpoint's files. Tensors that are not known keep their names.
     ///
     /// # Errors
     /// Where it is none, or breaks a bound.
-    pub fn open(open: &dyn Fn(&str) -> io::Result<R>) -> Result<Checkpoint<R>, LoadError> {
+    pub fn open(open: &dyn Fn(&str) -> io::Result<R>, family: Family) -> Result<Checkpoint<R>, LoadError> {
         let mut names = vec!["model.safetensors".to_string()];
         let first = match open("model.safetensors") {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -135,7 +151,9 @@ impl<R: Read + Seek> Checkpoint<R> {
                 let file = open(name).map_err(|e| LoadError::Read(io::Error::new(e.kind(), format!("{name}: {e}"))))?;
                 checkpoint.parts.push(file);
             }
-            checkpoint.header(part, name, |name| Ok(known(name)))?;
+            checkpoint.header(part, name, &|name| {
+                Ok((!name.ends_with(IDLE)).then(|| known(name, family).unwrap_or_else(|| name.to_string())))
+            })?;
         }
         Ok(checkpoint)
     }
@@ -144,15 +162,10 @@ impl<R: Read + Seek> Checkpoint<R> {
     ///
     /// # Errors
     /// As `open`; that of `known`.
-    pub fn of_file(file: R, name: &str, known: Known) -> Result<Checkpoint<R>, LoadError> {
+    pub fn of_file(file: R, name: &str, known: Known<'_>) -> Result<Checkpoint<R>, LoadError> {
         let mut one = Checkpoint { parts: vec![file], tensors: BTreeMap::new(), notes: BTreeMap::new() };
         one.header(0, name, known)?;
         Ok(one)
-    }
-
-    /// Names of its tensors.
-    pub fn names(&self) -> Vec<String> {
-        self.tensors.keys().cloned().collect()
     }
 
     /// What its files say of a name beside their tensors.
@@ -161,7 +174,7 @@ impl<R: Read + Seek> Checkpoint<R> {
         self.notes.get(name).map(String::as_str)
     }
 
-    fn header(&mut self, part: usize, name: &str, known: Known) -> Result<(), LoadError> {
+    fn header(&mut self, part: usize, name: &str, known: Known<'_>) -> Result<(), LoadError> {
         let Some(file) = self.parts.get_mut(part) else { return Ok(()) };
         let file_bytes = file.seek(SeekFrom::End(0)).and_then(|len| file.rewind().map(|()| len));
         let file_bytes = file_bytes.map_err(LoadError::Read)?;
@@ -219,6 +232,10 @@ impl<R: Read + Seek> Checkpoint<R> {
 }
 
 impl<R: Read + Seek> Tensors for Checkpoint<R> {
+    fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
     fn extent(&self, name: &str) -> Option<(usize, usize)> {
         self.tensors.get(name).map(|p| (p.tensor.rows, p.tensor.columns))
     }

@@ -1,4 +1,4 @@
-//! One step of a network of the Llama family, for any rows of any streams.
+//! One step of a network of the Llama family, for any rows of any streams; and what its relatives do beyond it (`Extras`).
 //!
 //! Encoder and decoder call the same function. The encoder gives it many tokens of a stream at once, the decoder one of each
 //! of many streams; every row comes out the same in any company, since every sum that is shared is one of whole numbers, and
@@ -39,6 +39,40 @@ pub(super) struct Shape {
     /// Tokens that a stream may have read.
     pub context: usize,
     pub epsilon: f32,
+    pub extras: Extras,
+}
+
+/// What networks do that a Llama does not, beside what a `Layer` has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Extras {
+    /// Embeddings of tokens are multiplied by this.
+    pub embedding_factor: Option<f32>,
+    /// Scores are divided by the root of this, and not of the elements of a head.
+    pub score_square: Option<f32>,
+    /// Gates are those of `exact::gelu`.
+    pub gelu: bool,
+    pub near: Option<Near>,
+}
+
+/// Layers that look back only so far, by angles of their own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Near {
+    /// Of so many layers all but the last.
+    pub every: usize,
+    /// Tokens, with the one that looks.
+    pub window: usize,
+}
+
+impl Shape {
+    /// What a layer sees of the past, where that is not all: tokens.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        self.extras.near.filter(|near| !(layer + 1).is_multiple_of(near.every)).map(|near| near.window)
+    }
+
+    /// What scores are multiplied by.
+    fn root(&self) -> f32 {
+        1.0 / self.extras.score_square.unwrap_or(self.elements as f32).sqrt()
+    }
 }
 
 #[derive(Debug)]
@@ -46,11 +80,17 @@ pub(super) struct Layer {
     pub attention_norm: Vec<f32>,
     /// Rows of queries, then of keys, then of values; halves of a head are what is rotated.
     pub queries: Matrix,
+    /// What is added to their products; nothing where it is empty.
+    pub biases: Vec<f32>,
+    /// Weights of the norms of each head of queries, and of keys.
+    pub head_norms: Option<[Vec<f32>; 2]>,
     pub output: Matrix,
     pub feed_norm: Vec<f32>,
     /// Rows of gates, then of what they let through.
     pub gates: Matrix,
     pub down: Matrix,
+    /// Weights of the norms of what attention and gates add to the state.
+    pub post_norms: Option<[Vec<f32>; 2]>,
 }
 
 #[derive(Debug)]
@@ -63,6 +103,8 @@ pub(super) struct Network {
     pub head: Option<Matrix>,
     /// Cosine and sine, for each position and pair of elements: cosines of a position first.
     pub rotary: Vec<f32>,
+    /// The same of layers that see only what is near; empty where there are none.
+    pub near_rotary: Vec<f32>,
 }
 
 /// A token that a stream reads.
@@ -169,6 +211,9 @@ impl Network {
         work.state.resize(rows.len() * shape.width, 0.0);
         for (row, state) in rows.iter().zip(work.state.chunks_exact_mut(shape.width)) {
             self.embeddings.row(row.token as usize, state);
+            if let Some(factor) = shape.extras.embedding_factor {
+                state.iter_mut().for_each(|x| *x *= factor);
+            }
         }
         let (mixed, hidden) = (rows.len() * shape.heads * shape.elements, rows.len() * shape.hidden);
         work.mixed.resize(mixed, 0.0);
@@ -182,14 +227,18 @@ impl Network {
             attend(path, self, n, &work.runs, &work.queries, stride, streams, &mut work.attention, &mut work.mixed);
             fill(path, &work.mixed, shape.heads * shape.elements, GRAIN_OUTPUT, &mut work.factors);
             multiply(path, &layer.output, &work.factors, &mut work.product);
-            add(path, &work.product, layer.output.stride(), shape.width, &mut work.state);
+            let (of_output, of_down) = match &layer.post_norms {
+                Some([of_output, of_down]) => (Some(of_output.as_slice()), Some(of_down.as_slice())),
+                None => (None, None),
+            };
+            add(path, &mut work.product, layer.output.stride(), shape, of_output, &mut work.state);
             normalised(path, &work.state, &layer.feed_norm, shape.epsilon, &mut work.normed);
             fill(path, &work.normed, shape.width, GRAIN_GATES, &mut work.factors);
             multiply(path, &layer.gates, &work.factors, &mut work.gates);
-            open_gates(path, &work.gates, layer.gates.stride(), shape.hidden, &mut work.hidden);
+            open_gates(path, &work.gates, layer.gates.stride(), shape, &mut work.hidden);
             fill(path, &work.hidden, shape.hidden, GRAIN_DOWN, &mut work.factors);
             multiply(path, &layer.down, &work.factors, &mut work.product);
-            add(path, &work.product, layer.down.stride(), shape.width, &mut work.state);
+            add(path, &mut work.product, layer.down.stride(), shape, of_down, &mut work.state);
         }
         normalised(path, &work.state, &self.norm, shape.epsilon, &mut work.normed);
         fill(path, &work.normed, shape.width, GRAIN_HEAD, &mut work.factors);
@@ -211,8 +260,12 @@ by_path! {
 }
 
 #[inline(always)]
-fn add_body(_d: impl Dot, product: &[f32], stride: usize, width: usize, state: &mut [f32]) {
-    for (state, product) in state.chunks_exact_mut(width).zip(product.chunks_exact(stride)) {
+fn add_body(_d: impl Dot, product: &mut [f32], stride: usize, shape: &Shape, norm: Option<&[f32]>, state: &mut [f32]) {
+    for (state, product) in state.chunks_exact_mut(shape.width).zip(product.chunks_exact_mut(stride)) {
+        let product = &mut product[..shape.width];
+        if let Some(weights) = norm {
+            exact::normalise_in_place(product, weights, shape.epsilon);
+        }
         for (x, y) in state.iter_mut().zip(product) {
             *x += *y;
         }
@@ -220,23 +273,32 @@ fn add_body(_d: impl Dot, product: &[f32], stride: usize, width: usize, state: &
 }
 
 by_path! {
-    /// Adds products to the state of each row.
-    fn add(product: &[f32], stride: usize, width: usize, state: &mut [f32]) = add_body;
+    /// Adds products to the state of each row, normalised if so said.
+    fn add(
+        product: &mut [f32],
+        stride: usize,
+        shape: &Shape,
+        norm: Option<&[f32]>,
+        state: &mut [f32],
+    ) = add_body;
 }
 
 #[inline(always)]
-fn open_gates_body(_d: impl Dot, gates: &[f32], stride: usize, hidden: usize, out: &mut [f32]) {
-    for (out, row) in out.chunks_exact_mut(hidden).zip(gates.chunks_exact(stride)) {
-        let (gates, ups) = row.split_at(hidden);
-        for ((out, gate), up) in out.iter_mut().zip(gates).zip(ups) {
-            *out = exact::silu(*gate) * *up;
+fn open_gates_body(_d: impl Dot, gates: &[f32], stride: usize, shape: &Shape, out: &mut [f32]) {
+    for (out, row) in out.chunks_exact_mut(shape.hidden).zip(gates.chunks_exact(stride)) {
+        let (gates, ups) = row.split_at(shape.hidden);
+        let all = out.iter_mut().zip(gates).zip(ups);
+        if shape.extras.gelu {
+            all.for_each(|((out, gate), up)| *out = exact::gelu(*gate) * *up);
+        } else {
+            all.for_each(|((out, gate), up)| *out = exact::silu(*gate) * *up);
         }
     }
 }
 
 by_path! {
     /// What gates let through.
-    fn open_gates(gates: &[f32], stride: usize, hidden: usize, out: &mut [f32]) = open_gates_body;
+    fn open_gates(gates: &[f32], stride: usize, shape: &Shape, out: &mut [f32]) = open_gates_body;
 }
 
 /// Turns pairs of elements, each of one half, by the angles of a position.
@@ -258,13 +320,23 @@ fn place_body(
     stride: usize,
     streams: &mut Streams,
 ) {
-    let Shape { heads, key_heads, elements, .. } = network.shape;
+    let Shape { heads, key_heads, elements, epsilon, .. } = network.shape;
+    let Layer { biases, head_norms, .. } = &network.layers[layer];
+    let rotary = if network.shape.window(layer).is_some() { &network.near_rotary } else { &network.rotary };
     let mut bytes = vec![0i8; elements];
     for run in runs {
         let rows = queries[run.first * stride..].chunks_exact_mut(stride).take(run.rows);
         for (row, position) in rows.zip(run.position..) {
-            let (cosines, sines) = network.rotary[position * elements..][..elements].split_at(elements / 2);
+            for (x, bias) in row.iter_mut().zip(biases) {
+                *x += *bias;
+            }
+            let (cosines, sines) = rotary[position * elements..][..elements].split_at(elements / 2);
             let (turned, values) = row.split_at_mut((heads + key_heads) * elements);
+            if let Some([of_queries, of_keys]) = head_norms {
+                for (head, n) in turned.chunks_exact_mut(elements).zip(0..) {
+                    exact::normalise_in_place(head, if n < heads { of_queries } else { of_keys }, epsilon);
+                }
+            }
             turned.chunks_exact_mut(elements).for_each(|head| rotate(head, cosines, sines));
             let keys = turned[heads * elements..].chunks_exact(elements);
             for ((key, value), head) in keys.zip(values.chunks_exact(elements)).zip(0..key_heads) {
@@ -275,7 +347,8 @@ fn place_body(
 }
 
 by_path! {
-    /// Turns queries and keys by their positions, and puts keys and values into the streams.
+    /// Turns queries and keys by their positions, after what the layer adds to them and their norms, and puts keys and values
+    /// into the streams.
     fn place(
         network: &Network,
         layer: usize,
@@ -302,7 +375,8 @@ fn attend_body(
     let Shape { heads, key_heads, elements, .. } = network.shape;
     let each = heads / key_heads;
     let together = (QUERIES / each).max(1);
-    let root = 1.0 / (elements as f32).sqrt();
+    let root = network.shape.root();
+    let window = network.shape.window(layer).unwrap_or(usize::MAX);
     for (n, run) in runs.iter().enumerate() {
         let after = runs.get(n + 1).unwrap_or(run);
         for part in (0..run.rows).step_by(together) {
@@ -319,7 +393,7 @@ fn attend_body(
                     (row * stride + of_key * elements, row * heads * elements + of_key * elements)
                 };
                 let query = |n: usize| &queries[of_head(n).0..][..elements];
-                attend_head(d, query, rows * each, each, run.position + part, page, next, root, work);
+                attend_head(d, query, rows * each, each, run.position + part, window, page, next, root, work);
                 let shares = work.share_scales.iter().zip(work.share_sums.as_chunks::<2>().0);
                 let parts = elements / VALUE_PART;
                 for (n, (scale, sums)) in shares.enumerate().take(rows * each) {
@@ -352,7 +426,8 @@ fn fetch(page: &Page<'_>, n: usize, count: usize) {
     }
 }
 
-/// What `count` queries of a head, `each` of one position, find: in `work`, sums that are still to be scaled.
+/// What `count` queries of a head, `each` of one position, find in the last `window` tokens: in `work`, sums that are still to
+/// be scaled.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn attend_head<'a>(
@@ -361,6 +436,7 @@ fn attend_head<'a>(
     count: usize,
     each: usize,
     position: usize,
+    window: usize,
     page: impl Fn(usize) -> Page<'a>,
     next: impl Fn(usize) -> Page<'a>,
     root: f32,
@@ -414,8 +490,10 @@ fn attend_head<'a>(
     for ((n, scale), (bytes, sums)) in work.share_scales.iter_mut().enumerate().zip(targets) {
         let scores = &mut work.scores[n * tokens..][..tokens];
         let seen = position + n / each + 1;
-        let peak = greatest(&scores[..seen], f32::MIN, |x| x);
+        let far = seen.saturating_sub(window);
+        let peak = greatest(&scores[far..seen], f32::MIN, |x| x);
         scores.iter_mut().for_each(|x| *x = exact::exp(*x - peak));
+        scores[..far].fill(0.0);
         scores[seen..].fill(0.0);
         let total = exact::sum(scores, |x| x);
         for (scores, at) in scores.chunks_mut(PAGE).zip(0..) {

@@ -338,14 +338,21 @@ fn what_is_wrong_with_a_file_is_said() {
     fn tensor<'a>(file: &'a mut File, name: &str) -> &'a mut (String, Vec<usize>, u32, Vec<u8>) {
         file.tensors.iter_mut().find(|(n, ..)| n == name).unwrap()
     }
-    refused(&|f| put(f, "general.architecture", "gemma3"), "gemma3");
-    refused(&|f| put(f, "tokenizer.ggml.model", "llama"), "byte pairs");
+    refused(&|f| put(f, "general.architecture", "qwen3moe"), "qwen3moe");
+    refused(&|f| put(f, "tokenizer.ggml.model", "t5"), "byte pairs");
+    refused(&|f| f.number("llama.expert_count", 8), "experts");
+    refused(&|f| f.float("llama.attn_logit_softcapping", 50.0), "softcapping");
+    refused(&|f| f.number("llama.attention.causal", 0), "after");
+    refused(&|f| f.number("llama.attention.value_length", 64), "values");
     refused(&|f| put(f, "llama.rope.scaling.type", "yarn"), "scaled");
     refused(&|f| f.metadata.retain(|(n, _)| n != "llama.block_count"), "block_count");
     refused(&|f| f.tensors.retain(|(n, ..)| n != "blk.1.ffn_down.weight"), "blk.1.ffn_down.weight");
     refused(&|f| tensor(f, "blk.0.attn_v.weight").1 = vec![KEY_HEADS * ELEMENTS * 2, WIDTH / 2], "blk.0.attn_v.weight");
     refused(&|f| tensor(f, "blk.0.attn_q.weight").2 = 16, "Q8_0");
     refused(&|f| f.floats("blk.0.attn_q.bias", &[HEADS * ELEMENTS], &[0.0; HEADS * ELEMENTS]), "attn_q.bias");
+    refused(&|f| f.floats("blk.0.ffn_gate_inp.weight", &[WIDTH], &[0.0; WIDTH]), "ffn_gate_inp");
+    refused(&|f| f.floats("blk.2.attn_norm.weight", &[WIDTH], &[0.0; WIDTH]), "blk.2");
+    refused(&|f| f.floats("output.bias", &[4], &[0.0; 4]), "output.bias");
     for strange in [f32::NAN, f32::INFINITY] {
         refused(&|f| tensor(f, "blk.1.ffn_up.weight").3[..4].copy_from_slice(&strange.to_le_bytes()), "blk.1.ffn_up");
     }
@@ -373,33 +380,53 @@ fn no_bytes_of_a_file_make_a_panic() {
 /// Files of a checkpoint, by their names.
 pub(super) type Files = std::collections::BTreeMap<String, Vec<u8>>;
 
-/// The same model as a checkpoint of two files, as its maker would have saved it: pairs
-/// that turn together half a head apart.
+/// The name that checkpoints have for a tensor.
+fn of_hub(name: &str, is_gemma: bool) -> String {
+    let Some((layer, what)) = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else {
+        let whole = [
+            ("token_embd.weight", "model.embed_tokens.weight"),
+            ("output_norm.weight", "model.norm.weight"),
+            ("output.weight", "lm_head.weight"),
+        ];
+        return whole.iter().find(|(of_gguf, _)| *of_gguf == name).unwrap().1.into();
+    };
+    let (what, kind) = what.rsplit_once('.').unwrap();
+    let what = match what {
+        "attn_q" => "self_attn.q_proj",
+        "attn_k" => "self_attn.k_proj",
+        "attn_v" => "self_attn.v_proj",
+        "attn_q_norm" => "self_attn.q_norm",
+        "attn_k_norm" => "self_attn.k_norm",
+        "attn_output" => "self_attn.o_proj",
+        "ffn_gate" => "mlp.gate_proj",
+        "ffn_up" => "mlp.up_proj",
+        "ffn_down" => "mlp.down_proj",
+        "attn_norm" => "input_layernorm",
+        "ffn_norm" if is_gemma => "pre_feedforward_layernorm",
+        "post_attention_norm" | "ffn_norm" => "post_attention_layernorm",
+        "post_ffw_norm" => "post_feedforward_layernorm",
+        other => panic!("{other}"),
+    };
+    format!("model.layers.{layer}.{what}.{kind}")
+}
+
+/// The same model as a checkpoint of two files, as its maker would have saved it: pairs that turn together half a head apart,
+/// and Gemma's norms less 1.
 pub(super) fn checkpoint(file: &File) -> Files {
+    let family = file.metadata.iter().find(|(name, _)| name == "general.architecture").unwrap();
+    let family = String::from_utf8(family.1[12..].to_vec()).unwrap();
+    let is_gemma = family == "gemma3";
     let mut parts = [(String::new(), Vec::<u8>::new()), (String::new(), Vec::new())];
     let mut map = String::new();
     for (n, (name, shape, _, bytes)) in file.tensors.iter().enumerate() {
-        let hub = match name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
-            Some((layer, what)) => {
-                let what = match what.trim_end_matches(".weight") {
-                    "attn_q" => "self_attn.q_proj",
-                    "attn_k" => "self_attn.k_proj",
-                    "attn_v" => "self_attn.v_proj",
-                    "attn_output" => "self_attn.o_proj",
-                    "ffn_gate" => "mlp.gate_proj",
-                    "ffn_up" => "mlp.up_proj",
-                    "ffn_down" => "mlp.down_proj",
-                    "attn_norm" => "input_layernorm",
-                    _ => "post_attention_layernorm",
-                };
-                format!("model.layers.{layer}.{what}.weight")
-            }
-            None if name.starts_with("token") => "model.embed_tokens.weight".into(),
-            None if name.starts_with("output_norm") => "model.norm.weight".into(),
-            None => "lm_head.weight".into(),
-        };
+        let hub = of_hub(name, is_gemma);
+        let mut bytes = bytes.clone();
+        if is_gemma && name.ends_with("norm.weight") {
+            let less = |x: &[u8; 4]| (f32::from_le_bytes(*x) - 1.0).to_le_bytes();
+            bytes = bytes.as_chunks::<4>().0.iter().flat_map(less).collect();
+        }
         let mut rows: Vec<&[u8]> = bytes.chunks(shape[0] * 4).collect();
-        if hub.contains("q_proj") || hub.contains("k_proj") {
+        if family == "llama" && (hub.contains("q_proj") || hub.contains("k_proj")) {
             let half = ELEMENTS / 2;
             let order = (0..rows.len()).map(|r| r / ELEMENTS * ELEMENTS + r % half * 2 + r % ELEMENTS / half);
             rows = order.map(|r| rows[r]).collect();
@@ -422,23 +449,38 @@ pub(super) fn checkpoint(file: &File) -> Files {
         files.insert(format!("part-{n}.safetensors"), bytes);
     }
     files.insert("model.safetensors.index.json".into(), format!("{{\"weight_map\":{{{map}}}}}").into_bytes());
-    let config = serde_json::json!({
-        "model_type": "llama", "hidden_size": WIDTH, "num_attention_heads": HEADS, "num_key_value_heads": KEY_HEADS,
-        "head_dim": ELEMENTS, "intermediate_size": HIDDEN, "num_hidden_layers": LAYERS, "hidden_act": "silu",
+    let rows = |name: &str| file.tensors.iter().find(|(n, ..)| n == name).unwrap().1[1];
+    let layers = file.tensors.iter().filter(|(name, ..)| name.ends_with("ffn_down.weight")).count();
+    let mut config = serde_json::json!({
+        "model_type": family, "hidden_size": WIDTH, "num_attention_heads": rows("blk.0.attn_q.weight") / ELEMENTS,
+        "num_key_value_heads": rows("blk.0.attn_k.weight") / ELEMENTS,
+        "head_dim": ELEMENTS, "intermediate_size": HIDDEN, "num_hidden_layers": layers, "hidden_act": "silu",
         "max_position_embeddings": CONTEXT, "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "rope_scaling": null,
-        "bos_token_id": 0, "eos_token_id": [5, 6],
+        "bos_token_id": 0, "eos_token_id": [5, 6], "tie_word_embeddings": is_gemma,
     });
+    let more = match family.as_str() {
+        "gemma3" => serde_json::json!({
+            "model_type": "gemma3_text", "hidden_act": null, "hidden_activation": "gelu_pytorch_tanh",
+            "query_pre_attn_scalar": ELEMENTS, "sliding_window": WINDOW, "sliding_window_pattern": 6,
+            "rope_theta": 100_000.0, "rope_local_base_freq": 10_000.0, "attn_logit_softcapping": null,
+        }),
+        "qwen2" | "qwen3" => serde_json::json!({ "use_sliding_window": false, "sliding_window": 20 }),
+        _ => serde_json::json!({}),
+    };
+    more.as_object().unwrap().iter().for_each(|(name, value)| config[name] = value.clone());
     files.insert("config.json".into(), config.to_string().into_bytes());
     let (texts, pairs) = small();
     let utf8 = |bytes: &Vec<u8>| String::from_utf8(bytes.clone()).unwrap();
     let vocabulary: serde_json::Map<_, _> =
         texts.iter().enumerate().skip(1).map(|(n, t)| (utf8(t), n.into())).collect();
     let merges: Vec<Vec<String>> = pairs.iter().map(|p| utf8(p).split(' ').map(str::to_string).collect()).collect();
+    let words = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
     let tokenizer = serde_json::json!({
         "model": { "type": "BPE", "vocab": vocabulary, "merges": merges },
         "added_tokens": [{ "id": 0, "content": "<start>", "special": true }],
         "pre_tokenizer": { "type": "Sequence", "pretokenizers": [
-            { "type": "Split", "pattern": { "Regex": "\\p{N}{1,3}| ?" } }, { "type": "ByteLevel", "use_regex": false },
+            { "type": "Split", "pattern": { "Regex": words }, "behavior": "Isolated", "invert": false },
+            { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": false },
         ] },
         "post_processor": { "type": "TemplateProcessing" },
     });
@@ -464,6 +506,200 @@ fn a_checkpoint_is_the_same_model() {
     let raw = sample(1500);
     let payload = coded(&one, &raw, 1 << 10);
     assert_eq!(other.decode(&payload, raw.len(), &NEVER).unwrap(), raw);
+}
+
+/// A network of each family but Llama's, of the fewest layers that show all it has.
+pub(super) fn relatives() -> [File; 3] {
+    [tiny_as("qwen2", 2, 1, 2), tiny_as("qwen3", HEADS, KEY_HEADS, 2), tiny_as("gemma3", HEADS, KEY_HEADS, 7)]
+}
+
+#[test]
+fn relatives_of_a_llama_are_coded_with() {
+    // Longer than a window and a context.
+    let raw = sample(2000);
+    let mut ids = std::collections::BTreeSet::from([loaded(&tiny()).unwrap().facts().id]);
+    for file in relatives() {
+        let mut model = loaded(&file).unwrap();
+        assert_eq!(model.facts(), loaded_checkpoint(&checkpoint(&file)).unwrap().facts());
+        assert!(ids.insert(model.facts().id));
+        let mut payloads = Vec::new();
+        for path in Path::all() {
+            model.path = path;
+            payloads.push(coded(&model, &raw, 1 << 11));
+        }
+        assert!(payloads.windows(2).all(|two| two[0] == two[1]), "every path codes alike");
+        assert_eq!(model.decode(&payloads[0], raw.len(), &NEVER).unwrap(), raw);
+        assert!(payloads[0].len() < raw.len());
+    }
+}
+
+/// What these coded once, they must read for ever.
+#[test]
+fn golden_relatives() {
+    let golden = relatives().map(|file| {
+        let model = loaded(&file).unwrap();
+        let payload = coded(&model, &sample(1200), 1 << 11);
+        (model.facts().id.to_string(), payload.len(), crate::base::crc32c(&payload))
+    });
+    assert_eq!(golden.each_ref().map(|(id, len, crc)| (id.as_str(), *len, *crc)), GOLDEN_RELATIVES);
+}
+
+const GOLDEN_RELATIVES: [(&str, usize, u32); 3] = [
+    ("670b03afb47e9e20508002105754c819", 893, 1_628_107_724),
+    ("feb80acfc50463368251555f3e9c9fe4", 995, 847_841_246),
+    ("0810157e67118c402fdc1a8a827902ff", 1242, 116_066_144),
+];
+
+/// A part that a family has is a part that its name depends on.
+#[test]
+fn what_a_family_has_more_names_it() {
+    for (file, names) in relatives().into_iter().zip([
+        &["blk.1.attn_q.bias", "blk.0.attn_v.bias"][..],
+        &["blk.1.attn_q_norm.weight", "blk.0.attn_k_norm.weight"],
+        &["blk.0.attn_q_norm.weight", "blk.3.post_attention_norm.weight", "blk.6.post_ffw_norm.weight"],
+    ]) {
+        let plain = loaded(&file).unwrap().facts().id;
+        for name in names {
+            let mut other = file.clone();
+            other.tensors.iter_mut().find(|(n, ..)| n == name).unwrap().3[1] ^= 1;
+            assert_ne!(loaded(&other).unwrap().facts().id, plain, "{name}");
+            other.tensors.retain(|(n, ..)| n != name);
+            assert!(loaded(&other).is_err_and(|e| e.to_string().contains(name)), "{name}");
+        }
+    }
+    let mut wider = relatives()[2].clone();
+    let plain = loaded(&wider).unwrap().facts().id;
+    wider.metadata.retain(|(name, _)| !name.contains("sliding_window"));
+    assert!(loaded(&wider).is_err_and(|e| e.to_string().contains("sliding_window")));
+    wider.number("gemma3.attention.sliding_window", WINDOW as u32 + 1);
+    assert_ne!(loaded(&wider).unwrap().facts().id, plain);
+    wider.number("gemma3.attention.sliding_window_pattern", 4);
+    assert!(loaded(&wider).is_err_and(|e| e.to_string().contains("one in 6")));
+}
+
+/// A lane forgets all before it reads more than the window that every layer of a model has.
+#[test]
+fn a_window_of_all_layers_bounds_the_context() {
+    let mut file = tiny();
+    file.number("llama.attention.sliding_window", 100);
+    let model = loaded(&file).unwrap();
+    assert_eq!((model.facts().context, loaded(&tiny()).unwrap().facts().context), (100, CONTEXT));
+    let raw = sample(2000);
+    assert_eq!(model.decode(&coded(&model, &raw, 1 << 11), raw.len(), &NEVER).unwrap(), raw);
+    let config = |more: &[(&str, serde_json::Value)]| {
+        let mut config = serde_json::json!({
+            "model_type": "mistral", "hidden_size": 128, "num_attention_heads": 1, "intermediate_size": 64,
+            "num_hidden_layers": 1, "max_position_embeddings": 32_768, "sliding_window": 4096,
+        });
+        more.iter().for_each(|(name, value)| config[*name] = value.clone());
+        plan::of_config(&config, 300).map(|plan| plan.shape.context).map_err(|e| e.to_string())
+    };
+    assert_eq!(config(&[]), Ok(4096));
+    assert_eq!(config(&[("sliding_window", serde_json::Value::Null)]), Ok(plan::CONTEXT_MAX));
+    assert_eq!(config(&[("model_type", "qwen2".into()), ("use_sliding_window", false.into())]), Ok(plan::CONTEXT_MAX));
+    assert_eq!(config(&[("model_type", "qwen2".into()), ("use_sliding_window", true.into())]), Ok(4096));
+    for (name, value) in [
+        ("attention_bias", true.into()),
+        ("partial_rotary_factor", 0.5.into()),
+        ("final_logit_softcapping", 30.0.into()),
+        ("hidden_act", "gelu".into()),
+        ("model_type", "mixtral".into()),
+        ("rope_scaling", serde_json::json!({ "rope_type": "dynamic", "factor": 2.0 })),
+    ] {
+        let e = config(&[(name, value)]).unwrap_err();
+        assert!(
+            ["attention_bias", "turn", "softcapping", "gelu", "mixtral", "dynamic"].iter().any(|w| e.contains(w)),
+            "{e}"
+        );
+    }
+}
+
+/// Of Gemma's newer files, which say everything of each kind of layers.
+#[test]
+fn kinds_of_layers_are_read_as_they_are_written() {
+    let old = serde_json::json!({
+        "model_type": "gemma3_text", "hidden_size": 128, "num_attention_heads": 1, "intermediate_size": 64,
+        "num_hidden_layers": 7, "max_position_embeddings": 32_768, "sliding_window": 512, "head_dim": 128,
+        "rope_theta": 1e6, "rope_local_base_freq": 10_000.0, "sliding_window_pattern": 6,
+        "rope_scaling": { "rope_type": "linear", "factor": 8.0 }, "query_pre_attn_scalar": 168,
+    });
+    let mut new = old.clone();
+    for name in ["rope_theta", "rope_local_base_freq", "sliding_window_pattern", "rope_scaling"] {
+        new.as_object_mut().unwrap().remove(name);
+    }
+    let near = "sliding_attention";
+    new["layer_types"] = [near, near, near, near, near, "full_attention", near][..].into();
+    new["rope_parameters"] = serde_json::json!({
+        "full_attention": { "rope_type": "linear", "factor": 8.0, "rope_theta": 1e6 },
+        "sliding_attention": { "rope_type": "default", "rope_theta": 10_000.0 },
+    });
+    let plans = [&old, &new].map(|config| plan::of_config(config, 300).unwrap());
+    assert_eq!(plans[0].shape, plans[1].shape);
+    assert_eq!(plans[0].frequencies, plans[1].frequencies);
+    assert_eq!(plans[0].near_frequencies, plans[1].near_frequencies);
+    assert_eq!((plans[0].frequencies[0], plans[0].near_frequencies[0]), (0.125, 1.0));
+    let windows: Vec<_> = (0..7).map(|layer| plans[0].shape.window(layer)).collect();
+    assert_eq!(windows, [Some(512), Some(512), Some(512), Some(512), Some(512), None, Some(512)]);
+    new["layer_types"][2] = "full_attention".into();
+    assert!(plan::of_config(&new, 300).is_err());
+}
+
+/// What a checkpoint says of its embeddings holds, whatever else is in its files.
+#[test]
+fn embeddings_are_tied_where_that_is_said() {
+    let mut file = tiny();
+    file.tensors.retain(|(name, ..)| name != "rope_freqs.weight");
+    let with = |file: &File, tied: serde_json::Value| {
+        let mut files = checkpoint(file);
+        let mut config: serde_json::Value = serde_json::from_slice(&files["config.json"]).unwrap();
+        config["tie_word_embeddings"] = tied;
+        files.insert("config.json".into(), config.to_string().into_bytes());
+        loaded_checkpoint(&files).map(|model| model.facts().id).map_err(|e| e.to_string())
+    };
+    let apart = with(&file, false.into()).unwrap();
+    assert_eq!(with(&file, serde_json::Value::Null), Ok(apart));
+    let tied = with(&file, true.into()).unwrap();
+    assert_ne!(tied, apart);
+    file.tensors.retain(|(name, ..)| name != "output.weight");
+    assert_eq!(with(&file, true.into()), Ok(tied));
+    assert_eq!(with(&file, serde_json::Value::Null), Ok(tied));
+    assert!(with(&file, false.into()).unwrap_err().contains("output.weight"));
+}
+
+/// Tokens that are pieces: any bytes come back, of a GGUF file and of a checkpoint, which are one model.
+#[test]
+fn any_bytes_come_back_by_pieces() {
+    let mut file = tiny();
+    file.tensors.retain(|(name, ..)| name != "rope_freqs.weight");
+    let mut files = checkpoint(&file);
+    with_pieces(&mut file);
+    let vocabulary: serde_json::Map<_, _> =
+        pieces().into_iter().enumerate().map(|(n, (text, ..))| (text, n.into())).collect();
+    let tokenizer = serde_json::json!({
+        "model": { "type": "BPE", "vocab": vocabulary, "byte_fallback": true, "fuse_unk": true, "unk_token": "<unk>",
+            "merges": ["t h", "th e", "\u{2581} the"] },
+        "added_tokens": [
+            { "id": 0, "content": "<unk>", "special": true }, { "id": 1, "content": "<s>", "special": true },
+            { "id": 263, "content": "\u{2581}\u{2581}\u{2581}\u{2581}", "special": false },
+        ],
+        "normalizer": { "type": "Sequence", "normalizers": [
+            { "type": "Prepend", "prepend": "\u{2581}" },
+            { "type": "Replace", "pattern": { "String": " " }, "content": "\u{2581}" },
+        ] },
+        "post_processor": { "type": "TemplateProcessing" },
+    });
+    files.insert("tokenizer.json".into(), tokenizer.to_string().into_bytes());
+    let config =
+        String::from_utf8(files["config.json"].clone()).unwrap().replace("bos_token_id\":0", "bos_token_id\":1");
+    files.insert("config.json".into(), config.into_bytes());
+    let (one, other) = (loaded(&file).unwrap(), loaded_checkpoint(&files).unwrap());
+    assert_eq!(one.facts(), other.facts());
+    let mark = "  the\u{2581}the \u{2581}".as_bytes();
+    for raw in [&sample(2500)[..], b"the the", b" ", mark, &[200; 300], b"<0x41><s><unk>", "\u{2581}".as_bytes()] {
+        let payload = coded(&one, raw, 1 << 11);
+        assert_eq!(payload, coded(&other, raw, 1 << 11), "both cut alike");
+        assert_eq!(other.decode(&payload, raw.len(), &NEVER).unwrap(), raw);
+    }
 }
 
 #[test]

@@ -1,27 +1,40 @@
 //! Bytes as tokens, and back.
 //!
-//! The vocabulary is one of byte pairs (P. Gage, 1994; on bytes: A. Radford et al., 2019): every token is a string of bytes,
-//! and any bytes are some tokens. What is coded is the tokens; decoding puts their bytes together. So how bytes were cut is
-//! nobody's business but the encoder's: a cut as the model was trained on codes smaller, and any cut is right. A byte that no
-//! token stands for is an escape, the token that begins a text, and then the byte itself.
+//! Two kinds of vocabularies are known. In one of byte pairs (P. Gage, 1994; on bytes: A. Radford et al., 2019) every token is a
+//! string of bytes, written in letters that stand for them. In one of pieces (SentencePiece, T. Kudo and J. Richardson, 2018)
+//! tokens are strings of characters, with U+2581 for a space, and a byte that is in none of them has a token of its own.
 //!
-//! Before pairs are merged, text is cut where the model's own tokenizer cuts it, as far as rules without tables of Unicode
-//! go: letters, digits, marks, blanks.
+//! What is coded is the tokens; decoding puts their bytes together, and needs nothing else of a tokenizer. So how bytes were cut
+//! is nobody's business but the encoder's: a cut as the model was trained on codes smaller, and any cut is right. The cut is
+//! that of the model's own tokenizer, as the library `tokenizers` knows it; what it leaves out or changes is put right here,
+//! so that tokens always give back the bytes they were cut from. A byte that no token stands for is an escape, the token that
+//! begins a text, and then the byte itself.
+//!
+//! A tokenizer of pieces puts a space before a text. None is put here: a lane seldom begins where a text does, and what a
+//! first word takes more without it is some bits.
 
 use std::collections::HashMap;
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::{AddedToken, PreTokenizerWrapper, Tokenizer};
 
 use super::LoadError;
 use super::cdf::VOCABULARY_MAX;
 use super::gguf::{Gguf, Value};
 
-/// Longest piece that pairs are merged in, bytes: work grows with its square.
-const PIECE_BYTES_MAX: usize = 128;
-/// Longest token, bytes: of a piece that is bounded, no longer one can come.
+/// Longest token, bytes.
 const TOKEN_BYTES_MAX: usize = 1024;
-/// Kinds of tokens in the file: plain text. Others steer a conversation.
+/// Words whose tokens the library remembers, for each thread.
+const WORDS_KEPT: usize = 4096;
+/// Kinds of tokens in a GGUF file: plain text, such that is found before all other, and a byte. Others steer a conversation.
 const NORMAL: f64 = 1.0;
+const WHOLE: f64 = 4.0;
+const BYTE: f64 = 6.0;
+/// Stands for a space in pieces.
+const SPACE: char = '\u{2581}';
+/// What the library calls a character that it does not know: no token is written so, and no character.
+const UNKNOWN: &str = "\0\0unknown";
 
 /// What a text is coded as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,27 +44,42 @@ pub(super) enum Symbol {
     Byte(u8),
 }
 
-/// Where text is cut before pairs are merged.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Cuts {
-    /// As GPT-2 does; digits stand alone if so said.
-    Gpt2 { single_digits: bool },
-    /// As Llama 3 does: so many digits at most, marks before letters, line ends after marks.
-    Llama3 { digits: usize },
-}
-
 /// A vocabulary.
 #[derive(Debug)]
 pub(super) struct Tokens {
     /// Bytes of all tokens, and where each ends.
     bytes: Vec<u8>,
     ends: Vec<u32>,
-    /// Two tokens, what they become, and how soon.
-    merges: HashMap<(u32, u32), (u32, u32)>,
     of_byte: [Option<u32>; 256],
     /// The token before a text, which is the escape too: it never comes within one.
     pub start: u32,
-    cuts: Cuts,
+    cutter: Tokenizer,
+    /// Tokens are pieces.
+    pieces: bool,
+}
+
+/// A token of a text.
+#[derive(Clone, Debug)]
+struct Token {
+    /// As its tokenizer writes it.
+    text: String,
+    bytes: Vec<u8>,
+    /// It is found before pairs are merged.
+    whole: bool,
+}
+
+/// What a vocabulary is made of.
+struct Parts {
+    /// `None` for those that are not of a text.
+    tokens: Vec<Option<Token>>,
+    /// Pairs that become one token, the soonest first.
+    merges: Vec<(String, String)>,
+    start: u32,
+    pieces: bool,
+    /// Where text is cut before pairs are merged, as `tokenizer.json` says it.
+    cuts: Json,
+    /// What is one token as a whole is not put together of pairs.
+    ignore_merges: bool,
 }
 
 /// The character that stands for a byte where a vocabulary is written as text: printable ones for themselves, the others
@@ -68,43 +96,130 @@ fn letters() -> HashMap<char, u8> {
     (0..=255).map(|byte| (letter(byte), byte)).collect()
 }
 
+/// The byte of a token `<0x0A>`.
+fn byte_of(text: &str) -> Option<u8> {
+    let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
+    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok()).flatten()
+}
+
+impl Token {
+    /// One of byte pairs.
+    fn of_letters(text: &str, letters: &HashMap<char, u8>) -> Option<Token> {
+        let bytes: Vec<u8> = text.chars().map(|c| letters.get(&c).copied()).collect::<Option<_>>()?;
+        Token { text: text.to_string(), bytes, whole: false }.bounded()
+    }
+
+    /// A piece. Some files write a space as it is in those that are found as a whole.
+    fn of_piece(text: &str, whole: bool) -> Option<Token> {
+        let bytes = text.replace(SPACE, " ").into_bytes();
+        Token { text: text.replace(' ', "\u{2581}"), bytes, whole }.bounded()
+    }
+
+    fn of_byte(text: &str) -> Option<Token> {
+        let byte = byte_of(text)?;
+        // The library writes them so.
+        Some(Token { text: format!("<{byte:#04X}>"), bytes: vec![byte], whole: false })
+    }
+
+    fn bounded(self) -> Option<Token> {
+        (1..=TOKEN_BYTES_MAX).contains(&self.bytes.len()).then_some(self)
+    }
+}
+
+/// What text is cut by before pairs are merged, by the name that GGUF files have for it (llama.cpp), as the models' own
+/// `tokenizer.json` say it.
+fn cuts_called(name: &[u8]) -> Json {
+    const ENDINGS: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+    const MARKS: &str = r"\s*[\r\n]+|\s+(?!\S)|\s+";
+    let by = |pattern: String| {
+        json!({ "type": "Sequence", "pretokenizers": [
+            { "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false },
+            by_bytes(false),
+        ] })
+    };
+    let words = |digits: &str| {
+        by(format!(r"{ENDINGS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{MARKS}"))
+    };
+    match name {
+        b"smollm" => json!({ "type": "Sequence", "pretokenizers": [
+            { "type": "Digits", "individual_digits": true }, by_bytes(true),
+        ] }),
+        b"llama-bpe" | b"llama3" | b"llama-v3" | b"smaug-bpe" => words("{1,3}"),
+        b"qwen2" => words(""),
+        b"tekken" => {
+            let lead = r"[^\r\n\p{L}\p{N}]?";
+            let (upper, lower) = (r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]");
+            by(format!(r"{lead}{upper}*{lower}+|{lead}{upper}+{lower}*|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{MARKS}"))
+        }
+        _ => by_bytes(true),
+    }
+}
+
+/// Bytes become letters; text is cut as GPT-2 does before, if so said.
+fn by_bytes(cut: bool) -> Json {
+    json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": cut })
+}
+
+/// Sees to it that a part of a tokenizer adds no space of its own.
+fn without_prefix(part: &mut Json) {
+    match part {
+        Json::Object(fields) => {
+            if let Some(adds) = fields.get_mut("add_prefix_space") {
+                *adds = false.into();
+            }
+            fields.values_mut().for_each(without_prefix);
+        }
+        Json::Array(parts) => parts.iter_mut().for_each(without_prefix),
+        _ => {}
+    }
+}
+
+/// Pairs of pieces that are a piece, by how likely that is: which SentencePiece goes by where others have a list.
+fn merges_by_score(tokens: &[Option<Token>], scores: &[f64]) -> Vec<(String, String)> {
+    let merged = || (0u32..).zip(tokens).filter_map(|(n, t)| Some((n, t.as_ref().filter(|t| !t.whole)?.text.as_str())));
+    let by_text: HashMap<&str, u32> = merged().map(|(n, text)| (text, n)).collect();
+    let mut pairs = Vec::new();
+    for (n, text) in merged().filter(|(_, text)| byte_of(text).is_none()) {
+        let score = scores.get(n as usize).copied().unwrap_or(0.0);
+        for (at, _) in text.char_indices().skip(1) {
+            let (left, right) = text.split_at(at);
+            if let (Some(l), Some(r)) = (by_text.get(left), by_text.get(right)) {
+                pairs.push((score, *l, *r, left, right));
+            }
+        }
+    }
+    pairs.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+    pairs.into_iter().map(|(_, _, _, left, right)| (left.to_string(), right.to_string())).collect()
+}
+
+fn unsupported<T>(what: impl Into<String>) -> Result<T, LoadError> {
+    Err(LoadError::Unsupported(what.into()))
+}
+
 impl Tokens {
     /// The vocabulary of a file.
     ///
     /// # Errors
     /// When it has none, or one of another kind.
     pub fn of_gguf<R: std::io::Read + std::io::Seek>(gguf: &Gguf<R>) -> Result<Tokens, LoadError> {
-        let unsupported = |what: &str| Err(LoadError::Unsupported(what.to_string()));
-        match gguf.value("tokenizer.ggml.model") {
-            Some(Value::Bytes(model)) if model == b"gpt2" => {}
+        let pieces = match gguf.value("tokenizer.ggml.model") {
+            Some(Value::Bytes(model)) if model == b"gpt2" => false,
+            Some(Value::Bytes(model)) if model == b"llama" => true,
             Some(Value::Bytes(model)) => {
                 let model = String::from_utf8_lossy(model);
-                return Err(LoadError::Unsupported(format!(
-                    "its tokenizer is `{model}`; only those of byte pairs (`gpt2`) are known"
-                )));
+                return unsupported(format!(
+                    "its tokenizer is `{model}`; those of byte pairs (`gpt2`) and of pieces (`llama`) are known"
+                ));
             }
             _ => return unsupported("it has no tokenizer (tokenizer.ggml.model)"),
-        }
-        let cuts = match gguf.value("tokenizer.ggml.pre") {
-            Some(Value::Bytes(pre)) => match pre.as_slice() {
-                b"smollm" => Cuts::Gpt2 { single_digits: true },
-                b"llama-bpe" | b"llama3" | b"llama-v3" | b"smaug-bpe" => Cuts::Llama3 { digits: 3 },
-                b"qwen2" => Cuts::Llama3 { digits: 1 },
-                _ => Cuts::Gpt2 { single_digits: false },
-            },
-            _ => Cuts::Gpt2 { single_digits: false },
         };
         let texts = match gguf.value("tokenizer.ggml.tokens") {
             Some(Value::Texts(texts)) if !texts.is_empty() && texts.len() <= VOCABULARY_MAX => texts,
             _ => return unsupported("its vocabulary (tokenizer.ggml.tokens) is missing or too large"),
         };
-        let kinds = match gguf.value("tokenizer.ggml.token_type") {
-            Some(Value::Numbers(kinds)) => kinds.as_slice(),
+        let numbers = |name: &str| match gguf.value(name) {
+            Some(Value::Numbers(numbers)) => numbers.as_slice(),
             _ => &[],
-        };
-        let pairs = match gguf.value("tokenizer.ggml.merges") {
-            Some(Value::Texts(pairs)) => pairs.as_slice(),
-            _ => return unsupported("its tokenizer has no merges (tokenizer.ggml.merges)"),
         };
         let number = |name: &str| match gguf.value(name) {
             Some(Value::Number(n)) if *n >= 0.0 && *n < texts.len() as f64 => Some(*n as u32),
@@ -116,7 +231,37 @@ impl Tokens {
         let Some(start) = (if begins { bos.or(eos) } else { eos.or(bos) }) else {
             return unsupported("it does not say which token begins a text (tokenizer.ggml.bos_token_id)");
         };
-        Tokens::new(texts, kinds, pairs, start, cuts)
+        let (kinds, letters) = (numbers("tokenizer.ggml.token_type"), letters());
+        let tokens: Vec<Option<Token>> = texts
+            .iter()
+            .enumerate()
+            .map(|(n, text)| {
+                let text = std::str::from_utf8(text).ok()?;
+                match kinds.get(n).copied().unwrap_or(NORMAL) {
+                    NORMAL if pieces && kinds.is_empty() => Token::of_byte(text).or(Token::of_piece(text, false)),
+                    NORMAL if pieces => Token::of_piece(text, false),
+                    NORMAL => Token::of_letters(text, &letters),
+                    WHOLE if pieces => Token::of_piece(text, true),
+                    BYTE if pieces => Token::of_byte(text),
+                    _ => None,
+                }
+            })
+            .collect();
+        let merges = match gguf.value("tokenizer.ggml.merges") {
+            _ if pieces => merges_by_score(&tokens, numbers("tokenizer.ggml.scores")),
+            Some(Value::Texts(pairs)) => pairs
+                .iter()
+                .filter_map(|pair| std::str::from_utf8(pair).ok()?.split_once(' '))
+                .map(|(left, right)| (left.to_string(), right.to_string()))
+                .collect(),
+            _ => return unsupported("its tokenizer has no merges (tokenizer.ggml.merges)"),
+        };
+        let name = match gguf.value("tokenizer.ggml.pre") {
+            Some(Value::Bytes(name)) => name.as_slice(),
+            _ => b"",
+        };
+        let cuts = if pieces { Json::Null } else { cuts_called(name) };
+        Tokens::new(Parts { tokens, merges, start, pieces, cuts, ignore_merges: false })
     }
 
     /// The vocabulary of a checkpoint: its `tokenizer.json`, and its `config.json`, which says what begins a text.
@@ -124,46 +269,66 @@ impl Tokens {
     /// # Errors
     /// When it is one of another kind.
     pub fn of_json(json: &Json, config: &Json) -> Result<Tokens, LoadError> {
-        let unsupported = |what: &str| Err(LoadError::Unsupported(what.to_string()));
         let model = json.get("model").unwrap_or(&Json::Null);
-        let by_bytes = |name: &str| json.get(name).is_some_and(|part| part.to_string().contains("\"ByteLevel\""));
         let (Some(vocabulary), Some(merges)) =
             (model.get("vocab").and_then(Json::as_object), model.get("merges").and_then(Json::as_array))
         else {
             return unsupported("its tokenizer.json has no vocabulary of pairs");
         };
-        if !by_bytes("pre_tokenizer") && !by_bytes("decoder") {
-            return unsupported("its tokenizer is not one of pairs of bytes (ByteLevel)");
+        let has_letters = |name: &str| json.get(name).is_some_and(|part| part.to_string().contains("\"ByteLevel\""));
+        let pieces = match (has_letters("pre_tokenizer") || has_letters("decoder"), model.get("byte_fallback")) {
+            (true, _) => false,
+            (false, Some(Json::Bool(true))) => true,
+            _ => {
+                return unsupported(
+                    "its tokenizer is neither one of pairs of bytes (ByteLevel) nor one of pieces and bytes (byte_fallback)",
+                );
+            }
+        };
+        for strange in ["continuing_subword_prefix", "end_of_word_suffix"] {
+            if model.get(strange).and_then(Json::as_str).is_some_and(|text| !text.is_empty()) {
+                return unsupported(format!("its tokenizer has a {strange}"));
+            }
         }
-        let added: Vec<(usize, &str)> = json
+        let added: Vec<(usize, &str, bool)> = json
             .get("added_tokens")
             .and_then(Json::as_array)
             .into_iter()
             .flatten()
-            .filter_map(|t| Some((t.get("id")?.as_u64()? as usize, t.get("content")?.as_str()?)))
+            .filter_map(|t| {
+                let steers = t.get("special").and_then(Json::as_bool).unwrap_or(true);
+                Some((t.get("id")?.as_u64()? as usize, t.get("content")?.as_str()?, steers))
+            })
             .collect();
         let normal: Vec<(usize, &str)> =
             vocabulary.iter().filter_map(|(text, id)| Some((id.as_u64()? as usize, text.as_str()))).collect();
-        let count = normal.iter().chain(&added).map(|(id, _)| id.saturating_add(1)).max().unwrap_or(0);
+        let ids = normal.iter().map(|(id, _)| *id).chain(added.iter().map(|(id, ..)| *id));
+        let count = ids.map(|id| id.saturating_add(1)).max().unwrap_or(0);
         if count > VOCABULARY_MAX {
             return unsupported("its vocabulary is too large");
         }
-        let (mut texts, mut kinds) = (vec![Vec::new(); count], vec![0.0; count]);
-        for (tokens, kind) in [(normal, NORMAL), (added, 0.0)] {
-            for (id, text) in tokens {
-                if let (Some(t), Some(k)) = (texts.get_mut(id), kinds.get_mut(id)) {
-                    (*t, *k) = (text.as_bytes().to_vec(), kind);
-                }
+        let (mut tokens, letters) = (vec![None; count], letters());
+        for (id, text) in normal {
+            if let Some(token) = tokens.get_mut(id) {
+                *token = match pieces {
+                    true => Token::of_byte(text).or(Token::of_piece(text, false)),
+                    false => Token::of_letters(text, &letters),
+                };
             }
         }
-        let pairs: Vec<Vec<u8>> = merges
+        for (id, text, steers) in added {
+            if let Some(token) = tokens.get_mut(id) {
+                *token = if pieces && !steers { Token::of_piece(text, true) } else { None };
+            }
+        }
+        let merges = merges
             .iter()
             .filter_map(|merge| match merge {
-                Json::String(pair) => Some(pair.as_bytes().to_vec()),
-                Json::Array(two) => {
-                    let texts: Option<Vec<&str>> = two.iter().map(Json::as_str).collect();
-                    texts.map(|t| t.join(" ").into_bytes())
-                }
+                Json::String(pair) => pair.split_once(' ').map(|(left, right)| (left.to_string(), right.to_string())),
+                Json::Array(two) => match two.as_slice() {
+                    [Json::String(left), Json::String(right)] => Some((left.clone(), right.clone())),
+                    _ => None,
+                },
                 _ => None,
             })
             .collect();
@@ -179,50 +344,67 @@ impl Tokens {
         let Some(start) = (if begins { bos.or(eos) } else { eos.or(bos) }) else {
             return unsupported("its config.json does not say which token begins a text (bos_token_id)");
         };
-        let before = json.get("pre_tokenizer").map(Json::to_string).unwrap_or_default();
-        let cuts = if before.contains("\"individual_digits\":true") {
-            Cuts::Gpt2 { single_digits: true }
-        } else if before.contains("p{N}{1,3}") {
-            Cuts::Llama3 { digits: 3 }
-        } else if before.contains("p{N}") {
-            Cuts::Llama3 { digits: 1 }
-        } else {
-            Cuts::Gpt2 { single_digits: false }
+        let cuts = match json.get("pre_tokenizer") {
+            _ if pieces => Json::Null,
+            Some(cuts) if has_letters("pre_tokenizer") => {
+                let mut cuts = cuts.clone();
+                without_prefix(&mut cuts);
+                cuts
+            }
+            _ => by_bytes(true),
         };
-        Tokens::new(&texts, &kinds, &pairs, start, cuts)
+        let ignore_merges = model.get("ignore_merges").and_then(Json::as_bool).unwrap_or(false);
+        Tokens::new(Parts { tokens, merges, start, pieces, cuts, ignore_merges })
     }
 
-    fn new(texts: &[Vec<u8>], kinds: &[f64], pairs: &[Vec<u8>], start: u32, cuts: Cuts) -> Result<Tokens, LoadError> {
-        let letters = letters();
-        let mut tokens =
-            Tokens { bytes: Vec::new(), ends: Vec::new(), merges: HashMap::new(), of_byte: [None; 256], start, cuts };
-        let mut by_text = HashMap::new();
-        for (n, text) in (0u32..).zip(texts) {
-            let normal = kinds.get(n as usize).is_none_or(|kind| *kind == NORMAL) && n != start;
-            let bytes: Option<Vec<u8>> = std::str::from_utf8(text)
-                .ok()
-                .and_then(|text| text.chars().map(|c| letters.get(&c).copied()).collect());
-            if let Some(bytes) = bytes.filter(|b| normal && !b.is_empty() && b.len() <= TOKEN_BYTES_MAX) {
-                if let [byte] = bytes.as_slice()
-                    && let Some(of_byte) = tokens.of_byte.get_mut(usize::from(*byte))
+    fn new(parts: Parts) -> Result<Tokens, LoadError> {
+        let Parts { tokens, merges, start, pieces, cuts, ignore_merges } = parts;
+        let (mut bytes, mut ends, mut of_byte) = (Vec::new(), Vec::new(), [None; 256]);
+        let mut vocabulary = HashMap::new();
+        let mut whole = Vec::new();
+        for (n, token) in (0u32..).zip(&tokens) {
+            if let Some(token) = token.as_ref().filter(|_| n != start) {
+                if let [byte] = token.bytes.as_slice()
+                    && let Some(of_byte) = of_byte.get_mut(usize::from(*byte))
                 {
                     of_byte.get_or_insert(n);
                 }
-                tokens.bytes.extend_from_slice(&bytes);
-                by_text.entry(text.as_slice()).or_insert(n);
+                bytes.extend_from_slice(&token.bytes);
+                vocabulary.entry(token.text.as_str()).or_insert(n);
+                whole.extend(token.whole.then(|| AddedToken::from(token.text.as_str(), false).normalized(false)));
             }
-            tokens.ends.push(tokens.bytes.len() as u32);
+            ends.push(bytes.len() as u32);
         }
-        for (rank, pair) in (0u32..).zip(pairs) {
-            // A merge of what is no token is of no use, and does no harm.
-            let Some(at) = pair.iter().position(|b| *b == b' ') else { continue };
-            let (left, right) = (&pair[..at], &pair[at + 1..]);
-            let both = [left, right].concat();
-            if let (Some(l), Some(r), Some(t)) = (by_text.get(left), by_text.get(right), by_text.get(both.as_slice())) {
-                tokens.merges.entry((*l, *r)).or_insert((rank, *t));
-            }
+        // A merge of what is no token is of no use, and the library takes none.
+        let mut both = String::new();
+        let mut known = |(left, right): &(String, String)| {
+            both.clear();
+            both.extend([left.as_str(), right.as_str()]);
+            [left, right, &both].into_iter().all(|text| vocabulary.contains_key(text.as_str()))
+        };
+        let merges: Vec<(String, String)> = merges.into_iter().filter(&mut known).collect();
+        vocabulary.insert(UNKNOWN, start);
+        let refused = |e: tokenizers::Error| LoadError::Malformed(format!("its tokenizer is none: {e}"));
+        let vocabulary = vocabulary.into_iter().map(|(text, n)| (text.to_string(), n));
+        let pairs = BPE::builder()
+            .vocab_and_merges(vocabulary.collect::<Vocab>(), merges)
+            .unk_token(UNKNOWN.into())
+            .byte_fallback(pieces)
+            .ignore_merges(ignore_merges)
+            .cache_capacity(WORDS_KEPT);
+        let mut cutter = Tokenizer::new(pairs.build().map_err(refused)?);
+        if !cuts.is_null() {
+            let before: PreTokenizerWrapper = serde_json::from_value(cuts)
+                .or_else(|e| {
+                    // The model is no worse for it, only what it codes is larger.
+                    log::warn!("text is cut otherwise than the model's tokenizer cuts it, which is not known: {e}");
+                    serde_json::from_value(by_bytes(true))
+                })
+                .map_err(|e| refused(e.into()))?;
+            cutter.with_pre_tokenizer(Some(before));
         }
-        Ok(tokens)
+        cutter.add_tokens(whole).map_err(refused)?;
+        Ok(Tokens { bytes, ends, of_byte, start, cutter, pieces })
     }
 
     /// Tokens there are.
@@ -248,168 +430,86 @@ impl Tokens {
     }
 
     /// Cuts bytes into tokens.
-    pub fn cut(&self, mut bytes: &[u8]) -> Vec<Symbol> {
+    pub fn cut(&self, raw: &[u8]) -> Vec<Symbol> {
         let mut out = Vec::new();
-        while !bytes.is_empty() {
-            let len = self.cuts.piece(bytes).clamp(1, PIECE_BYTES_MAX.min(bytes.len()));
-            let (piece, rest) = bytes.split_at(len);
-            for part in piece.split_inclusive(|b| self.of_byte[usize::from(*b)].is_none()) {
-                let known = part.iter().map_while(|b| self.of_byte[usize::from(*b)]).collect();
-                out.extend(self.merge(known).into_iter().map(Symbol::Token));
-                out.extend(part.last().filter(|b| self.of_byte[usize::from(**b)].is_none()).map(|b| Symbol::Byte(*b)));
+        for part in raw.utf8_chunks() {
+            let mut rest = part.valid();
+            // A token of pieces that has what stands for a space would give back a space.
+            while let Some((text, after)) = rest.split_once(SPACE).filter(|_| self.pieces) {
+                self.cut_text(text, &mut out);
+                self.cut_bytes(SPACE.encode_utf8(&mut [0; 4]).as_bytes(), &mut out);
+                rest = after;
             }
-            bytes = rest;
+            self.cut_text(rest, &mut out);
+            self.cut_bytes(part.invalid(), &mut out);
         }
         out
     }
 
-    /// Merges pairs, the soonest first.
-    fn merge(&self, mut piece: Vec<u32>) -> Vec<u32> {
-        loop {
-            let ranks = piece.windows(2).enumerate();
-            let best = ranks.filter_map(|(at, two)| self.merges.get(&(two[0], two[1])).map(|m| (m.0, at, m.1))).min();
-            let Some((_, at, token)) = best else { return piece };
-            piece[at] = token;
-            piece.remove(at + 1);
-        }
+    /// Each byte for itself.
+    fn cut_bytes(&self, raw: &[u8], out: &mut Vec<Symbol>) {
+        out.extend(raw.iter().map(|byte| {
+            let token = self.of_byte.get(usize::from(*byte)).copied().flatten();
+            token.map_or(Symbol::Byte(*byte), Symbol::Token)
+        }));
     }
-}
 
-/// What a character is to the cuts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Sort {
-    Letter,
-    Digit,
-    Line,
-    Blank,
-    Mark,
-}
-
-/// The first character's sort, and its length. What is no UTF-8 is a mark of one byte.
-fn first(bytes: &[u8]) -> Option<(Sort, usize)> {
-    let lead = *bytes.first()?;
-    if lead < 128 {
-        return Some((
-            match lead {
-                b'A'..=b'Z' | b'a'..=b'z' => Sort::Letter,
-                b'0'..=b'9' => Sort::Digit,
-                b'\n' | b'\r' => Sort::Line,
-                b' ' | 9..=12 => Sort::Blank,
-                _ => Sort::Mark,
-            },
-            1,
-        ));
-    }
-    let len = match lead {
-        0xC2..=0xDF => 2,
-        0xE0..=0xEF => 3,
-        0xF0..=0xF4 => 4,
-        _ => 1,
-    };
-    let text = bytes.get(..len).and_then(|b| std::str::from_utf8(b).ok()).and_then(|t| t.chars().next());
-    Some(match text {
-        None => (Sort::Mark, 1),
-        Some(c) if c.is_alphabetic() => (Sort::Letter, len),
-        Some(c) if c.is_numeric() => (Sort::Digit, len),
-        Some(c) if c.is_whitespace() => (Sort::Blank, len),
-        Some(_) => (Sort::Mark, len),
-    })
-}
-
-/// Bytes of as many characters of some sorts as stand at the beginning, at most so many.
-fn run(bytes: &[u8], sorts: &[Sort], most: usize) -> usize {
-    let mut len = 0;
-    for _ in 0..most {
-        match bytes.get(len..).and_then(first) {
-            Some((sort, of_char)) if sorts.contains(&sort) && len < PIECE_BYTES_MAX => len += of_char,
-            _ => break,
+    fn cut_text(&self, text: &str, out: &mut Vec<Symbol>) {
+        if text.is_empty() {
+            return;
         }
-    }
-    len
-}
-
-/// An English ending after an apostrophe.
-fn ending(bytes: &[u8], any_case: bool) -> Option<usize> {
-    let rest = bytes.strip_prefix(b"'")?;
-    ["re", "ve", "ll", "s", "t", "m", "d"].iter().find_map(|ending| {
-        let start = rest.get(..ending.len())?;
-        let same = if any_case { start.eq_ignore_ascii_case(ending.as_bytes()) } else { start == ending.as_bytes() };
-        same.then_some(1 + ending.len())
-    })
-}
-
-impl Cuts {
-    /// Bytes of the first piece.
-    fn piece(self, bytes: &[u8]) -> usize {
-        const ALL: usize = usize::MAX;
-        const BLANKS: [Sort; 2] = [Sort::Blank, Sort::Line];
-        let any_case = matches!(self, Cuts::Llama3 { .. });
-        if let Some(len) = ending(bytes, any_case) {
-            return len;
-        }
-        let space = usize::from(bytes.first() == Some(&b' '));
-        let after = bytes.get(space..).unwrap_or_default();
-        let blanks = || {
-            let len = run(bytes, &BLANKS, ALL);
-            // The last blank goes to what comes after it.
-            match bytes.get(..len) {
-                Some(all) if len > 1 && len < bytes.len() => {
-                    let back = (1..=4).find(|n| all.get(len - n).is_some_and(|b| b & 0xC0 != 0x80)).unwrap_or(1);
-                    if back < len { len - back } else { len }
-                }
-                _ => len,
-            }
+        let cut = match self.pieces {
+            true => self.cutter.encode_fast(text.replace(' ', "\u{2581}"), false),
+            false => self.cutter.encode_fast(text, false),
         };
-        match self {
-            Cuts::Gpt2 { single_digits } => {
-                if single_digits && let Some((Sort::Digit, len)) = first(bytes) {
-                    return len;
-                }
-                match first(after) {
-                    Some((Sort::Letter, _)) => space + run(after, &[Sort::Letter], ALL),
-                    Some((Sort::Digit, _)) if single_digits => space.max(1),
-                    Some((Sort::Digit, _)) => space + run(after, &[Sort::Digit], ALL),
-                    Some((Sort::Mark, _)) => space + run(after, &[Sort::Mark], ALL),
-                    _ => blanks(),
-                }
+        // What the library makes of it is a proposal: tokens that come in the text in this order, and bytes between them.
+        let mut rest = text.as_bytes();
+        for token in cut.iter().flat_map(|cut| cut.get_ids()) {
+            let bytes = self.bytes(*token);
+            if bytes.is_empty() {
+                continue;
             }
-            Cuts::Llama3 { digits } => {
-                let lead = match first(bytes) {
-                    Some((Sort::Mark | Sort::Blank, len)) => len,
-                    _ => 0,
-                };
-                let letters = bytes.get(lead..).map_or(0, |rest| run(rest, &[Sort::Letter], ALL));
-                if letters > 0 {
-                    return lead + letters;
-                }
-                let run_of_digits = run(bytes, &[Sort::Digit], digits);
-                if run_of_digits > 0 {
-                    return run_of_digits;
-                }
-                let marks = run(after, &[Sort::Mark], ALL);
-                if marks > 0 {
-                    let rest = after.get(marks..).unwrap_or_default();
-                    return space + marks + run(rest, &[Sort::Line], ALL);
-                }
-                // Blanks up to the last line end of them.
-                let all = run(bytes, &BLANKS, ALL);
-                match bytes.get(..all).and_then(|b| b.iter().rposition(|b| matches!(b, b'\n' | b'\r'))) {
-                    Some(at) => at + 1,
-                    None => blanks(),
-                }
-            }
+            let Some(at) = rest.windows(bytes.len()).position(|part| part == bytes) else { break };
+            let (left_out, from) = rest.split_at(at);
+            self.cut_bytes(left_out, out);
+            out.push(Symbol::Token(*token));
+            rest = from.get(bytes.len()..).unwrap_or_default();
         }
+        self.cut_bytes(rest, out);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::llama::small;
+    use std::io::Cursor;
+
+    use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+
+    use super::super::tests::llama::{small, tiny, with_pieces};
     use super::*;
 
-    fn vocabulary(cuts: Cuts) -> Tokens {
+    fn vocabulary(name: &str) -> Tokens {
         let (texts, pairs) = small();
-        Tokens::new(&texts, &[], &pairs, 0, cuts).unwrap()
+        let (letters, texts) = (letters(), texts.iter().map(|text| std::str::from_utf8(text).unwrap()));
+        let pair = |pair: &Vec<u8>| {
+            let (left, right) = std::str::from_utf8(pair).unwrap().split_once(' ').unwrap();
+            (left.to_string(), right.to_string())
+        };
+        Tokens::new(Parts {
+            tokens: texts.map(|text| Token::of_letters(text, &letters)).collect(),
+            merges: pairs.iter().map(pair).collect(),
+            start: 0,
+            pieces: false,
+            cuts: cuts_called(name.as_bytes()),
+            ignore_merges: false,
+        })
+        .unwrap()
+    }
+
+    fn of_pieces() -> Tokens {
+        let mut file = tiny();
+        with_pieces(&mut file);
+        Tokens::of_gguf(&Gguf::open(Cursor::new(file.bytes())).map_err(|e| e.to_string()).unwrap()).unwrap()
     }
 
     fn whole(tokens: &Tokens, symbols: &[Symbol]) -> Vec<u8> {
@@ -419,6 +519,9 @@ mod tests {
         };
         symbols.iter().flat_map(bytes).collect()
     }
+
+    /// Names of the cuts, and what is no cut.
+    const NAMES: [&str; 5] = ["smollm", "", "llama-bpe", "qwen2", "tekken"];
 
     #[test]
     fn any_bytes_are_tokens() {
@@ -431,19 +534,17 @@ mod tests {
                 })
                 .collect()
         };
-        let mut texts = vec![vec![], vec![0; 500], vec![b' '; 1000], b"the\r\n\r\n  the and 12345 don't\xc3".to_vec()];
+        let mut texts =
+            vec![vec![], vec![0; 500], vec![b' '; 70_000], b"the\r\n\r\n  the and 12345 don't\xc3".to_vec()];
         texts.extend((1..60).map(|n| noise(n * 7)));
-        texts.push("Ünïcödé — «мир» 漢字\u{3000}\u{a0} x".as_bytes().to_vec());
-        for cuts in [
-            Cuts::Gpt2 { single_digits: true },
-            Cuts::Gpt2 { single_digits: false },
-            Cuts::Llama3 { digits: 3 },
-            Cuts::Llama3 { digits: 1 },
-        ] {
-            let tokens = vocabulary(cuts);
+        texts.push(
+            "Ünïcödé — «мир» 漢字\u{3000}\u{a0} e\u{301} <start><s><0x41> x\u{2581}the\u{2581}".as_bytes().to_vec(),
+        );
+        texts.push(b"a\0b\0\0unknown\0".to_vec());
+        for tokens in NAMES.map(vocabulary).into_iter().chain([of_pieces()]) {
             for text in &texts {
                 let symbols = tokens.cut(text);
-                assert_eq!(whole(&tokens, &symbols), *text, "{cuts:?}");
+                assert_eq!(whole(&tokens, &symbols), *text);
                 assert!(symbols.iter().all(|s| *s != Symbol::Token(tokens.start)));
             }
         }
@@ -451,30 +552,65 @@ mod tests {
 
     #[test]
     fn pieces_are_cut_as_tokenizers_do() {
-        let check = |cuts: Cuts, text: &str, expected: &[&str]| {
-            let (mut rest, mut pieces) = (text, Vec::new());
-            while !rest.is_empty() {
-                let (piece, after) = rest.split_at(cuts.piece(rest.as_bytes()));
-                pieces.push(piece);
-                rest = after;
-            }
-            assert_eq!(pieces, expected, "{cuts:?}");
+        let check = |name: &str, text: &str, expected: &[&str]| {
+            let mut cut = PreTokenizedString::from(text);
+            let tokens = vocabulary(name);
+            tokens.cutter.get_pre_tokenizer().unwrap().pre_tokenize(&mut cut).unwrap();
+            let parts = cut.get_splits(OffsetReferential::Original, OffsetType::Byte);
+            let parts: Vec<&str> = parts.into_iter().map(|(_, (from, to), _)| &text[from..to]).collect();
+            assert_eq!(parts, expected, "{name}");
         };
         let text = "Don't  go, 1234\n\n\tx();";
-        let gpt2 = |single_digits| Cuts::Gpt2 { single_digits };
-        check(gpt2(false), text, &["Don", "'t", " ", " go", ",", " 1234", "\n\n", "\t", "x", "();"]);
-        check(gpt2(true), text, &["Don", "'t", " ", " go", ",", " ", "1", "2", "3", "4", "\n\n", "\t", "x", "();"]);
-        let digits = |digits| Cuts::Llama3 { digits };
-        check(digits(3), text, &["Don", "'t", " ", " go", ",", " ", "123", "4", "\n\n", "\tx", "();"]);
-        check(digits(1), "a\n  b;\n", &["a", "\n", " ", " b", ";\n"]);
+        check("", text, &["Don", "'t", " ", " go", ",", " 1234", "\n\n", "\t", "x", "();"]);
+        check("smollm", text, &["Don", "'t", " ", " go", ",", " ", "1", "2", "3", "4", "\n\n", "\t", "x", "();"]);
+        check("llama-bpe", text, &["Don", "'t", " ", " go", ",", " ", "123", "4", "\n\n", "\tx", "();"]);
+        check("qwen2", "a\n  b;\n12", &["a", "\n", " ", " b", ";\n", "1", "2"]);
+        check("tekken", "aBcD/\n12", &["a", "Bc", "D", "/\n", "1", "2"]);
     }
 
     #[test]
     fn pairs_are_merged_the_soonest_first() {
-        let tokens = vocabulary(Cuts::Gpt2 { single_digits: true });
-        let texts: Vec<Vec<u8>> =
-            tokens.cut(b"the and then").iter().map(|s| whole(&tokens, std::slice::from_ref(s))).collect();
-        assert_eq!(texts, [&b"the"[..], b" and", b" the", b"n"]);
-        assert_eq!(tokens.cut(b"a\0b")[1], Symbol::Byte(0));
+        let check = |tokens: &Tokens, text: &str, expected: &[&str]| {
+            let cut = tokens.cut(text.as_bytes());
+            let texts: Vec<Vec<u8>> = cut.iter().map(|s| whole(tokens, std::slice::from_ref(s))).collect();
+            assert_eq!(texts, expected.iter().map(|t| t.as_bytes()).collect::<Vec<_>>());
+        };
+        let pairs = vocabulary("smollm");
+        check(&pairs, "the and then", &["the", " and", " the", "n"]);
+        assert_eq!(pairs.cut(b"a\0b")[1], Symbol::Byte(0));
+        let pieces = of_pieces();
+        check(&pieces, "the hee      then", &["the", " ", "h", "e", "e", "    ", " ", " the", "n"]);
+        assert_eq!(pieces.cut(b"\0\xc8"), [Symbol::Byte(0), Symbol::Byte(200)]);
+        let newline = pieces.cut(b"\n");
+        assert!(matches!(newline[..], [Symbol::Token(t)] if pieces.bytes(t) == b"\n"));
+    }
+
+    /// What is no merge or no cut is no reason to panic, nor not to read what was coded.
+    #[test]
+    fn a_strange_tokenizer_cuts_somehow() {
+        let config = json!({ "bos_token_id": 0 });
+        let (texts, _) = small();
+        let vocabulary: serde_json::Map<_, _> =
+            texts.iter().enumerate().map(|(n, t)| (String::from_utf8(t.clone()).unwrap(), n.into())).collect();
+        let of = |merges: Json, cuts: Json| {
+            let json = json!({
+                "model": { "vocab": vocabulary, "merges": merges }, "decoder": { "type": "ByteLevel" },
+                "pre_tokenizer": cuts, "added_tokens": [{ "id": 0, "content": "<start>", "special": true }],
+            });
+            Tokens::of_json(&json, &config)
+        };
+        let split = |pattern: &str| {
+            json!({ "type": "Sequence", "pretokenizers": [
+                { "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Removed", "invert": false },
+                { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true },
+            ] })
+        };
+        let merges = json!(["the the", "zzzz q", "a", "t h", 5, ["t"], ["th", "e"], "\u{120} the"]);
+        for cuts in [Json::Null, split("the"), split("(a*)*b"), split("("), json!({ "type": "Lowercase ByteLevel" })] {
+            let tokens = of(merges.clone(), cuts).unwrap();
+            for text in [&b"the and the"[..], b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac", b"\xff the"] {
+                assert_eq!(whole(&tokens, &tokens.cut(text)), text);
+            }
+        }
     }
 }

@@ -27,6 +27,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use super::LoadError;
 use super::adapter::RANK_MAX;
 use super::load::{Open, Opened, Tensors};
+use super::plan::Family;
 use super::safetensors::{self, Checkpoint, MATRICES};
 use super::tokens::{Symbol, Tokens};
 use network::{Masks, Network, Pair};
@@ -288,6 +289,12 @@ impl Trainer {
         let Opened { mut tensors, plan, tokens } = opened;
         let window_max = WINDOW_MAX.min(plan.shape.context);
         let refused = |what: String| Err(AdaptError::Recipe(what));
+        if plan.family != Family::Llama {
+            return refused(format!(
+                "models of the family {:?} are coded with, and only Llama's can be taught",
+                plan.family
+            ));
+        }
         if !(1..=RANK_MAX).contains(&recipe.rank) {
             return refused(format!("its rank is {}; known are 1 to {RANK_MAX}", recipe.rank));
         }
@@ -533,7 +540,7 @@ impl Trainer {
         let known = |name: &str| Ok(Some(name.to_string()));
         let refused = |what: &str| AdaptError::Resume(what.to_string());
         let unusable = |e: LoadError| AdaptError::Resume(e.to_string());
-        let mut file = Checkpoint::of_file(Cursor::new(kept), "what was kept", known).map_err(unusable)?;
+        let mut file = Checkpoint::of_file(Cursor::new(kept), "what was kept", &known).map_err(unusable)?;
         if file.note("begun") != Some(self.begun.as_str()) {
             return Err(refused("it was begun with another model, other texts or other settings"));
         }

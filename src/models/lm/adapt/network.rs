@@ -278,7 +278,7 @@ impl Network {
     ) -> std::result::Result<Network, super::AdaptError> {
         let numbers = plan.shape.clone();
         let Numbers { vocabulary, width, heads, key_heads, elements, hidden, .. } = numbers;
-        let has_head = tensors.extent("output.weight").is_some();
+        let has_head = plan.has_head(tensors);
         let mut matrix = |name: &str, rows: usize, columns: usize, turns: bool| {
             match tensors.extent(name) {
                 Some(extent) if extent == (rows, columns) => {}

@@ -1,10 +1,11 @@
+use super::super::peers::{TOKENS, hold, tensors, token};
 use candle_nn::VarBuilder;
 use candle_transformers::models::llama::{Cache, Config, Llama};
 
 use super::super::load;
-use super::super::step::{Row, Work};
 use super::super::tests::{
-    Files, NEVER, checkpoint, coded, loaded, loaded_checkpoint, merged, opening, reference, sample, tiny, tiny_of,
+    Files, NEVER, checkpoint, coded, loaded, loaded_checkpoint, merged, opening, reference, relatives, sample, tiny,
+    tiny_of,
 };
 use super::*;
 
@@ -93,16 +94,11 @@ fn logits_are_those_of_the_network_in_64_bits() {
 fn a_checkpoint_says_here_what_it_says_in_candle() {
     let mut file = tiny_of(2, 1);
     file.tensors.retain(|(name, ..)| name != "rope_freqs.weight");
-    let mut files = checkpoint(&file);
-    let config = String::from_utf8(files["config.json"].clone()).unwrap();
-    let config = config.replace("_heads\":4", "_heads\":2").replace("_value_heads\":2", "_value_heads\":1");
-    files.insert("config.json".into(), config.into_bytes());
+    let files = checkpoint(&file);
     let model = loaded_checkpoint(&files).unwrap();
     let ours = Trainer::of_checkpoint(&opening(&files), &[text(80)], recipe(), None).unwrap();
 
-    let parts = files.iter().filter(|(name, _)| name.ends_with(".safetensors"));
-    let tensors = parts.flat_map(|(_, bytes)| candle_core::safetensors::load_buffer(bytes, &Device::Cpu).unwrap());
-    let tensors: std::collections::HashMap<String, Tensor> = tensors.collect();
+    let tensors = tensors(&files);
     let shape = &model.network.shape;
     let config = Config {
         hidden_size: shape.width,
@@ -118,31 +114,23 @@ fn a_checkpoint_says_here_what_it_says_in_candle() {
     let theirs = Llama::load(VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu), &config).unwrap();
     let mut cache = Cache::new(true, DType::F32, &config, &Device::Cpu).unwrap();
 
-    let tokens: Vec<u32> = (0..120).map(|n| n * n * 13 % 250).collect();
+    let tokens: Vec<u32> = (0..TOKENS).map(token).collect();
     let in_floats = ours.network.logits(&tokens).unwrap();
-    let (mut work, mut streams) = (Work::default(), model.network.streams(1));
-    let (mut least, mut excess, mut entropy) = (1f64, 0.0, 0.0);
-    for (position, token) in tokens.iter().enumerate() {
-        let read = Tensor::new(&[[*token]], &Device::Cpu).unwrap();
-        let theirs = theirs.forward(&read, position, &mut cache).unwrap().squeeze(0).unwrap().to_vec1::<f32>().unwrap();
+    hold(&model, |position, read| {
+        let theirs = theirs.forward(read, position, &mut cache).unwrap().squeeze(0).unwrap().to_vec1::<f32>().unwrap();
         for (a, b) in in_floats[position].iter().zip(&theirs) {
             assert!((a - b).abs() < 1e-3, "token {position}: {a}, {b}");
         }
-        model.network.step(model.path, &[Row { stream: 0, token: *token }], &mut streams, &mut work);
-        let whole = work.logits(&model.network, 0);
-        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-        least = least.min(dot(whole, &theirs) / (dot(whole, whole) * dot(&theirs, &theirs)).sqrt());
-        let shares = |logits: &[f32]| -> Vec<f64> {
-            let total: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum();
-            logits.iter().map(|x| f64::from(*x).exp() / total).collect()
-        };
-        for (p, q) in shares(&theirs).into_iter().zip(shares(whole)) {
-            excess += p * (p / q).log2();
-            entropy -= p * p.log2();
-        }
+        theirs
+    });
+}
+
+#[test]
+fn only_a_llama_can_be_taught() {
+    for file in relatives() {
+        let taught = Trainer::of_gguf(Cursor::new(file.bytes()), &[text(80)], recipe(), None);
+        assert!(taught.is_err_and(|e| e.to_string().contains("Llama")));
     }
-    assert!(least > 0.98, "the least cosine is {least}");
-    assert!(excess < entropy * 0.02, "{excess} bits too many of {entropy}");
 }
 
 /// Gradients are those that differences show.
