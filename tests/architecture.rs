@@ -39,7 +39,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
 ];
 
 /// Words that may stand only where the paths begin like this.
-const HOMES: [(&str, &[&str]); 21] = [
+const HOMES: [(&str, &[&str]); 24] = [
     ("archmage::", &["models/lm/"]),
     ("candle_core::", &["models/lm/adapt/", "models/lm/peers.rs"]),
     ("candle_transformers::", &["models/lm/adapt/tests.rs", "models/lm/peers.rs"]),
@@ -51,6 +51,9 @@ const HOMES: [(&str, &[&str]); 21] = [
     ("sled::", &["store/index.rs"]),
     ("tokenizers::", &["models/lm/tokens.rs"]),
     ("reed_solomon_simd::", &["store/parity.rs"]),
+    ("clap_complete::", &["cli/"]),
+    ("clap_mangen::", &["cli/manual.rs"]),
+    ("toml::", &["cli/config.rs"]),
     ("sd_notify::", &["cli/manager.rs"]),
     ("tokio::", &["background/", "cli/"]),
     ("libc::", &["host/", "fuse/"]),

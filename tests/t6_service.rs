@@ -5,7 +5,7 @@
 
 mod mounted;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
@@ -125,21 +125,16 @@ struct Service {
 }
 
 impl Service {
-    fn start(dir: &Path, ear: &Ear, watchdog: Duration, options: &str) -> Service {
+    fn start(dir: &Path, ear: &Ear, watchdog: Duration, settings: &str) -> Service {
         let unit = unit("tersefs@.service");
-        let (store, point) = (dir.join("store"), dir.join("mnt"));
+        let (file, store, point) = (dir.join("test.toml"), dir.join("store"), dir.join("mnt"));
         fs::create_dir_all(&point).unwrap();
-        let values = BTreeMap::from([("STORE", arg(&store)), ("MOUNTPOINT", arg(&point))]);
-        let mut command: Vec<String> = Vec::new();
-        for word in settings(&unit, "ExecStart")[0].split(' ') {
-            match word.strip_prefix('$') {
-                // Split at spaces, as systemd does without braces.
-                Some("OPTIONS") => command.extend(options.split_whitespace().map(str::to_string)),
-                Some(name) => command.push(values[name.trim_matches(['{', '}'])].to_string()),
-                None => command.push(word.to_string()),
-            }
-        }
-        let kept: Vec<String> = settings(&unit, "CapabilityBoundingSet")[0]
+        fs::write(&file, format!("store = {store:?}\nmountpoint = {point:?}\n{settings}\n")).unwrap();
+        // As systemd does for the instance `test`, but for the place of its file.
+        let command = self::settings(&unit, "ExecStart")[0].replace("/etc/tersefs/%i.toml", arg(&file));
+        let command: Vec<&str> = command.split(' ').collect();
+        assert!(command.contains(&arg(&file)), "{command:?}");
+        let kept: Vec<String> = self::settings(&unit, "CapabilityBoundingSet")[0]
             .split(' ')
             .map(|name| format!("+{}", name.trim_start_matches("CAP_").to_lowercase()))
             .collect();
@@ -180,7 +175,7 @@ fn a_service_manager_hears_when_it_is_ready_how_it_is_and_when_it_ends() {
     let dir = tempfile::tempdir().unwrap();
     let mut ear = Ear::new(dir.path());
     let watchdog = Duration::from_secs(2);
-    let mut service = Service::start(dir.path(), &ear, watchdog, "--quiet-seconds 0.2 --stop-seconds 1");
+    let mut service = Service::start(dir.path(), &ear, watchdog, "quiet-seconds = 0.2\nstop-seconds = 1");
     ear.until("READY=1");
     // The mount answered before that was said.
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
@@ -208,7 +203,7 @@ fn a_service_manager_hears_when_it_is_ready_how_it_is_and_when_it_ends() {
     assert!(status.success(), "{status}: {}", fs::read_to_string(dir.path().join("log")).unwrap());
     assert!(asked.elapsed() > Duration::from_millis(900), "{:?}", asked.elapsed());
     drop(open);
-    let mut service = Service::start(dir.path(), &ear, watchdog, "--no-coding");
+    let mut service = Service::start(dir.path(), &ear, watchdog, "no-coding = true");
     ear.until("READY=1");
     assert_eq!(fs::read(service.point.join("text")).unwrap(), text);
     assert_eq!(fs::read(service.point.join("open")).unwrap(), b"written before the end");
@@ -217,6 +212,34 @@ fn a_service_manager_hears_when_it_is_ready_how_it_is_and_when_it_ends() {
         said.starts_with("STATUS=1 files wait for coding (") && said.contains("; 293.0 KiB are coded in "),
         "{said}"
     );
+    // Settings are read again; what is wrong in them changes nothing, and what cannot be changed is said.
+    let status = || -> serde_json::Value {
+        serde_json::from_str(&ok(BINARY, &["status", "--json", arg(&dir.path().join("store"))], 60)).unwrap()
+    };
+    assert_eq!(status()["coding_paused"], true);
+    let file = dir.path().join("test.toml");
+    let before = fs::read_to_string(&file).unwrap();
+    let set = |settings: &str| fs::write(&file, before.replace("no-coding = true", settings)).unwrap();
+    let log = || fs::read_to_string(dir.path().join("log")).unwrap();
+    set("no-coding = perhaps");
+    service.signal(libc::SIGHUP);
+    ear.until("RELOADING=1");
+    ear.until("READY=1");
+    assert!(log().contains("test.toml:3: ") && status()["coding_paused"] == true, "{}", log());
+    fs::write(service.point.join("more"), Dice(6).text(100_000)).unwrap();
+    set("no-coding = false\nquiet-seconds = 0.2\nmethod = \"zstd\"\nmemory = 100");
+    service.signal(libc::SIGHUP);
+    ear.heard.clear();
+    ear.until("RELOADING=1");
+    assert!(ear.heard.iter().any(|(_, line)| line.starts_with("MONOTONIC_USEC=")), "{:?}", ear.heard);
+    ear.until("READY=1");
+    assert!(log().contains("memory changed too, which needs a new mount"), "{}", log());
+    let begun = Instant::now();
+    while status()["queue_files"] != 0 {
+        assert!(begun.elapsed() < WORD_MAX, "{}", status());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(status()["methods"].get("zstd").is_some(), "{}", status());
     // Of one that stands still nothing is heard.
     service.signal(libc::SIGSTOP);
     while ear.within("", Duration::from_millis(300)).is_some() {}
@@ -238,8 +261,8 @@ fn a_service_that_cannot_start_says_why_and_is_never_ready() {
     assert_eq!(ear.within("READY=1", Duration::from_millis(300)), None);
     let log = fs::read_to_string(dir.path().join("log")).unwrap();
     assert!(log.contains("store"), "{log}");
-    // Wrong flags are not tried again.
-    let mut service = Service::start(dir.path(), &ear, WORD_MAX, "--no-such-flag");
+    // Wrong settings are not tried again.
+    let mut service = Service::start(dir.path(), &ear, WORD_MAX, "no-such-flag = 1");
     let code = service.ended(WORD_MAX).code().unwrap().to_string();
     assert_eq!(settings(&unit("tersefs@.service"), "RestartPreventExitStatus"), [code.as_str()]);
 }

@@ -18,6 +18,7 @@ use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,24 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Ends the mount. Called from any thread; true means at once, even if files are open.
 pub type Unmount = Arc<dyn Fn(bool) -> io::Result<()> + Send + Sync>;
 
+/// What a reload of the settings changes here.
+#[derive(Clone, Copy, Debug)]
+pub struct Changes {
+    /// Coding is to go on, or to pause, from now on.
+    pub coding: Option<bool>,
+    pub scrub_days: u32,
+    pub training: bool,
+}
+
+/// Reads the settings again, and has changes applied. Called from any thread; may touch the disk.
+pub type Reload = Arc<dyn Fn(&dyn Fn(Changes)) + Send + Sync>;
+
+/// Settings of tasks that run.
+struct Dials {
+    scrub_days: AtomicU32,
+    training: AtomicBool,
+}
+
 /// What runs beside a mounted volume, and where.
 #[derive(Clone, Debug)]
 pub struct BackgroundOptions {
@@ -89,6 +108,7 @@ impl Background {
         workers: Arc<Workers>,
         options: &BackgroundOptions,
         unmount: Unmount,
+        reload: Reload,
     ) -> io::Result<Background> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -99,24 +119,28 @@ impl Background {
         let (stop, stopped) = watch::channel(false);
         let collector = Arc::new(Collector::new(volume.clone(), workers.clone(), stopped.clone()));
         let compressor = Arc::new(Compressor::new(volume.clone(), workers.clone(), options.coding));
+        let dials = Arc::new(Dials {
+            scrub_days: AtomicU32::new(options.scrub_days),
+            training: AtomicBool::new(options.training && options.coding),
+        });
         let mut tasks = JoinSet::new();
         let mut spawn = |task: Pin<Box<dyn Future<Output = ()> + Send>>| {
             tasks.spawn_on(task, runtime.handle());
         };
         spawn(Box::pin(compressor.clone().run(stopped.clone())));
         spawn(Box::pin(collector.clone().run()));
-        spawn(Box::pin(every(FLUSH_EVERY, stopped.clone(), volume.clone(), |v| {
+        spawn(Box::pin(every(FLUSH_EVERY, stopped.clone(), volume.clone(), |v: &Volume| {
             if let (false, Err(e)) = (v.is_read_only(), v.flush()) {
                 log::warn!("changes are not on disk yet: {e}");
             }
         })));
-        spawn(Box::pin(every(CHECKPOINT_EVERY, stopped.clone(), volume.clone(), |v| {
+        spawn(Box::pin(every(CHECKPOINT_EVERY, stopped.clone(), volume.clone(), |v: &Volume| {
             if let (false, Err(e)) = (v.is_read_only(), v.checkpoint()) {
                 log::warn!("checkpoint: {e}");
             }
         })));
         spawn(Box::pin(every(INDEX_EVERY, stopped.clone(), volume.clone(), Volume::tend_index)));
-        spawn(Box::pin(every(SEAL_EVERY, stopped.clone(), volume.clone(), |v| {
+        spawn(Box::pin(every(SEAL_EVERY, stopped.clone(), volume.clone(), |v: &Volume| {
             let started = Instant::now();
             while !v.is_read_only() && started.elapsed() < SEAL_FOR {
                 match v.seal_quiet() {
@@ -129,22 +153,30 @@ impl Background {
                 }
             }
         })));
-        spawn(Box::pin(every(PARITY_EVERY, stopped.clone(), volume.clone(), |v| {
+        spawn(Box::pin(every(PARITY_EVERY, stopped.clone(), volume.clone(), |v: &Volume| {
             if let Err(e) = v.make_parity() {
                 log::warn!("no parity was made: {e}");
             }
         })));
-        spawn(Box::pin(scrubber::every(options.scrub_days, volume.clone(), stopped.clone())));
+        spawn(Box::pin(scrubber::every(dials.clone(), volume.clone(), stopped.clone())));
         spawn(Box::pin(every(MEMORY_EVERY, stopped.clone(), volume.clone(), Volume::tend_memory)));
         spawn(Box::pin(tidy(volume.clone())));
         spawn(Box::pin(signals(stopped.clone(), unmount.clone())));
-        if options.training && options.coding {
-            spawn(Box::pin(every(TRAIN_EVERY, stopped.clone(), volume.clone(), |v| {
-                if let Err(e) = v.train_if_grown() {
-                    log::warn!("no priors were trained: {e}");
-                }
-            })));
-        }
+        let (turned, coder) = (dials.clone(), compressor.clone());
+        spawn(Box::pin(reloads(stopped.clone(), reload, move |changes| {
+            if let Some(coding) = changes.coding {
+                coder.pause(!coding);
+            }
+            turned.scrub_days.store(changes.scrub_days, Ordering::Relaxed);
+            turned.training.store(changes.training, Ordering::Relaxed);
+        })));
+        spawn(Box::pin(every(TRAIN_EVERY, stopped.clone(), volume.clone(), move |v: &Volume| {
+            if dials.training.load(Ordering::Relaxed)
+                && let Err(e) = v.train_if_grown()
+            {
+                log::warn!("no priors were trained: {e}");
+            }
+        })));
         let pulse = Arc::new(Pulse::default());
         if let Some(period) = options.pulse_every {
             let (touched, touch) = (volume.clone(), touch(options.mountpoint.clone()));
@@ -202,13 +234,19 @@ fn touch(mountpoint: PathBuf) -> impl Fn() {
 }
 
 /// Runs a step again and again until the end.
-async fn every(period: Duration, mut stop: watch::Receiver<bool>, volume: Arc<Volume>, step: fn(&Volume)) {
+async fn every(
+    period: Duration,
+    mut stop: watch::Receiver<bool>,
+    volume: Arc<Volume>,
+    step: impl Fn(&Volume) + Send + Sync + 'static,
+) {
+    let step = Arc::new(step);
     loop {
         tokio::select! {
             _ = tokio::time::sleep(period) => {}
             _ = stop.changed() => return,
         }
-        let volume = volume.clone();
+        let (volume, step) = (volume.clone(), step.clone());
         if tokio::task::spawn_blocking(move || step(&volume)).await.is_err() {
             log::error!("a periodic task failed");
         }
@@ -221,6 +259,22 @@ async fn tidy(volume: Arc<Volume>) {
         Ok(Ok(found)) => found.iter().for_each(|sentence| log::warn!("{sentence}")),
         Ok(Err(e)) => log::warn!("staging was not looked through: {e}; the next mount will"),
         Err(_) => log::error!("the look through staging failed"),
+    }
+}
+
+/// SIGHUP has the settings read again.
+async fn reloads(mut stop: watch::Receiver<bool>, reload: Reload, apply: impl Fn(Changes) + Send + Sync + 'static) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    let apply = Arc::new(apply);
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => log::info!("SIGHUP: reading the settings again"),
+            _ = stop.changed() => return,
+        }
+        let (reload, apply) = (reload.clone(), apply.clone());
+        if tokio::task::spawn_blocking(move || reload(&*apply)).await.is_err() {
+            log::error!("reading the settings failed");
+        }
     }
 }
 

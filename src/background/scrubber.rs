@@ -1,10 +1,12 @@
 //! Scrubs of a mounted volume: on demand, and every so many days by itself.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
+use super::Dials;
 use crate::host;
 use crate::volume::{ScrubOptions, ScrubReport, Volume};
 
@@ -31,21 +33,19 @@ pub(super) async fn run(volume: Arc<Volume>, options: ScrubOptions) -> Result<Sc
     told.await.unwrap_or_else(|_| Err("the scrub failed; see the log of the daemon".to_string()))
 }
 
-/// Scrubs when the last whole scrub is older than `days`, and goes on with one that was cut off.
-pub(super) async fn every(days: u32, volume: Arc<Volume>, mut stop: watch::Receiver<bool>) {
-    if days == 0 {
-        return;
-    }
+/// Scrubs when the last whole scrub is older than the days that are set, unless they are 0, and goes on with one that was cut off.
+pub(super) async fn every(dials: Arc<Dials>, volume: Arc<Volume>, mut stop: watch::Receiver<bool>) {
     let options = ScrubOptions { bytes_per_s: QUIET_BYTES_PER_S, ..ScrubOptions::default() };
     loop {
         tokio::select! {
             _ = tokio::time::sleep(LOOK_EVERY) => {}
             _ = stop.changed() => return,
         }
+        let days = dials.scrub_days.load(Ordering::Relaxed);
         let status = volume.scrub_status();
         let (now, _) = host::now();
         let due = status.last_full.is_none_or(|last| now.saturating_sub(last) >= i64::from(days) * DAY_S);
-        if status.running || !due || volume.is_read_only() {
+        if days == 0 || status.running || !due || volume.is_read_only() {
             continue;
         }
         tokio::select! {

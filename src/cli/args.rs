@@ -1,9 +1,10 @@
 //! The table of verbs and flags; help comes from it.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use clap::builder::TypedValueParser;
-use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args as ClapArgs, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::base::{MethodId, ModelId};
 use crate::codec::{DECODE_MS_MAX, Tier};
@@ -185,6 +186,11 @@ pub(super) enum Verb {
         #[command(subcommand)]
         verb: ModelVerb,
     },
+    /// Write the completions of a shell to the standard output
+    Completions { shell: clap_complete::Shell },
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man { directory: PathBuf },
     /// Show packs and records of a store, damaged ones too; never writes
     Inspect {
         store: PathBuf,
@@ -333,11 +339,16 @@ pub(super) struct AdaptArgs {
     pub json: bool,
 }
 
-#[derive(ClapArgs, Debug)]
+/// Settings of a mount. A flag of them is a setting of the configuration files and an option of mount(8) too.
+#[derive(ClapArgs, Clone, Debug)]
 pub(super) struct MountArgs {
-    /// Directory of the store
-    pub store: PathBuf,
-    pub mountpoint: PathBuf,
+    /// Directory of the store; alone, the name of a volume: /etc/tersefs/NAME.toml says store and mountpoint
+    pub store: Option<PathBuf>,
+    pub mountpoint: Option<PathBuf>,
+    /// File with settings: flags without their dashes, and store and mountpoint, as TOML. Flags count before what
+    /// STORE/tersefs.toml says, and that before this file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Return when the volume is mounted, and serve it in the background; messages go to STORE/daemon.log
     #[arg(long)]
     pub daemon: bool,
@@ -423,6 +434,50 @@ pub(super) struct MountArgs {
     /// Set by --daemon for the process it starts
     #[arg(long, hide = true)]
     pub detached: bool,
+}
+
+impl MountArgs {
+    /// The store; there is one once files were read.
+    pub fn store(&self) -> &Path {
+        self.store.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// The mountpoint; there is one once files were read.
+    pub fn mountpoint(&self) -> &Path {
+        self.mountpoint.as_deref().unwrap_or(Path::new(""))
+    }
+}
+
+/// The table. A switch of `mount` takes `=true` and `=false` too: a file must be able to take back what another says.
+pub(super) fn command() -> Command {
+    Args::command().mut_subcommand("mount", |mount| {
+        mount.mut_args(|arg| match arg.get_action() {
+            // How the program is called is no setting, and the process that serves is told by exchanging one for the other.
+            ArgAction::SetTrue if arg.get_long() != Some("daemon") && arg.get_long() != Some("detached") => arg
+                .action(ArgAction::Set)
+                .value_parser(clap::value_parser!(bool))
+                .value_name("BOOL")
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true")
+                .default_value("false")
+                .hide_default_value(true)
+                .hide_possible_values(true),
+            _ => arg,
+        })
+    })
+}
+
+/// Reads a command line by the table.
+pub(super) fn parse(line: &[OsString]) -> Result<Args, clap::Error> {
+    Args::from_arg_matches(&command().try_get_matches_from(line)?)
+}
+
+/// What an error of the table says, without how the program is called, and of settings instead of flags.
+pub(super) fn first_sentence(e: &clap::Error) -> String {
+    let text = e.to_string();
+    let what: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    what.join(" ").trim_start_matches("error: ").replace("'--", "'")
 }
 
 /// Reads the name of a model.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, Outcome, offline, show};
+use super::{Failure, Outcome, config, offline, show};
 use crate::background::protocol::{LINE_BYTES_MAX, Request, Response, SOCKET};
 use crate::host::{self, Disk, RealDisk};
 use crate::volume::{Backlog, LanguageReport, ScrubOptions};
@@ -33,7 +33,12 @@ pub(super) fn store_of(path: &Path) -> Result<PathBuf, Failure> {
     if superblock && host::exists(&path.join("packs")) {
         return Ok(path.to_path_buf());
     }
-    match host::mount_of(path)? {
+    if !host::exists(path)
+        && let Some(store) = config::store_named(path)?
+    {
+        return Ok(store);
+    }
+    match host::mount_of(path).map_err(|e| Failure(format!("{}: {e}", path.display())))? {
         Some(m) if m.kind == "fuse.tersefs" => Ok(PathBuf::from(m.source)),
         _ => Err(Failure(format!("{} is neither a store nor in a mounted tersefs volume", path.display()))),
     }

@@ -1,25 +1,26 @@
 //! `mount`: assembly of the daemon, and its life from first to last request.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use super::args::MountArgs;
+use super::args::{self, MountArgs, Verb};
 use super::manager::Manager;
-use super::{Failure, Outcome, helper};
-use crate::background::{Background, BackgroundOptions, Unmount, protocol};
+use super::{Failure, Outcome, config, helper};
+use crate::background::{Background, BackgroundOptions, Changes, Reload, Unmount, protocol};
 use crate::base::PACK_BYTES_MAX;
 use crate::codec::Policy;
 use crate::fuse::{self, MountOptions, Mounted};
 use crate::host::{self, Disk, RealDisk};
 use crate::store::{self, IndexEngine, Store};
 use crate::tools;
-use crate::volume::{Volume, VolumeOptions};
+use crate::volume::{Adjustable, Volume, VolumeOptions};
 use crate::workers::Workers;
 
 /// What the detached process writes to its standard output when it serves.
@@ -39,18 +40,17 @@ const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// Arenas of the allocator: more are faster when all threads allocate at once, and each keeps what was freed in it.
 const ARENAS: usize = 2;
 
-/// Runs `mount`.
-pub(super) fn mount(args: &MountArgs) -> Outcome {
+/// Runs `mount` with the settings that `line`, the command line, and files give.
+pub(super) fn mount(args: &MountArgs, line: &[OsString]) -> Outcome {
     if args.daemon {
-        let line: Vec<OsString> = std::env::args_os().skip(1).collect();
-        return detach(args, &line, true);
+        return detach(args, line.get(1..).unwrap_or_default(), true);
     }
     let manager = Manager::new();
-    check_mountpoint(&args.mountpoint)?;
-    let disk = RealDisk::open(&args.store, !args.read_only)
-        .map_err(|e| Failure(format!("cannot use {} as a store: {e}", args.store.display())))?;
-    let root = disk.native_path().unwrap_or(&args.store).to_path_buf();
-    let mountpoint = host::canonical(&args.mountpoint)?;
+    check_mountpoint(args.mountpoint())?;
+    let disk = RealDisk::open(args.store(), !args.read_only)
+        .map_err(|e| Failure(format!("cannot use {} as a store: {e}", args.store().display())))?;
+    let root = disk.native_path().unwrap_or(args.store()).to_path_buf();
+    let mountpoint = host::canonical(args.mountpoint())?;
     if args.detached {
         // Paths were taken from where it was started; a service keeps no directory from being unmounted.
         std::env::set_current_dir("/")?;
@@ -74,7 +74,69 @@ pub(super) fn mount(args: &MountArgs) -> Outcome {
     let threads = if args.threads == 0 { host::cores() } else { args.threads };
     let workers = Arc::new(Workers::new(threads));
     let volume = open_volume(args, &disk, &root, &workers, threads)?;
-    serve(args, &manager, volume, workers, &root, &mountpoint, fresh)
+    serve(args, line, &manager, volume, workers, &root, &mountpoint, fresh)
+}
+
+/// What can be changed while the volume is mounted.
+fn adjustable(args: &MountArgs) -> Adjustable {
+    let ms = |seconds: f64| (seconds.clamp(0.0, 1e9) * 1000.0) as u64;
+    Adjustable {
+        quiet_ms: ms(args.quiet_seconds),
+        seal_ms: ms(args.seal_seconds),
+        policy: Policy {
+            tier: args.tier.tier(),
+            decode_ms: args.decode_ms,
+            only: args.method.only(),
+            ..Policy::default()
+        },
+    }
+}
+
+/// Names of the settings that a reload changes.
+const RELOADED: [&str; 8] =
+    ["decode-ms", "method", "no-coding", "no-training", "quiet-seconds", "scrub-days", "seal-seconds", "tier"];
+
+/// Settings by name, with a text that is another for another value.
+fn settings(args: &MountArgs) -> BTreeMap<String, String> {
+    let mut found: BTreeMap<String, String> = BTreeMap::new();
+    let mut name = String::new();
+    for line in format!("{args:#?}").lines() {
+        // A field begins four spaces in; its value may go on in further lines.
+        if let Some(field) = line.strip_prefix("    ").filter(|rest| !rest.starts_with([' ', ')', '}', ']'])) {
+            name = field.split(':').next().unwrap_or_default().replace('_', "-");
+        }
+        *found.entry(name.clone()).or_default() += line.trim();
+    }
+    found
+}
+
+/// Reads flags and files again, changes what can be changed while the volume is mounted, and says what cannot.
+fn reload(line: &[OsString], now: &Mutex<MountArgs>, volume: &Volume) -> Result<Changes, Failure> {
+    let parsed = match args::parse(line).map_err(|e| Failure(args::first_sentence(&e)))?.verb {
+        Verb::Mount(mount) => mount,
+        _ => return Err(Failure("this is not a mount".into())),
+    };
+    let new = config::read(line, &parsed)?;
+    let mut now = now.lock().unwrap_or_else(|e| e.into_inner());
+    let old = settings(&now);
+    let changed: Vec<String> =
+        settings(&new).into_iter().filter(|(k, v)| old.get(k) != Some(v)).map(|(k, _)| k).collect();
+    let (at_once, later): (Vec<_>, Vec<_>) = changed.into_iter().partition(|name| RELOADED.contains(&name.as_str()));
+    if !at_once.is_empty() {
+        log::info!("settings were read again: {} changed", at_once.join(", "));
+    }
+    if !later.is_empty() {
+        log::warn!("{} changed too, which needs a new mount", later.join(", "));
+    }
+    volume.adjust(adjustable(&new));
+    let changes = Changes {
+        // Only when it is set otherwise: `tersefs pause` is not taken back by something else.
+        coding: (new.no_coding != now.no_coding).then_some(!new.no_coding),
+        scrub_days: new.scrub_days,
+        training: !new.no_training && !new.no_coding,
+    };
+    *now = new;
+    Ok(changes)
 }
 
 fn options(args: &MountArgs, threads: usize) -> VolumeOptions {
@@ -84,14 +146,9 @@ fn options(args: &MountArgs, threads: usize) -> VolumeOptions {
         engine: IndexEngine::Sled,
         memory_bytes: args.memory << 20,
         cache_bytes: args.cache_mib.map(|mib| mib << 20),
-        quiet_ms: (args.quiet_seconds.clamp(0.0, 1e9) * 1000.0) as u64,
-        seal_ms: (args.seal_seconds.clamp(0.0, 1e9) * 1000.0) as u64,
-        policy: Policy {
-            tier: args.tier.tier(),
-            decode_ms: args.decode_ms,
-            only: args.method.only(),
-            ..Policy::default()
-        },
+        quiet_ms: adjustable(args).quiet_ms,
+        seal_ms: adjustable(args).seal_ms,
+        policy: adjustable(args).policy,
         sharing: !args.no_sharing,
         pack_bytes_max: PACK_BYTES_MAX,
         tidy_later: true,
@@ -172,9 +229,11 @@ fn check_mountpoint(mountpoint: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+#[allow(clippy::too_many_arguments)] // All that was put together, once.
 /// Mounts, serves, and puts everything away in the right order.
 fn serve(
     args: &MountArgs,
+    line: &[OsString],
     manager: &Manager,
     volume: Arc<Volume>,
     workers: Arc<Workers>,
@@ -213,6 +272,15 @@ fn serve(
         }
         unmount(&point, at_once)
     });
+    let (line, now, reloading) = (line.to_vec(), Mutex::new(args.clone()), manager.reloading());
+    let reloaded = volume.clone();
+    let reload: Reload = Arc::new(move |apply| {
+        let _until_done = reloading();
+        match self::reload(&line, &now, &reloaded) {
+            Ok(changes) => apply(changes),
+            Err(Failure(why)) => log::error!("settings stay as they are: {why}"),
+        }
+    });
     let started = Background::start(
         volume.clone(),
         workers.clone(),
@@ -225,6 +293,7 @@ fn serve(
             pulse_every: manager.pulse_every(),
         },
         end,
+        reload,
     );
     let background = match started {
         Ok(background) => background,
@@ -379,10 +448,10 @@ fn detached(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
 /// Starts this program again in a session of its own, by the command line that `args` were read from, and waits until it
 /// serves. Says what to do next when it is to be `chatty`.
 pub(super) fn detach(args: &MountArgs, line: &[OsString], chatty: bool) -> Outcome {
-    check_mountpoint(&args.mountpoint)?;
-    let disk = RealDisk::open(&args.store, !args.read_only)
-        .map_err(|e| Failure(format!("cannot use {} as a store: {e}", args.store.display())))?;
-    let root: PathBuf = disk.native_path().unwrap_or(&args.store).to_path_buf();
+    check_mountpoint(args.mountpoint())?;
+    let disk = RealDisk::open(args.store(), !args.read_only)
+        .map_err(|e| Failure(format!("cannot use {} as a store: {e}", args.store().display())))?;
+    let root: PathBuf = disk.native_path().unwrap_or(args.store()).to_path_buf();
     let disk: Arc<dyn Disk> = disk;
     let fresh = !Store::exists(&disk)?;
     if fresh && !args.read_only {
@@ -406,7 +475,7 @@ pub(super) fn detach(args: &MountArgs, line: &[OsString], chatty: bool) -> Outco
     }
     if line.trim() == READY {
         if chatty {
-            hints(&root, &args.mountpoint, fresh, args.read_only);
+            hints(&root, args.mountpoint(), fresh, args.read_only);
         }
         return Ok(0);
     }
@@ -418,13 +487,11 @@ pub(super) fn detach(args: &MountArgs, line: &[OsString], chatty: bool) -> Outco
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory, Parser};
-
     use super::*;
-    use crate::cli::args::{Args, Verb};
+    use crate::cli::args::Args;
 
     fn parsed(args: impl IntoIterator<Item = OsString>) -> MountArgs {
-        match Args::try_parse_from(std::iter::once("tersefs".into()).chain(args)) {
+        match args::parse(&std::iter::once("tersefs".into()).chain(args).collect::<Vec<_>>()) {
             Ok(Args { verb: Verb::Mount(mount), .. }) => mount,
             other => panic!("{other:?}"),
         }
@@ -432,7 +499,7 @@ mod tests {
 
     #[test]
     fn every_flag_reaches_the_process_that_serves() {
-        let command = Args::command();
+        let command = args::command();
         let mount = command.find_subcommand("mount").unwrap();
         let mut args: Vec<OsString> = ["-v", "mount", "a store", "a mountpoint"].map(OsString::from).to_vec();
         let mut flags = 0;
@@ -440,6 +507,7 @@ mod tests {
             let long = arg.get_long().unwrap();
             let value = match arg.get_possible_values().last() {
                 _ if !arg.get_action().takes_values() => None,
+                _ if arg.get_num_args().is_some_and(|n| n.min_values() == 0) => None,
                 Some(last) => Some(last.get_name().to_string()),
                 None if long == "parity" => Some("7+3".to_string()),
                 None => Some("77".to_string()),
@@ -452,12 +520,15 @@ mod tests {
         let served = parsed(detached(args.into_iter()));
         assert!(asked.daemon && served.detached && !served.daemon);
         let plain = parsed(["mount", "a store", "a mountpoint"].map(OsString::from));
-        let lines = |args: &MountArgs| format!("{args:#?}").lines().map(str::to_string).collect::<Vec<_>>();
-        let (all, none) = (lines(&served), lines(&plain));
-        let same: Vec<_> = all.iter().filter(|l| l.ends_with(',') && none.contains(l)).collect();
-        assert_eq!(same.len(), 3, "store, mountpoint and daemon; all else was set: {same:?}");
         (asked.daemon, asked.detached) = (served.daemon, served.detached);
-        assert_eq!(lines(&asked), all);
+        assert_eq!(settings(&asked), settings(&served));
+        // Each of them is a setting by itself, and those that a reload changes are among them.
+        let (all, none) = (settings(&served), settings(&plain));
+        let changed = |name: &str| all.get(name) != none.get(name);
+        assert_eq!(all.keys().filter(|name| changed(name)).count(), flags, "{all:?}");
+        assert!(RELOADED.iter().all(|name| changed(name)), "{all:?}");
+        // It is nothing but a flag: with a value it would not be exchanged.
+        assert!(args::parse(&["tersefs", "mount", "--daemon=true", "a", "b"].map(OsString::from)).is_err());
         // A store of that name.
         let odd = ["mount", "--daemon", "--", "--daemon", "b"].map(OsString::from);
         assert_eq!(detached(odd.into_iter()), ["mount", "--detached", "--", "--daemon", "b"].map(OsString::from));

@@ -9,10 +9,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{CommandFactory, Parser};
-
-use super::args::{Args, MountArgs, Verb};
-use super::{Failure, daemon};
+use super::args::{self, Args, MountArgs, Verb};
+use super::{Failure, config, daemon};
 use crate::host::{self, MountFlags};
 
 /// Names that mount(8) calls the program by.
@@ -114,6 +112,7 @@ fn mounted(args: &[OsString]) -> Result<(), (i32, String)> {
     if call.fake {
         return Ok(());
     }
+    let mount = config::read(&line, &mount).map_err(|Failure(why)| wrong(why))?;
     if call.verbose {
         let words: Vec<_> = line.iter().map(|word| word.to_string_lossy()).collect();
         println!("mount.tersefs: tersefs {}", words[1..].join(" "));
@@ -172,7 +171,7 @@ fn split(options: &str) -> Vec<String> {
 
 /// The command line of `tersefs mount` that options stand for, and those that stand for nothing.
 fn command_line(call: &Call) -> (Vec<OsString>, Vec<String>) {
-    let command = Args::command();
+    let command = args::command();
     let known: Vec<String> = command
         .find_subcommand("mount")
         .into_iter()
@@ -207,14 +206,10 @@ fn command_line(call: &Call) -> (Vec<OsString>, Vec<String>) {
 
 /// Reads a command line as `tersefs mount` does; what is wrong is said of the option.
 fn arguments(line: &[OsString]) -> Result<MountArgs, String> {
-    match Args::try_parse_from(line) {
+    match args::parse(line) {
         Ok(Args { verb: Verb::Mount(mount), .. }) => Ok(mount),
         Ok(_) => Err("this is not a mount".into()),
-        Err(e) => {
-            let text = e.to_string();
-            let what: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-            Err(format!("option {}", what.join(" ").trim_start_matches("error: ").replace("'--", "'")))
-        }
+        Err(e) => Err(format!("option {}", args::first_sentence(&e))),
     }
 }
 

@@ -145,6 +145,19 @@ impl Manager {
         }
     }
 
+    /// What says that settings are read again, from any thread; and that it is done, when what it returns is dropped.
+    pub fn reloading(&self) -> impl Fn() -> Reloading + Send + Sync + 'static {
+        let shared = self.shared.clone();
+        move || {
+            if shared.is_some() {
+                // The manager wants the time, so as not to take an older word for the answer.
+                let now = NotifyState::monotonic_usec_now().ok();
+                tell(&std::iter::once(NotifyState::Reloading).chain(now).collect::<Vec<_>>());
+            }
+            Reloading(shared.is_some())
+        }
+    }
+
     /// What says that the end has begun, from any thread.
     pub fn stopping(&self) -> impl Fn() + Send + Sync + 'static {
         let shared = self.shared.clone();
@@ -153,6 +166,17 @@ impl Manager {
                 let why = "unmounting; what is not coded stays safe in the store";
                 shared.begin(Phase::Closing, &[NotifyState::Stopping, NotifyState::Status(why)]);
             }
+        }
+    }
+}
+
+/// Settings are being read again.
+pub(super) struct Reloading(bool);
+
+impl Drop for Reloading {
+    fn drop(&mut self) {
+        if self.0 {
+            tell(&[NotifyState::Ready]);
         }
     }
 }

@@ -7,9 +7,11 @@
 
 mod args;
 mod client;
+mod config;
 mod daemon;
 mod helper;
 mod manager;
+mod manual;
 mod measure;
 mod model;
 mod offline;
@@ -19,11 +21,9 @@ mod train;
 use std::ffi::OsString;
 use std::io::Write;
 
-use clap::Parser;
-
 use crate::tools;
 use crate::volume::ScrubOptions;
-use args::{Args, ModelVerb, Verb};
+use args::{ModelVerb, Verb};
 
 /// Something went wrong; the sentence says what, where, and what to do.
 #[derive(Debug)]
@@ -35,6 +35,9 @@ impl<E: std::fmt::Display> From<E> for Failure {
     }
 }
 
+/// Exit code for flags and files that make no sense: trying again does not help.
+const WRONG_USAGE: i32 = 2;
+
 /// Outcome of a command: an exit code, or a failure.
 type Outcome = Result<i32, Failure>;
 
@@ -45,7 +48,7 @@ pub fn run() -> i32 {
         log_to_stderr(log::LevelFilter::Info);
         return helper::run(call);
     }
-    let args = match Args::try_parse_from(line) {
+    let args = match args::parse(&line) {
         Ok(args) => args,
         Err(e) => {
             // Help goes to standard output and is no error.
@@ -65,7 +68,13 @@ pub fn run() -> i32 {
     log_to_stderr(level);
     let outcome = match args.verb {
         Verb::Mkfs { store } => offline::mkfs(&store),
-        Verb::Mount(mount) => daemon::mount(&mount),
+        Verb::Mount(mount) => match config::read(&line, &mount) {
+            Ok(settings) => daemon::mount(&settings, &line),
+            Err(Failure(why)) => {
+                eprintln!("tersefs: {why}");
+                Ok(WRONG_USAGE)
+            }
+        },
         Verb::Umount { mountpoint, now, json } => client::umount(&mountpoint, now, json),
         Verb::Status { path, json } => client::status(path.as_deref(), json),
         Verb::Stat { file, json } => client::stat(&file, json),
@@ -108,6 +117,8 @@ pub fn run() -> i32 {
         Verb::Model {
             verb: ModelVerb::Check { model, adapter, files, sample_kib, segment_kib, lane_kib, sizes_only, json },
         } => model::check(&model, adapter.as_deref(), &files, sample_kib, segment_kib, lane_kib, sizes_only, json),
+        Verb::Completions { shell } => manual::completions(shell),
+        Verb::Man { directory } => manual::pages(&directory),
         Verb::Inspect { store, json } => offline::inspect(&store, json),
     };
     match outcome {

@@ -161,6 +161,30 @@ pub fn stderr_is_journal() -> bool {
     fs::metadata("/proc/self/fd/2").is_ok_and(|m| said == format!("{}:{}", m.dev(), m.ino()))
 }
 
+/// Reads a text file of at most `bytes_max` bytes.
+///
+/// # Errors
+/// `FileTooLarge` for one that is longer, `InvalidData` for one that is not UTF-8, and what the machine says.
+pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    fs::File::open(path)?.take(bytes_max + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > bytes_max {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {bytes_max} bytes")));
+    }
+    Ok(text)
+}
+
+/// Writes a file that anybody may read, in place of one that is there. Not durable.
+pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::write(path, bytes)
+}
+
+/// Makes a directory, and those above it that are missing.
+pub fn make_directory(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)
+}
+
 /// Lets only the owner use a socket.
 pub fn restrict_to_owner(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;

@@ -696,7 +696,7 @@ impl Volume {
         if state.removed || state.rec.staging.is_none() {
             return Ok(Found::Gone);
         }
-        match policy::readiness(state.has_writers(), state.changed_ms, self.options.quiet_ms, now_ms, drain) {
+        match policy::readiness(state.has_writers(), state.changed_ms, self.adjustable().quiet_ms, now_ms, drain) {
             Readiness::Now => {}
             Readiness::At(at) => return Ok(Found::Later(at)),
         }
@@ -708,7 +708,7 @@ impl Volume {
         let policy = wishes.policy(&self.policy());
         let file = staging::open(&*self.disk, &state)?;
         if staging::is_shared(file.as_deref()) {
-            return Ok(Found::Later(policy::after_writers(now_ms, self.options.quiet_ms)));
+            return Ok(Found::Later(policy::after_writers(now_ms, self.adjustable().quiet_ms)));
         }
         let Some(first) = self.first_staged(&state, file.as_deref())? else { return Ok(Found::Clean) };
         let Some(file) = file else { return Ok(Found::Clean) };
@@ -818,7 +818,7 @@ impl Volume {
                         item.reason = Some(e.to_string());
                     }
                     if idle {
-                        queue.wait(ino, self.now_ms() + self.options.quiet_ms);
+                        queue.wait(ino, self.now_ms() + self.adjustable().quiet_ms);
                     }
                     return;
                 }
@@ -1129,7 +1129,7 @@ impl Volume {
         if let Some(e) = unreadable {
             let inos: BTreeSet<Ino> = pieces.iter().map(|p| p.ino).collect();
             for ino in inos {
-                self.queue_lock().task_done(ino, Some(e.to_string()), self.now_ms(), self.options.quiet_ms);
+                self.queue_lock().task_done(ino, Some(e.to_string()), self.now_ms(), self.adjustable().quiet_ms);
             }
             return Err(e);
         }
@@ -1157,7 +1157,7 @@ impl Volume {
                     }
                 }
             };
-            let finish = self.queue_lock().task_done(ino, failure, self.now_ms(), self.options.quiet_ms);
+            let finish = self.queue_lock().task_done(ino, failure, self.now_ms(), self.adjustable().quiet_ms);
             if let Some(swap) = plan.get_mut(&ino) {
                 swap.finish = finish;
             }
@@ -1339,7 +1339,7 @@ impl Volume {
                 };
                 let busy = state.has_writers() || shared;
                 if state.removed || busy || staged.is_some() || !state.unlogged.is_empty() {
-                    self.queue_lock().wait(*ino, self.now_ms() + self.options.quiet_ms);
+                    self.queue_lock().wait(*ino, self.now_ms() + self.adjustable().quiet_ms);
                     continue;
                 }
                 let mut rec = state.rec.clone();

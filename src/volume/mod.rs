@@ -82,9 +82,9 @@ pub use scrub::{Damaged, ScrubOptions, ScrubReport, ScrubStatus, scrub};
 pub use seal::check_staged;
 pub use training::{PriorReport, RecodeReport, RecodeRun, TrainReport, Trained, library_of};
 pub use types::{
-    AllocateMode, Atime, Attr, Backlog, Caller, CodedSegment, CodingTask, Entry, Error, FileReport, HandleId, NewMode,
-    OpenFor, Opened, PolicyReport, RenameMode, SeekFor, SegmentReport, SetAttr, SetTime, Share, StatFs, Status,
-    VolumeOptions, XattrMode,
+    Adjustable, AllocateMode, Atime, Attr, Backlog, Caller, CodedSegment, CodingTask, Entry, Error, FileReport,
+    HandleId, NewMode, OpenFor, Opened, PolicyReport, RenameMode, SeekFor, SegmentReport, SetAttr, SetTime, Share,
+    StatFs, Status, VolumeOptions, XattrMode,
 };
 
 use cache::SegmentCache;
@@ -109,6 +109,8 @@ pub struct Volume {
     store: Store,
     workers: Arc<Workers>,
     options: VolumeOptions,
+    /// Those of them that can be changed.
+    adjustable: RwLock<Adjustable>,
     /// Held while names change.
     names: Mutex<()>,
     inodes: InodeTable,
@@ -189,6 +191,11 @@ impl Volume {
             disk,
             store,
             workers,
+            adjustable: RwLock::new(Adjustable {
+                policy: options.policy,
+                quiet_ms: options.quiet_ms,
+                seal_ms: options.seal_ms,
+            }),
             options,
             names: Mutex::new(()),
             commits: RwLock::new(()),
@@ -220,6 +227,16 @@ impl Volume {
         });
         volume.recover(&mut recovery)?;
         Ok((volume, recovery))
+    }
+
+    /// What is set now of that which can be changed.
+    pub(crate) fn adjustable(&self) -> Adjustable {
+        *self.adjustable.read().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Changes settings. They count for what is coded from now on.
+    pub fn adjust(&self, new: Adjustable) {
+        *self.adjustable.write().unwrap_or_else(|e| e.into_inner()) = new;
     }
 
     /// What must be done before the first request. The rest goes over all of staging: `tidy_staging`.
@@ -659,7 +676,7 @@ impl Volume {
     /// Notes that staging of the inode has bytes to code.
     fn enqueue(&self, state: &mut InodeState) {
         if !state.queued {
-            state.queued = self.queue_lock().add(state.rec.ino, state.changed_ms + self.options.quiet_ms);
+            state.queued = self.queue_lock().add(state.rec.ino, state.changed_ms + self.adjustable().quiet_ms);
         }
     }
 

@@ -322,7 +322,7 @@ impl Volume {
             self.seal_cursor.store(0, Ordering::Relaxed);
             return Ok(false);
         };
-        let quiet_before = self.now_ms().saturating_sub(self.options.seal_ms);
+        let quiet_before = self.now_ms().saturating_sub(self.adjustable().seal_ms);
         let (mut files, mut bytes, mut reached) = (Vec::new(), 0, last);
         for ino in page {
             if bytes >= BYTES_PER_ROUND {

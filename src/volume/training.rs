@@ -248,7 +248,7 @@ impl Volume {
     /// # Errors
     /// As `train`.
     pub fn train_if_grown(&self) -> Result<(), Error> {
-        let uses_priors = self.options.policy.only.is_none_or(codec::starts_from_priors);
+        let uses_priors = self.adjustable().policy.only.is_none_or(codec::starts_from_priors);
         if !uses_priors || self.writable().is_err() {
             return Ok(());
         }

@@ -9,6 +9,16 @@ use crate::codec::{Encoded, Policy};
 use crate::format::{Extent, FileKind, Owner, Reference, Time};
 use crate::store::{self, IndexEngine, Looks};
 
+/// Settings that can be changed while a volume is open.
+#[derive(Clone, Copy, Debug)]
+pub struct Adjustable {
+    pub policy: Policy,
+    /// A file is coded after it was closed and unchanged for this long.
+    pub quiet_ms: u64,
+    /// A staged file is sealed after it was closed and unchanged for this long.
+    pub seal_ms: u64,
+}
+
 /// How a volume behaves.
 #[derive(Clone, Debug)]
 pub struct VolumeOptions {

@@ -185,7 +185,7 @@ impl Volume {
 
     /// What holds where no attribute says otherwise.
     pub(super) fn policy(&self) -> Policy {
-        Policy { language: !self.library.languages.is_empty(), ..self.options.policy }
+        Policy { language: !self.library.languages.is_empty(), ..self.adjustable().policy }
     }
 
     /// An attribute was set or removed: what is remembered is dropped, and what may be coded now is looked for.
@@ -241,7 +241,7 @@ impl Volume {
             }
             None => otherwise.to_string(),
         };
-        let by_tier = if self.options.policy.decode_ms.is_some() { "volume" } else { "tier" };
+        let by_tier = if self.adjustable().policy.decode_ms.is_some() { "volume" } else { "tier" };
         Ok(PolicyReport {
             tier: policy.tier.name().to_string(),
             tier_from: from(wishes.tier.map(|(_, on)| on), "volume"),
