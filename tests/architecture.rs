@@ -39,7 +39,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
 ];
 
 /// Words that may stand only where the paths begin like this.
-const HOMES: [(&str, &[&str]); 24] = [
+const HOMES: [(&str, &[&str]); 25] = [
     ("archmage::", &["models/lm/"]),
     ("candle_core::", &["models/lm/adapt/", "models/lm/peers.rs"]),
     ("candle_transformers::", &["models/lm/adapt/tests.rs", "models/lm/peers.rs"]),
@@ -62,6 +62,7 @@ const HOMES: [(&str, &[&str]); 24] = [
     ("unsafe ", &["host/"]),
     ("clap::", &["cli/"]),
     ("indicatif::", &["cli/"]),
+    ("ureq::", &["tools/hub.rs"]),
     ("wide::", &["entropy/"]),
     ("zstd::", &["models/zstd/", "store/", "codec/mod.rs", "models/mod.rs"]),
 ];

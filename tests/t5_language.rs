@@ -2,6 +2,9 @@
 //!
 //! Needs root (or fusermount3) and /dev/fuse, and fails with that word where they are missing.
 
+#[cfg(feature = "hub")]
+#[path = "common/hub.rs"]
+mod hub;
 #[path = "common/llama.rs"]
 mod llama;
 mod mounted;
@@ -98,6 +101,30 @@ fn a_model_is_brought_used_shown_and_removed() {
     assert!(fs::read(v.path("text")).unwrap() == text);
     v.is_sound();
     v.done();
+}
+
+#[cfg(feature = "hub")]
+#[test]
+fn a_model_is_fetched_from_a_hub() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, cache) = (dir.path().join("store"), dir.path().join("cache"));
+    ok(BINARY, &["mkfs", arg(&store)], 60);
+    let add = |endpoint: &str, name: &str| {
+        let set = [format!("HF_ENDPOINT={endpoint}"), format!("XDG_CACHE_HOME={}", arg(&cache))];
+        run("env", &[&set[0], &set[1], BINARY, "model", "add", arg(&store), name], 120)
+    };
+    let served = hub::Served::new("org/tiny", [("tiny.gguf".to_string(), llama::tiny().bytes())].into());
+    let added = add(&served.endpoint, "org/tiny");
+    assert_eq!(added.code, Some(0), "{added:?}");
+    let model = dir.path().join("tiny.gguf");
+    fs::write(&model, llama::tiny().bytes()).unwrap();
+    let listed = json(&["model", "list", "--json", arg(&store)]);
+    assert_eq!(listed[0]["id"], json(&["model", "show", "--json", arg(&model)])["id"]);
+    assert_eq!(fs::read_dir(cache.join("tersefs/hub")).unwrap().count(), 0, "the store's copy is enough");
+    let closed = served.endpoint.clone();
+    drop(served);
+    let refused = add(&closed, "org/tiny");
+    assert!(refused.code == Some(1) && refused.err.contains("Without a network"), "{refused:?}");
 }
 
 #[test]

@@ -210,7 +210,8 @@ pub(super) enum ModelVerb {
     Add {
         /// Store, mountpoint, or anything below it
         path: PathBuf,
-        /// GGUF file, or directory of a checkpoint
+        /// GGUF file, or directory of a checkpoint; or where there is none of that name, a model on the hub of Hugging Face,
+        /// `org/name` or `org/name/model.gguf`, which is fetched (HF_ENDPOINT and HF_TOKEN as its own programs have them)
         model: PathBuf,
         /// An adapter to it: the directory that PEFT or `model adapt` wrote. With it, it is a model of its own
         #[arg(long, value_name = "DIR")]

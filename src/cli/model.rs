@@ -9,6 +9,7 @@ use super::args::AdaptArgs;
 use super::show::bytes;
 use super::{Failure, Outcome, client, offline};
 use crate::base::ModelId;
+use crate::host;
 use crate::tools::{self, ModelReport};
 
 pub(super) fn show(path: &Path, adapter: Option<&Path>, json: bool) -> Outcome {
@@ -22,7 +23,15 @@ pub(super) fn show(path: &Path, adapter: Option<&Path>, json: bool) -> Outcome {
 }
 
 pub(super) fn add(path: &Path, model: &Path, adapter: Option<&Path>, json: bool) -> Outcome {
+    // What cannot take a model is said before gigabytes are fetched.
+    client::store_of(path)?;
+    let fetched = fetched(model)?;
+    let model = fetched.as_ref().map_or(model, |fetched| &fetched.path);
     let report = client::add_language(path, model, adapter)?;
+    if let Some(fetched) = &fetched {
+        // The store has a copy.
+        fetched.remove().unwrap_or_else(|e| log::warn!("what was fetched is left there: {e}"));
+    }
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -32,6 +41,38 @@ pub(super) fn add(path: &Path, model: &Path, adapter: Option<&Path>, json: bool)
         );
     }
     Ok(0)
+}
+
+/// A model from a hub, where what was given is no path here and can be the name of one.
+#[cfg(feature = "hub")]
+fn fetched(model: &Path) -> Result<Option<tools::Fetched>, Failure> {
+    let name = model.to_str().and_then(tools::HubName::parse).filter(|_| !host::exists(model));
+    let Some(name) = name else { return Ok(None) };
+    let hub = tools::Hub::of_environment().map_err(Failure)?;
+    let bar = offline::bar("fetching [{bar:30}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left");
+    offline::with_bar(bar, |progress| hub.fetch(&name, progress)).map(Some).map_err(Failure)
+}
+
+#[cfg(not(feature = "hub"))]
+fn fetched(model: &Path) -> Result<Option<Fetched>, Failure> {
+    if host::exists(model) {
+        return Ok(None);
+    }
+    let model = model.display();
+    Err(Failure(format!("{model}: no such file or directory; this build cannot fetch from a hub (feature `hub`)")))
+}
+
+/// What a build without a hub never has.
+#[cfg(not(feature = "hub"))]
+struct Fetched {
+    path: PathBuf,
+}
+
+#[cfg(not(feature = "hub"))]
+impl Fetched {
+    fn remove(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 pub(super) fn list(path: &Path, json: bool) -> Outcome {

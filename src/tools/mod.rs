@@ -9,6 +9,8 @@ mod adapt;
 mod bench;
 mod estimate;
 mod fsck;
+#[cfg(feature = "hub")]
+mod hub;
 mod inspect;
 mod language;
 mod measure;
@@ -24,6 +26,8 @@ pub use bench::{
 };
 pub use estimate::{ClassCount, ClassEstimate, EstimateReport, TierEstimate, estimate};
 pub use fsck::{FsckOptions, FsckReport, Kind, Problem, fsck, fsck_with};
+#[cfg(feature = "hub")]
+pub use hub::{Fetched, Hub, HubName};
 pub use inspect::{InspectLine, inspect};
 pub use language::{LanguageClass, LanguageEstimate};
 pub use mkfs::mkfs;
