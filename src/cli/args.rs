@@ -186,6 +186,15 @@ pub(super) enum Verb {
         #[command(subcommand)]
         verb: ModelVerb,
     },
+    /// Look whether this machine, and a store when one is given, have what a mount needs, and say what to do
+    ///
+    /// Every method codes a sample and gives it back. Exit code 3 when something is bad.
+    Doctor {
+        /// Store, mountpoint, or anything below it
+        path: Option<PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
     /// Write the completions of a shell to the standard output
     Completions { shell: clap_complete::Shell },
     /// Write the manual pages into a directory

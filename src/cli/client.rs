@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Failure, Outcome, config, offline, show};
-use crate::background::protocol::{LINE_BYTES_MAX, Request, Response, SOCKET};
+use crate::background::protocol::{LINE_BYTES_MAX, Request, Response, SOCKET, Work};
 use crate::host::{self, Disk, RealDisk};
-use crate::volume::{Backlog, LanguageReport, ScrubOptions};
+use crate::tools::{self, Finding, Health};
+use crate::volume::{Backlog, LanguageReport, ScrubOptions, Status};
 
 /// A daemon is given this long to put a store away, seconds.
 const CLOSE_SECONDS_MAX: u64 = 600;
@@ -155,6 +156,59 @@ pub(super) fn status(path: Option<&Path>, json: bool) -> Outcome {
         }
         _ => Err(Failure("the daemon answered something else".into())),
     }
+}
+
+/// Looks at the machine, at a store, and at what the daemon that serves it says.
+pub(super) fn doctor(path: Option<&Path>, json: bool) -> Outcome {
+    // A store that has lost its superblock is none to `store_of`, and one to look at all the same.
+    let store = path.map(|path| store_of(path).unwrap_or_else(|_| path.to_path_buf()));
+    let mut found = tools::doctor(store.as_deref());
+    if let Some(mut client) = store.as_deref().and_then(daemon_of)
+        && let Ok(Response::Status { status, work }) = client.ask(&Request::Status)
+    {
+        found.extend(of_daemon(&status, &work));
+    }
+    if json {
+        println!("{}", serde_json::to_string_pretty(&found)?);
+    } else {
+        show::findings(&found);
+    }
+    Ok(if found.iter().any(|f| f.health == Health::Bad) { offline::DAMAGED } else { 0 })
+}
+
+/// What a daemon says of the volume that it serves.
+fn of_daemon(s: &Status, work: &Work) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut add = |health: Health, says: String, advice: &str| {
+        found.push(Finding { what: "volume", health, says, advice: Some(advice.to_string()) });
+    };
+    if s.decode_failures > 0 || s.quarantined > 0 || s.damaged_staged > 0 {
+        let places = s.decode_failures.max(s.quarantined) + s.damaged_staged;
+        add(Health::Bad, format!("{places} reads met damage"), "`tersefs scrub` lists it by path");
+    }
+    if s.stuck_files > 0 {
+        let why = s.stuck_reason.as_deref().unwrap_or("no reason is known");
+        add(
+            Health::Warn,
+            format!("{} files cannot be coded: {why}", s.stuck_files),
+            "mend that; `tersefs wait` tries again",
+        );
+    }
+    if let Some(why) = &s.coding_waits {
+        add(Health::Warn, format!("nothing is coded: {why}"), "make room");
+    }
+    if work.jobs_panicked > 0 {
+        add(
+            Health::Bad,
+            format!("{} jobs of the daemon panicked", work.jobs_panicked),
+            "its log says where; that is a bug",
+        );
+    }
+    if found.is_empty() {
+        let says = format!("is mounted{}; {} files wait", if s.read_only { " read-only" } else { "" }, s.queue_files);
+        found.push(Finding { what: "volume", health: Health::Ok, says, advice: None });
+    }
+    found
 }
 
 pub(super) fn stat(file: &Path, json: bool) -> Outcome {

@@ -117,6 +117,7 @@ pub fn run() -> i32 {
         Verb::Model {
             verb: ModelVerb::Check { model, adapter, files, sample_kib, segment_kib, lane_kib, sizes_only, json },
         } => model::check(&model, adapter.as_deref(), &files, sample_kib, segment_kib, lane_kib, sizes_only, json),
+        Verb::Doctor { path, json } => client::doctor(path.as_deref(), json),
         Verb::Completions { shell } => manual::completions(shell),
         Verb::Man { directory } => manual::pages(&directory),
         Verb::Inspect { store, json } => offline::inspect(&store, json),

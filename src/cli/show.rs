@@ -2,7 +2,7 @@
 
 use crate::background::protocol::Work;
 use crate::host;
-use crate::tools::{FsckReport, InspectLine};
+use crate::tools::{Finding, FsckReport, Health, InspectLine};
 use crate::volume::{
     FileReport, GcAction, GcPlan, GcReport, KeptPack, RecodeReport, ScrubStatus, SegmentReport, Status, TrainReport,
 };
@@ -25,6 +25,21 @@ pub(super) fn bytes(n: u64) -> String {
 
 fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
+}
+
+/// What `doctor` found, a line each.
+pub(super) fn findings(found: &[Finding]) {
+    for f in found {
+        let health = match f.health {
+            Health::Ok => "ok",
+            Health::Warn => "warn",
+            Health::Bad => "bad",
+        };
+        println!("{health:<5} {:<17} {}", f.what, f.says);
+        if let Some(advice) = &f.advice {
+            println!("{:<23} -> {advice}", "");
+        }
+    }
 }
 
 pub(super) fn status(s: &Status, work: &Work) {

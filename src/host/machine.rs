@@ -213,6 +213,29 @@ pub fn open_log(path: &Path) -> io::Result<fs::File> {
     fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
+/// Version of the kernel, as it names itself; `None` where it is not known.
+pub fn kernel_release() -> Option<String> {
+    Some(fs::read_to_string("/proc/sys/kernel/osrelease").ok()?.trim().to_string())
+}
+
+/// Where a program is, and whether it runs as root whoever calls it.
+pub fn find_program(name: &str) -> Option<(PathBuf, bool)> {
+    use std::os::unix::fs::MetadataExt;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Helpers of mounts are looked for where root has them, too.
+    let places = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from));
+    places.map(|place| place.join(name)).find_map(|file| {
+        let meta = fs::metadata(&file).ok().filter(|m| m.is_file() && m.mode() & 0o111 != 0)?;
+        Some((file, meta.uid() == 0 && meta.mode() & 0o4000 != 0))
+    })
+}
+
+/// Permission bits of a file.
+pub fn mode_of(path: &Path) -> io::Result<u32> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(fs::metadata(path)?.mode() & 0o7777)
+}
+
 /// True when this process may read and write a file.
 pub fn may_open(path: &str) -> bool {
     fs::OpenOptions::new().read(true).write(true).open(path).is_ok()

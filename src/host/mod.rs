@@ -13,17 +13,18 @@ mod sys;
 mod tree;
 
 pub use machine::{
-    Mount, Scratch, canonical, cores, effort, exists, inode_of, is_directory, last_line, make_directory, may_open,
-    may_set_group, memory, monotonic_ms, mount_of, mounts, now, open_log, random_id, read_text, remove_socket,
-    restrict_to_owner, scratch, set_readahead, stderr_is_journal, sync_filesystem, write_file,
+    Mount, Scratch, canonical, cores, effort, exists, find_program, inode_of, is_directory, kernel_release, last_line,
+    make_directory, may_open, may_set_group, memory, mode_of, monotonic_ms, mount_of, mounts, now, open_log, random_id,
+    read_text, remove_socket, restrict_to_owner, scratch, set_readahead, stderr_is_journal, sync_filesystem,
+    write_file,
 };
 pub use reader::FileReader;
 pub use real::{RealDisk, wait_for_lock};
 pub use sim::{Fault, SimDisk, Survival};
 pub use sys::{
     MountFlags, Ran, ask_filesystem, device_of, effective_gid, effective_uid, end_on_closed_pipe, give_memory_back,
-    in_new_session, is_disconnected, limit_arenas, lower_priority, raise_open_files_limit, remount, run_measured,
-    thread_cpu_seconds, unmount,
+    in_new_session, is_disconnected, limit_arenas, lower_priority, open_files_limit, raise_open_files_limit, remount,
+    run_measured, thread_cpu_seconds, unmount,
 };
 pub use tree::{Met, TreeFile, open_file, walk};
 

@@ -146,3 +146,26 @@ pub fn superblocks_lost(disk: &std::sync::Arc<dyn crate::host::Disk>) -> Result<
         Err(e) => Err(e),
     }
 }
+
+/// What can be said of a store at a glance, whether or not somebody has it open.
+#[derive(Clone, Debug)]
+pub struct Glance {
+    /// Sentences: what is wrong with the superblock or its copy.
+    pub wrong: Vec<String>,
+    /// Bytes that are held back for a full disk.
+    pub reserve_bytes: u64,
+    /// The amounts of space that something depends on.
+    pub marks: super::Marks,
+    pub space: crate::host::Space,
+}
+
+/// Looks at a store without opening it.
+///
+/// # Errors
+/// `Unusable` when there is no store, or its superblock and the copy are lost.
+pub fn health(disk: &std::sync::Arc<dyn crate::host::Disk>) -> Result<Glance, Error> {
+    let found = super::superblock::find(&**disk)?;
+    let space = disk.space().map_err(Error::io("ask for the space of the store"))?;
+    let reserve_bytes = super::reserve::Reserve::new(disk.clone()).bytes();
+    Ok(Glance { wrong: found.wrong, reserve_bytes, marks: super::Marks::of(space.total_bytes), space })
+}

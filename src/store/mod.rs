@@ -49,7 +49,7 @@ use crate::format::{
 };
 use crate::host::{self, Disk, OpenMode};
 
-pub use check::{Named, superblocks_lost};
+pub use check::{Glance, Named, health, superblocks_lost};
 pub use content::{Content, Looks};
 pub use draft::write_whole;
 pub use error::Error;

@@ -1,5 +1,5 @@
 //! One file per verb that works on a store that is not mounted (or only looks): mkfs, fsck, scrub, inspect; and those that
-//! measure: estimate, bench, model.
+//! measure: estimate, bench, model; and doctor, which looks at the machine.
 //!
 //! Must not know: flags, printing, the kernel. Each gives back a report that can be shown as text or as JSON; progress is
 //! told through a function.
@@ -7,6 +7,7 @@
 #[cfg(feature = "lora")]
 mod adapt;
 mod bench;
+mod doctor;
 mod estimate;
 mod fsck;
 #[cfg(feature = "hub")]
@@ -24,6 +25,7 @@ pub use bench::{
     BENCH_FILE_BYTES_MAX, BENCH_SEGMENT_BYTES, BenchFile, BenchReport, BenchRow, Peer, Taken, bench, bench_method,
     builtin_samples,
 };
+pub use doctor::{Finding, Health, doctor};
 pub use estimate::{ClassCount, ClassEstimate, EstimateReport, TierEstimate, estimate};
 pub use fsck::{FsckOptions, FsckReport, Kind, Problem, fsck, fsck_with};
 #[cfg(feature = "hub")]
