@@ -18,7 +18,7 @@ use super::scrubber;
 use crate::base::Ino;
 use crate::host;
 use crate::telemetry;
-use crate::volume::{ScrubOptions, Volume};
+use crate::volume::{ScrubOptions, Status, Volume};
 
 /// Connections at a time; more wait.
 const CONNECTIONS_MAX: usize = 32;
@@ -186,6 +186,27 @@ async fn blocking<T: Send + 'static>(step: impl FnOnce() -> Result<T, String> + 
         .unwrap_or_else(|_| Err("the daemon failed at this; see its log".to_string()))
 }
 
+/// The state of the volume, and what the daemon has done.
+pub(super) async fn look(volume: &Arc<Volume>, compressor: &Compressor) -> Result<(Status, Work), String> {
+    let v = volume.clone();
+    let status = blocking(move || v.status().map_err(|e| e.to_string())).await?;
+    let (memory_bytes, memory_peak_bytes) = host::memory();
+    let work = Work {
+        encoded_bytes: telemetry::ENCODED_BYTES.get(),
+        encode_us: telemetry::ENCODE_US.get(),
+        decoded_bytes: telemetry::DECODED_BYTES.get(),
+        decode_us: telemetry::DECODE_US.get(),
+        early_aborts: telemetry::EARLY_ABORTS.get(),
+        jobs_panicked: telemetry::JOBS_PANICKED.get(),
+        memory_bytes,
+        memory_peak_bytes,
+        coding_paused: compressor.is_paused(),
+        priors: volume.priors(),
+        languages: volume.languages().unwrap_or_default(),
+    };
+    Ok((status, work))
+}
+
 /// The outcome of a step as an answer.
 fn respond<T>(outcome: Result<T, String>, good: impl FnOnce(T) -> Response) -> Response {
     outcome.map_or_else(|message| Response::Error { message }, good)
@@ -202,24 +223,8 @@ async fn answer(
     let done = match request {
         Request::Ping | Request::Wait | Request::Scrub { .. } => Ok(()),
         Request::Status => {
-            return match blocking(move || v.status().map_err(|e| e.to_string())).await {
-                Ok(status) => {
-                    let (memory_bytes, memory_peak_bytes) = host::memory();
-                    let work = Work {
-                        encoded_bytes: telemetry::ENCODED_BYTES.get(),
-                        encode_us: telemetry::ENCODE_US.get(),
-                        decoded_bytes: telemetry::DECODED_BYTES.get(),
-                        decode_us: telemetry::DECODE_US.get(),
-                        early_aborts: telemetry::EARLY_ABORTS.get(),
-                        jobs_panicked: telemetry::JOBS_PANICKED.get(),
-                        memory_bytes,
-                        memory_peak_bytes,
-                        coding_paused: compressor.is_paused(),
-                        priors: volume.priors(),
-                        languages: volume.languages().unwrap_or_default(),
-                    };
-                    Response::Status { status: Box::new(status), work }
-                }
+            return match look(volume, compressor).await {
+                Ok((status, work)) => Response::Status { status: Box::new(status), work },
                 Err(message) => Response::Error { message },
             };
         }

@@ -1,4 +1,4 @@
-//! Tasks that decide when: the compressor, the collector, the flush and checkpoint timers, the control socket, the pulse.
+//! Tasks that decide when: the compressor, the collector, the flush and checkpoint timers, the control socket, metrics, the pulse.
 //!
 //! Must not know: how anything is done. Tokio waits here; everything that computes or touches the disk runs on the
 //! worker pool or on tokio's threads for blocking calls.
@@ -10,6 +10,7 @@
 mod collector;
 mod compressor;
 mod control;
+mod metrics;
 pub mod protocol;
 mod pulse;
 mod scrubber;
@@ -33,6 +34,7 @@ use crate::workers::Workers;
 use collector::Collector;
 use compressor::Compressor;
 
+pub use metrics::MetricsAt;
 pub use pulse::Pulse;
 
 /// Changes are made durable this often.
@@ -88,6 +90,8 @@ pub struct BackgroundOptions {
     pub scrub_days: u32,
     /// It learns priors as it grows.
     pub training: bool,
+    /// Where metrics are served; `None`: nowhere.
+    pub metrics: Option<MetricsAt>,
     /// Whether the loops answer is found out this often; `None`: nobody wants to know. The mount is in use while the kernel
     /// is asked, for microseconds in which it cannot be unmounted: not often, then.
     pub pulse_every: Option<Duration>,
@@ -191,6 +195,13 @@ impl Background {
             let _inside = runtime.enter();
             control::bind(&options.socket)?
         };
+        if let Some(at) = &options.metrics {
+            let listener = {
+                let _inside = runtime.enter();
+                metrics::bind(at).map_err(|e| io::Error::new(e.kind(), format!("metrics at {at}: {e}")))?
+            };
+            spawn(Box::pin(metrics::serve(listener, volume.clone(), compressor.clone(), stopped.clone())));
+        }
         spawn(Box::pin(control::serve(listener, volume, compressor, collector, unmount, stopped)));
         Ok(Background { pulse, runtime, stop, tasks })
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::TypedValueParser;
 use clap::{ArgAction, Args as ClapArgs, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::background::MetricsAt;
 use crate::base::{MethodId, ModelId};
 use crate::codec::{DECODE_MS_MAX, Tier};
 use crate::volume::Atime;
@@ -437,6 +438,10 @@ pub(super) struct MountArgs {
     /// Do not let the kernel read and write hot files in the store by itself
     #[arg(long)]
     pub no_passthrough: bool,
+    /// Serve metrics in the format of Prometheus, over HTTP, on a socket for its owner alone (unix:PATH) or a port of this
+    /// machine (127.0.0.1:PORT)
+    #[arg(long, value_name = "ADDRESS", value_parser = MetricsAt::parse)]
+    pub metrics: Option<MetricsAt>,
     /// When the daemon is told to end while files are open in the mount: how long it waits for them, seconds. Then it ends
     /// all the same; what was written into them is safe
     #[arg(long, default_value_t = 30)]

@@ -290,6 +290,7 @@ fn serve(
             coding: !args.no_coding && !read_only,
             scrub_days: args.scrub_days,
             training: !args.no_training,
+            metrics: args.metrics.clone(),
             pulse_every: manager.pulse_every(),
         },
         end,
@@ -509,6 +510,7 @@ mod tests {
                 _ if !arg.get_action().takes_values() => None,
                 _ if arg.get_num_args().is_some_and(|n| n.min_values() == 0) => None,
                 Some(last) => Some(last.get_name().to_string()),
+                None if long == "metrics" => Some("127.0.0.1:77".to_string()),
                 None if long == "parity" => Some("7+3".to_string()),
                 None => Some("77".to_string()),
             };

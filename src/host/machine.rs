@@ -196,6 +196,12 @@ pub fn canonical(path: &Path) -> io::Result<PathBuf> {
     fs::canonicalize(path)
 }
 
+/// True when `path` is a socket.
+pub fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
+}
+
 /// True when `path` is a directory.
 pub fn is_directory(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|m| m.is_dir())
