@@ -26,8 +26,8 @@ impl Fstab {
     fn new(helper: bool) -> Fstab {
         if helper {
             // One that a test left which was killed goes; one that was installed does not.
-            if fs::read_link(HELPER).is_ok_and(|to| to.file_name() == Path::new(BINARY).file_name()) {
-                fs::remove_file(HELPER).unwrap();
+            if fs::read_link(HELPER).is_ok_and(|to| to == Path::new(BINARY)) || !Path::new(HELPER).exists() {
+                let _ = fs::remove_file(HELPER);
             }
             symlink(BINARY, HELPER).unwrap_or_else(|e| panic!("{HELPER}: {e}: is one installed?"));
         }
