@@ -444,8 +444,12 @@ fn attend_head<'a>(
 ) {
     let elements = query(0).len();
     let steps = elements / 4;
-    // As many tokens as the last position sees, and some more to a whole register: those are computed and not looked at.
-    let tokens = (position + count / each).next_multiple_of(16);
+    // Pages that even the first position does not see are left out, which changes no bit: they are zeros in every sum. Then as
+    // many tokens as the last position sees, and some more to a whole register: those are computed and not looked at.
+    let first_page = (position + 1).saturating_sub(window) / PAGE;
+    let tokens = (position + count / each).next_multiple_of(16) - first_page * PAGE;
+    let page = |n: usize| page(first_page + n);
+    let next = |n: usize| next(first_page + n);
     work.query.resize(count * 2 * steps, 0);
     work.query_sums.resize(count * 2, 0);
     work.query_scales.resize(count, 0.0);
@@ -490,7 +494,8 @@ fn attend_head<'a>(
     for ((n, scale), (bytes, sums)) in work.share_scales.iter_mut().enumerate().zip(targets) {
         let scores = &mut work.scores[n * tokens..][..tokens];
         let seen = position + n / each + 1;
-        let far = seen.saturating_sub(window);
+        let far = seen.saturating_sub(window).saturating_sub(first_page * PAGE);
+        let seen = seen - first_page * PAGE;
         let peak = greatest(&scores[far..seen], f32::MIN, |x| x);
         scores.iter_mut().for_each(|x| *x = exact::exp(*x - peak));
         scores[..far].fill(0.0);
