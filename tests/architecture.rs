@@ -39,7 +39,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
 ];
 
 /// Words that may stand only where the paths begin like this.
-const HOMES: [(&str, &[&str]); 25] = [
+const HOMES: [(&str, &[&str]); 26] = [
     ("archmage::", &["models/lm/"]),
     ("candle_core::", &["models/lm/adapt/", "models/lm/peers.rs"]),
     ("candle_transformers::", &["models/lm/adapt/tests.rs", "models/lm/peers.rs"]),
@@ -64,6 +64,7 @@ const HOMES: [(&str, &[&str]); 25] = [
     ("indicatif::", &["cli/"]),
     ("ureq::", &["tools/hub.rs"]),
     ("wide::", &["entropy/"]),
+    ("tar::", &["tools/archive/"]),
     ("zstd::", &["models/zstd/", "store/", "codec/mod.rs", "models/mod.rs"]),
 ];
 

@@ -201,6 +201,33 @@ pub(super) enum Verb {
     /// Write the manual pages into a directory
     #[command(hide = true)]
     Man { directory: PathBuf },
+    /// Write files of a store that is not mounted to the standard output, as a tar stream with owners, times, attributes, holes and
+    /// hard links. Needs no FUSE; of a mounted volume any tar does it
+    ///
+    /// A damaged file is left out and named, and the exit code is 3 then.
+    Export {
+        store: PathBuf,
+        /// From the root of the volume; all of it without
+        paths: Vec<PathBuf>,
+    },
+    /// Take a tar stream from the standard input into a store that is not mounted, which is made where it is missing. What
+    /// comes in is coded after the next mount
+    ///
+    /// Files that are there are replaced, directories added to.
+    Import {
+        store: PathBuf,
+        /// Directory of the volume that it goes below
+        #[arg(long, value_name = "DIR", default_value = "/")]
+        into: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the bytes of one file of a store that is not mounted to the standard output; needs no FUSE
+    CatRaw {
+        store: PathBuf,
+        /// From the root of the volume
+        path: PathBuf,
+    },
     /// Show packs and records of a store, damaged ones too; never writes
     Inspect {
         store: PathBuf,

@@ -120,6 +120,9 @@ pub fn run() -> i32 {
         Verb::Doctor { path, json } => client::doctor(path.as_deref(), json),
         Verb::Completions { shell } => manual::completions(shell),
         Verb::Man { directory } => manual::pages(&directory),
+        Verb::Export { store, paths } => offline::export(&store, &paths),
+        Verb::Import { store, into, json } => offline::import(&store, &into, json),
+        Verb::CatRaw { store, path } => offline::cat_raw(&store, &path),
         Verb::Inspect { store, json } => offline::inspect(&store, json),
     };
     match outcome {

@@ -1,6 +1,7 @@
 //! Commands that work on a store directly.
 
-use std::path::Path;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,6 +10,7 @@ use super::client::store_of;
 use super::{Failure, Outcome, show};
 use crate::base::{ModelId, PACK_BYTES_MAX};
 use crate::host::{Disk, RealDisk};
+use crate::store::Store;
 use crate::tools;
 use crate::volume::{
     Error as VolumeError, GcRun, LanguageReport, RecodeReport, ScrubOptions, ScrubReport, TrainReport, Volume,
@@ -142,7 +144,11 @@ fn failed(store: &Path) -> impl Fn(VolumeError) -> Failure + '_ {
 }
 
 /// Opens a store that no daemon serves, to be changed by `f`.
-fn with_volume<T>(store: &Path, read_only: bool, f: impl FnOnce(&Volume) -> Result<T, Failure>) -> Result<T, Failure> {
+fn with_volume<T>(
+    store: &Path,
+    read_only: bool,
+    f: impl FnOnce(&Arc<Volume>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let options = VolumeOptions { read_only, ..VolumeOptions::default() };
     let (volume, _) = Volume::open(disk(store, false)?, options, Arc::new(Workers::new(1))).map_err(failed(store))?;
     let done = f(&volume);
@@ -176,6 +182,78 @@ pub(super) fn add_language(store: &Path, model: &Path, adapter: Option<&Path>) -
 /// Removes a language model from a store that no daemon serves.
 pub(super) fn remove_language(store: &Path, id: ModelId) -> Result<(), Failure> {
     with_volume(store, false, |volume| volume.remove_language(id).map_err(failed(store)))
+}
+
+/// Shows what went through a tar stream; the exit code.
+fn archived(report: &tools::ArchiveReport, verb: &str, json: bool) -> Outcome {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+    } else {
+        report.left_out.iter().for_each(|what| eprintln!("tersefs: left out: {what}"));
+        eprintln!(
+            "{verb} {} files of {}, {} directories, {} links and others{}",
+            report.files,
+            show::bytes(report.bytes),
+            report.directories,
+            report.others,
+            if report.left_out.is_empty() { String::new() } else { format!("; left out {}", report.left_out.len()) }
+        );
+    }
+    Ok(if report.left_out.is_empty() { 0 } else { DAMAGED })
+}
+
+fn path_bytes(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_encoded_bytes().to_vec()
+}
+
+/// Writes files of a store that no daemon serves as a tar stream.
+pub(super) fn export(store: &Path, paths: &[PathBuf]) -> Outcome {
+    let mut paths: Vec<Vec<u8>> = paths.iter().map(|path| path_bytes(path)).collect();
+    if paths.is_empty() {
+        paths.push(b"/".to_vec());
+    }
+    let mut out = io::stdout().lock();
+    if out.is_terminal() {
+        return Err(Failure("a tar stream is not for a terminal: write it to a file or a pipe (`> FILE`)".into()));
+    }
+    let report = with_volume(store, true, |volume| {
+        with_bar(bar("writing [{bar:30}] {bytes}/{total_bytes}, {bytes_per_sec}"), |progress| {
+            tools::export(volume, &paths, &mut out, progress).map_err(Failure)
+        })
+    })?;
+    out.flush()?;
+    archived(&report, "wrote", false)
+}
+
+/// Takes a tar stream into a store that no daemon serves.
+pub(super) fn import(store: &Path, into: &Path, json: bool) -> Outcome {
+    let mut stream = io::stdin().lock();
+    if stream.is_terminal() {
+        return Err(Failure(
+            "a tar stream does not come from a terminal: read it from a file or a pipe (`< FILE`)".into(),
+        ));
+    }
+    let of_store = disk(store, true)?;
+    if !Store::exists(&of_store)? {
+        tools::mkfs(&of_store, PACK_BYTES_MAX)?;
+    }
+    drop(of_store);
+    let report = with_volume(store, false, |volume| {
+        with_bar(ProgressBar::new_spinner(), |progress| {
+            tools::import(volume, &path_bytes(into), &mut stream, progress).map_err(Failure)
+        })
+    })?;
+    archived(&report, "took in", json)
+}
+
+/// Writes the bytes of a file of a store that no daemon serves.
+pub(super) fn cat_raw(store: &Path, path: &Path) -> Outcome {
+    with_volume(store, true, |volume| {
+        let mut out = io::stdout().lock();
+        tools::cat(volume, &path_bytes(path), &mut out).map_err(Failure)?;
+        Ok(out.flush()?)
+    })?;
+    Ok(0)
 }
 
 /// The directory of a store, to be looked at beside a daemon that may serve it.

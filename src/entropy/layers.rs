@@ -2,7 +2,9 @@
 //! row makes a prediction of its own and learns from its own error, and a last row weighs the predictions.
 //!
 //! Rows have lanes of 16 bits in vectors of eight, a register of any CPU since 2003. The vector operations of `wide` are
-//! exact integers, with the same result where they are done one lane after the other.
+//! exact integers, with the same result where they are done one lane after the other. Wider registers, chosen when the program
+//! runs, win nothing: rows are two or three vectors. With all of the predictor compiled for AVX2 or AVX-512 the usual profile
+//! was as fast as without, within 2 %, and the swift one 14 to 18 % slower (compilers then gather small tables).
 
 use wide::i16x8;
 

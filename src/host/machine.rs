@@ -213,6 +213,15 @@ pub fn inode_of(path: &Path) -> io::Result<u64> {
     Ok(fs::metadata(path)?.ino())
 }
 
+/// The number of a user, or of a `group`, that this machine knows by a name: asks `getent`, and so whatever directory the machine
+/// asks.
+pub fn number_of_name(name: &str, group: bool) -> Option<u32> {
+    let database = if group { "group" } else { "passwd" };
+    let told = std::process::Command::new("getent").arg(database).arg("--").arg(name).output().ok()?;
+    // Name, password, number.
+    String::from_utf8(told.stdout).ok()?.split(':').nth(2)?.parse().ok()
+}
+
 /// Opens a file for appending, made for its owner only: where a daemon logs.
 pub fn open_log(path: &Path) -> io::Result<fs::File> {
     use std::os::unix::fs::OpenOptionsExt;

@@ -14,9 +14,9 @@ mod tree;
 
 pub use machine::{
     Mount, Scratch, canonical, cores, effort, exists, find_program, inode_of, is_directory, is_socket, kernel_release,
-    last_line, make_directory, may_open, may_set_group, memory, mode_of, monotonic_ms, mount_of, mounts, now, open_log,
-    random_id, read_text, remove_socket, restrict_to_owner, scratch, set_readahead, stderr_is_journal, sync_filesystem,
-    write_file,
+    last_line, make_directory, may_open, may_set_group, memory, mode_of, monotonic_ms, mount_of, mounts, now,
+    number_of_name, open_log, random_id, read_text, remove_socket, restrict_to_owner, scratch, set_readahead,
+    stderr_is_journal, sync_filesystem, write_file,
 };
 pub use reader::FileReader;
 pub use real::{RealDisk, wait_for_lock};

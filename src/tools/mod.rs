@@ -1,11 +1,12 @@
-//! One file per verb that works on a store that is not mounted (or only looks): mkfs, fsck, scrub, inspect; and those that
-//! measure: estimate, bench, model; and doctor, which looks at the machine.
+//! One file per verb that works on a store that is not mounted (or only looks): mkfs, fsck, scrub, inspect, export, import; and
+//! those that measure: estimate, bench, model; and doctor, which looks at the machine.
 //!
 //! Must not know: flags, printing, the kernel. Each gives back a report that can be shown as text or as JSON; progress is
 //! told through a function.
 
 #[cfg(feature = "lora")]
 mod adapt;
+mod archive;
 mod bench;
 mod doctor;
 mod estimate;
@@ -21,6 +22,7 @@ mod scrub;
 
 #[cfg(feature = "lora")]
 pub use adapt::{AdaptOptions, AdaptReport, News, model_adapt};
+pub use archive::{ArchiveReport, cat, export, import};
 pub use bench::{
     BENCH_FILE_BYTES_MAX, BENCH_SEGMENT_BYTES, BenchFile, BenchReport, BenchRow, Peer, Taken, bench, bench_method,
     builtin_samples,

@@ -51,6 +51,19 @@ pub(crate) struct Inherited {
     pub access: Option<Acl>,
 }
 
+/// The value of an ACL's xattr in words, as archives have it. `None` where it is none.
+pub fn acl_to_text(value: &[u8]) -> Option<String> {
+    Acl::decode(value).ok().map(|acl| acl.text())
+}
+
+/// The other way. `number` tells that of a user's name, or of a group's.
+///
+/// # Errors
+/// `Invalid` when it is no ACL, or has names without numbers.
+pub fn acl_from_text(text: &str, number: impl Fn(&str, bool) -> Option<u32>) -> Result<Vec<u8>, Error> {
+    Acl::of_text(text, number).map(|acl| acl.encode())
+}
+
 impl Acl {
     /// Reads the value of an xattr.
     ///
@@ -91,6 +104,73 @@ impl Acl {
             .all(|e| matches!(e.tag, OWNER | USER | OWNING_GROUP | GROUP | MASK | OTHER) && e.permissions & !RWX == 0);
         let sorted = self.0.is_sorted_by_key(|e| e.tag);
         if whole && mask && known && sorted { Ok(()) } else { Err(Error::Invalid("entries of the ACL")) }
+    }
+
+    /// Entries as `getfacl` writes them, with numbers for names, between commas.
+    fn text(&self) -> String {
+        let entry = |e: &AclEntry| {
+            let (tag, id) = match e.tag {
+                OWNER => ("user", String::new()),
+                USER => ("user", e.id.to_string()),
+                OWNING_GROUP => ("group", String::new()),
+                GROUP => ("group", e.id.to_string()),
+                MASK => ("mask", String::new()),
+                _ => ("other", String::new()),
+            };
+            let may: String = [(4, 'r'), (2, 'w'), (1, 'x')]
+                .map(|(bit, letter)| if e.permissions & bit != 0 { letter } else { '-' })
+                .into_iter()
+                .collect();
+            format!("{tag}:{id}:{may}")
+        };
+        self.0.iter().map(entry).collect::<Vec<_>>().join(",")
+    }
+
+    /// The other way. Of a user or group that is written by its name, a fourth field says the number (as star writes it), or
+    /// `number` does.
+    fn of_text(text: &str, number: impl Fn(&str, bool) -> Option<u32>) -> Result<Acl, Error> {
+        let bad =
+            || Error::Invalid("an ACL in a form that is not known, or with a name that this machine does not know");
+        let mut entries = Vec::new();
+        for line in text.split([',', '\n']) {
+            let line = line.split(['#', '\t', ' ']).next().unwrap_or_default();
+            if line.is_empty() {
+                continue;
+            }
+            let fields: Vec<&str> = line.split(':').collect();
+            let [tag, name, may, rest @ ..] = fields.as_slice() else { return Err(bad()) };
+            let (unnamed, named) = match *tag {
+                "user" | "u" => (OWNER, USER),
+                "group" | "g" => (OWNING_GROUP, GROUP),
+                "mask" | "m" => (MASK, MASK),
+                "other" | "o" => (OTHER, OTHER),
+                _ => return Err(bad()),
+            };
+            let (tag, id) = if name.is_empty() {
+                (unnamed, u32::MAX)
+            } else {
+                let said = name.parse().ok().or_else(|| rest.first()?.parse().ok());
+                (named, said.or_else(|| number(name, named == GROUP)).ok_or_else(bad)?)
+            };
+            let mut permissions = 0;
+            for letter in may.bytes() {
+                permissions |= match letter {
+                    b'r' => 4,
+                    b'w' => 2,
+                    b'x' => 1,
+                    b'-' => 0,
+                    _ => return Err(bad()),
+                };
+            }
+            entries.push(AclEntry { tag, permissions, id });
+        }
+        entries.sort_by_key(|e| (e.tag, e.id));
+        if entries.len() > ENTRIES_MAX {
+            return Err(bad());
+        }
+        let acl = Acl(entries);
+        acl.check()?;
+        Ok(acl)
     }
 
     /// The value of the xattr.
@@ -170,6 +250,23 @@ mod tests {
 
     fn plain() -> Acl {
         acl(&[(OWNER, 6, NOBODY), (OWNING_GROUP, 4, NOBODY), (OTHER, 4, NOBODY)])
+    }
+
+    #[test]
+    fn words_say_the_same() {
+        let text = "user::rwx,user:7:r--,user:1000:rw-,group::r-x,group:5:---,mask::rwx,other::--x";
+        let number = |name: &str, group: bool| (name == "ann" && !group).then_some(7);
+        let value = acl_from_text(text, number).unwrap();
+        assert_eq!(acl_to_text(&value).as_deref(), Some(text));
+        // As getfacl and star have it.
+        let other =
+            "other::--x\nuser:joe:rw-:1000\nuser::rwx\nu:ann:r--\t#effective:r--\ngroup::r-x\ng:5:\nmask::rwx\n";
+        assert_eq!(acl_from_text(other, number).unwrap(), value);
+        for junk in ["", "user::rwx", "user:joe:r--", "user::q", "user", "default:user::rwx", &"user:1:r,".repeat(600)]
+        {
+            assert!(acl_from_text(junk, number).is_err(), "{junk}");
+        }
+        assert_eq!(acl_to_text(b"junk"), None);
     }
 
     #[test]

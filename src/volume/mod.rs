@@ -73,6 +73,7 @@ pub use crate::format::{FileKind, Time};
 pub use crate::host::may_set_group;
 pub use crate::store::{Error as StoreError, ParityShape};
 pub use crate::store::{GcAction, GcPack};
+pub use acl::{acl_from_text, acl_to_text};
 pub use gc::{GcPlan, GcReport, GcRun, KeptPack};
 pub use languages::{LanguageReport, language_reports, load_brought};
 pub use memory::{BUDGET_BYTES_MIN, Shares};

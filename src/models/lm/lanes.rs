@@ -14,6 +14,11 @@
 //! Numbers are little-endian. A code is that of `ShareEncoder`: the tokens of the lane, as `memory` asks about them; after an
 //! escape, a byte of equal shares. A lane begins as a text does. When its stream has read as many tokens as the context has,
 //! it forgets them, and goes on with the token that begins a text and the last token.
+//!
+//! Lanes share nothing. A text that all of them look for repeats in, beside what each has said itself, was tried: with that of
+//! the prior which is most like the segment, lanes of 4 KiB became 2 % smaller for Rust, 4 to 9 % for logs, HTML and JSON of a
+//! volume that was trained, and 1 to 2 % larger for Python and XML; with 32 KiB of the same file just before, 0 to 11 %
+//! smaller. What short lanes lack is what the model itself would have read.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};

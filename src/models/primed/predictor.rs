@@ -1,4 +1,8 @@
 //! The predictor: contexts, histories, two layers of mixing, a last stage. Its profiles differ in how many there are.
+//!
+//! It is bound by how much there is to do for each bit, not by waiting: two segments decoded in turns of a bit, on one
+//! thread, were 2 to 7 % faster than one after the other with the usual profile and no faster with the swift one, and
+//! fetching rows of the last stages a bit earlier changed nothing.
 
 use super::contexts::{Contexts, HASHED_MAX, Kind, ORDERS};
 use super::matches::Matches;
