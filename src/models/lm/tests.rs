@@ -13,8 +13,10 @@ use crate::models::Error;
 #[path = "../../../tests/common/llama.rs"]
 pub(super) mod llama;
 
+pub(super) use llama::File;
 use llama::*;
-pub(super) use llama::{File, tiny, tiny_of};
+#[cfg(feature = "lora")]
+pub(super) use llama::{tiny, tiny_of};
 
 pub(super) fn loaded(file: &File) -> Result<LanguageModel, LoadError> {
     load(Cursor::new(file.bytes()), None)
