@@ -50,6 +50,7 @@ fn planted() -> (SimDisk, Arc<Volume>) {
     v.symlink(dir, b"link", &[b"../", &[b'x'; 150][..]].concat(), &CALLER).unwrap();
     v.mknod(dir, b"pipe", FileKind::Fifo, 0o604, 0, &CALLER).unwrap();
     v.mknod(dir, b"disk", FileKind::BlockDevice, 0o660, 0x0123_4567, &CALLER).unwrap();
+    v.setxattr(coded, b"user.50%=a", b"v", XattrMode::Set).unwrap();
     v.setxattr(coded, b"user.note", &[10; 3000], XattrMode::Set).unwrap();
     v.setxattr(dir, b"user.tersefs.tier", b"fast", XattrMode::Set).unwrap();
     // An ACL: owner rwx, user 1000 r, group rx, mask rx, others none.
@@ -175,7 +176,10 @@ fn parts_of_a_tree_are_taken_alone_and_put_below_a_directory() {
     {
         assert!(cat(&w, path, &mut Vec::new()).unwrap_err().contains(why));
     }
-    assert!(export(&v, &[b"none".to_vec()], &mut Vec::new(), &mut |_, _| ()).unwrap_err().contains("none: no such"));
+    let mut cut = Vec::new();
+    let paths = [b"empty".to_vec(), b"none".to_vec()];
+    assert!(export(&v, &paths, &mut cut, &mut |_, _| ()).unwrap_err().contains("none: no such"));
+    assert!(imported(&w, b"/", &cut).unwrap_err().contains("ends early"), "it has no end");
     assert!(imported(&w, b"/none", &stream).unwrap_err().contains("none: no such"));
 }
 
@@ -243,6 +247,22 @@ fn hostile_streams_are_refused() {
     // From the root on names are names.
     imported(&below, b"in", &[file(b"/absolute"), end.clone()].concat()).unwrap();
     assert!(tree(&below).contains_key(&b"/in/absolute"[..]));
+    // What is there stays until the other is whole, and what is not known harms nothing.
+    let whole = [file(b"kept"), end.clone()].concat();
+    imported(&below, b"in", &whole).unwrap();
+    for bad in [
+        [header(b"kept", b'0', b"", 4000), b"half".to_vec()].concat(),
+        [header(b"kept", b'1', b"nothing", 0), end.clone()].concat(),
+        [header(b"kept", b'S', b"", 0), end.clone()].concat(),
+        [header(b"kept", b'V', b"", 0), end.clone()].concat(),
+        file(b"kept"),
+    ] {
+        let outcome = imported(&below, b"in", &bad);
+        assert!(outcome.is_err() || !outcome.unwrap().left_out.is_empty());
+        let now = tree(&below);
+        assert_eq!(now[&b"/in/kept"[..]].3, b"evil");
+        assert!(!now.keys().any(|path| path.ends_with(b"-import")));
+    }
     // Cut off anywhere, and with bytes changed: an error or not, and no half file.
     let (_disk, v) = planted();
     let (stream, _) = exported(&v, &[b"a directory", b"coded with holes"]);
@@ -257,6 +277,7 @@ fn hostile_streams_are_refused() {
         }
         let outcome = imported(&w, b"/", &bad);
         if n % 2 == 0 {
+            assert!(outcome.is_err(), "a stream that was cut off");
             for (path, (_, _, _, content)) in tree(&w) {
                 assert!(whole[&path].3 == content, "{outcome:?}: {}", String::from_utf8_lossy(&path));
             }

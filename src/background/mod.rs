@@ -120,6 +120,15 @@ impl Background {
             .thread_name("background")
             .enable_all()
             .build()?;
+        // Before any task is there: one that waits for the mount, which is not served yet, could not be ended.
+        let (listener, of_metrics) = {
+            let _inside = runtime.enter();
+            let of_metrics = options
+                .metrics
+                .as_ref()
+                .map(|at| metrics::bind(at).map_err(|e| io::Error::new(e.kind(), format!("metrics at {at}: {e}"))));
+            (control::bind(&options.socket)?, of_metrics.transpose()?)
+        };
         let (stop, stopped) = watch::channel(false);
         let collector = Arc::new(Collector::new(volume.clone(), workers.clone(), stopped.clone()));
         let compressor = Arc::new(Compressor::new(volume.clone(), workers.clone(), options.coding));
@@ -191,15 +200,7 @@ impl Background {
             let (pulse, stopped) = (pulse.clone(), stopped.clone());
             spawn(Box::pin(pulse::run(pulse, period, touch, workers, compressor.clone(), stopped)));
         }
-        let listener = {
-            let _inside = runtime.enter();
-            control::bind(&options.socket)?
-        };
-        if let Some(at) = &options.metrics {
-            let listener = {
-                let _inside = runtime.enter();
-                metrics::bind(at).map_err(|e| io::Error::new(e.kind(), format!("metrics at {at}: {e}")))?
-            };
+        if let Some(listener) = of_metrics {
             spawn(Box::pin(metrics::serve(listener, volume.clone(), compressor.clone(), stopped.clone())));
         }
         spawn(Box::pin(control::serve(listener, volume, compressor, collector, unmount, stopped)));

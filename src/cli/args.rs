@@ -204,7 +204,8 @@ pub(super) enum Verb {
     /// Write files of a store that is not mounted to the standard output, as a tar stream with owners, times, attributes, holes and
     /// hard links. Needs no FUSE; of a mounted volume any tar does it
     ///
-    /// A damaged file is left out and named, and the exit code is 3 then.
+    /// A damaged file is left out and named, and the exit code is 3 then. One of more than 64 MiB ends the stream, which is not
+    /// whole then, and the exit code is 1: name what is to be written without it.
     Export {
         store: PathBuf,
         /// From the root of the volume; all of it without

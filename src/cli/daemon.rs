@@ -51,6 +51,7 @@ pub(super) fn mount(args: &MountArgs, line: &[OsString]) -> Outcome {
         .map_err(|e| Failure(format!("cannot use {} as a store: {e}", args.store().display())))?;
     let root = disk.native_path().unwrap_or(args.store()).to_path_buf();
     let mountpoint = host::canonical(args.mountpoint())?;
+    let config = args.config.as_ref().map(|file| host::canonical(file)).transpose()?;
     if args.detached {
         // Paths were taken from where it was started; a service keeps no directory from being unmounted.
         std::env::set_current_dir("/")?;
@@ -74,6 +75,8 @@ pub(super) fn mount(args: &MountArgs, line: &[OsString]) -> Outcome {
     let threads = if args.threads == 0 { host::cores() } else { args.threads };
     let workers = Arc::new(Workers::new(threads));
     let volume = open_volume(args, &disk, &root, &workers, threads)?;
+    // What is read again later is found from anywhere.
+    let args = &MountArgs { config, ..args.clone() };
     serve(args, line, &manager, volume, workers, &root, &mountpoint, fresh)
 }
 
@@ -110,13 +113,23 @@ fn settings(args: &MountArgs) -> BTreeMap<String, String> {
     found
 }
 
+/// Where what the command line names was found: relative paths lead elsewhere once the daemon has left its directory.
+struct Found {
+    store: PathBuf,
+    config: Option<PathBuf>,
+}
+
 /// Reads flags and files again, changes what can be changed while the volume is mounted, and says what cannot.
-fn reload(line: &[OsString], now: &Mutex<MountArgs>, volume: &Volume) -> Result<Changes, Failure> {
+fn reload(line: &[OsString], now: &Mutex<MountArgs>, found: &Found, volume: &Volume) -> Result<Changes, Failure> {
     let parsed = match args::parse(line).map_err(|e| Failure(args::first_sentence(&e)))?.verb {
         Verb::Mount(mount) => mount,
         _ => return Err(Failure("this is not a mount".into())),
     };
-    let new = config::read(line, &parsed)?;
+    // Of a mount by its name alone, that names the file.
+    let named = parsed.mountpoint.is_none() && parsed.config.is_none();
+    let store = if named { parsed.store.clone() } else { parsed.store.as_ref().map(|_| found.store.clone()) };
+    let config = parsed.config.as_ref().and(found.config.clone());
+    let new = config::read(line, &MountArgs { store, config, ..parsed })?;
     let mut now = now.lock().unwrap_or_else(|e| e.into_inner());
     let old = settings(&now);
     let changed: Vec<String> =
@@ -273,10 +286,11 @@ fn serve(
         unmount(&point, at_once)
     });
     let (line, now, reloading) = (line.to_vec(), Mutex::new(args.clone()), manager.reloading());
+    let found = Found { store: root.to_path_buf(), config: args.config.clone() };
     let reloaded = volume.clone();
     let reload: Reload = Arc::new(move |apply| {
         let _until_done = reloading();
-        match self::reload(&line, &now, &reloaded) {
+        match self::reload(&line, &now, &found, &reloaded) {
             Ok(changes) => apply(changes),
             Err(Failure(why)) => log::error!("settings stay as they are: {why}"),
         }
@@ -318,6 +332,8 @@ fn serve(
     });
     greet(args, root, mountpoint, fresh, read_only)?;
     let served = until_unmounted(mounted, tell, &told, Duration::from_secs(args.stop_seconds.into()));
+    // Whoever asked for it: putting things away may take longer than a watchdog waits for a pulse.
+    (manager.stopping())();
     volume.hurry();
     background.stop();
     let closed = volume.close();

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::client::store_of;
-use super::{Failure, Outcome, show};
+use super::{Failure, Outcome, config, show};
 use crate::base::{ModelId, PACK_BYTES_MAX};
-use crate::host::{Disk, RealDisk};
+use crate::host::{self, Disk, RealDisk};
 use crate::store::Store;
 use crate::tools;
 use crate::volume::{
@@ -206,6 +206,20 @@ fn path_bytes(path: &Path) -> Vec<u8> {
     path.as_os_str().as_encoded_bytes().to_vec()
 }
 
+/// The store that is meant: the one of a volume that is given by its name, where no directory has that.
+fn store_to_open(path: &Path) -> Result<PathBuf, Failure> {
+    if !host::exists(path) {
+        return Ok(config::store_named(path)?.unwrap_or_else(|| path.to_path_buf()));
+    }
+    match host::mount_of(path).map_err(|e| Failure(format!("{}: {e}", path.display())))? {
+        Some(m) if m.kind == "fuse.tersefs" => {
+            let what = format!("{} is in a mounted volume: use tar there, or unmount it", path.display());
+            Err(Failure(format!("{what} and give its store, {}", m.source)))
+        }
+        _ => Ok(path.to_path_buf()),
+    }
+}
+
 /// Writes files of a store that no daemon serves as a tar stream.
 pub(super) fn export(store: &Path, paths: &[PathBuf]) -> Outcome {
     let mut paths: Vec<Vec<u8>> = paths.iter().map(|path| path_bytes(path)).collect();
@@ -216,7 +230,7 @@ pub(super) fn export(store: &Path, paths: &[PathBuf]) -> Outcome {
     if out.is_terminal() {
         return Err(Failure("a tar stream is not for a terminal: write it to a file or a pipe (`> FILE`)".into()));
     }
-    let report = with_volume(store, true, |volume| {
+    let report = with_volume(&store_to_open(store)?, true, |volume| {
         with_bar(bar("writing [{bar:30}] {bytes}/{total_bytes}, {bytes_per_sec}"), |progress| {
             tools::export(volume, &paths, &mut out, progress).map_err(Failure)
         })
@@ -233,9 +247,12 @@ pub(super) fn import(store: &Path, into: &Path, json: bool) -> Outcome {
             "a tar stream does not come from a terminal: read it from a file or a pipe (`< FILE`)".into(),
         ));
     }
+    let known = store_to_open(store)?;
+    let store = known.as_path();
     let of_store = disk(store, true)?;
     if !Store::exists(&of_store)? {
         tools::mkfs(&of_store, PACK_BYTES_MAX)?;
+        log::info!("made a new store in {}", store.display());
     }
     drop(of_store);
     let report = with_volume(store, false, |volume| {
@@ -248,7 +265,7 @@ pub(super) fn import(store: &Path, into: &Path, json: bool) -> Outcome {
 
 /// Writes the bytes of a file of a store that no daemon serves.
 pub(super) fn cat_raw(store: &Path, path: &Path) -> Outcome {
-    with_volume(store, true, |volume| {
+    with_volume(&store_to_open(store)?, true, |volume| {
         let mut out = io::stdout().lock();
         tools::cat(volume, &path_bytes(path), &mut out).map_err(Failure)?;
         Ok(out.flush()?)

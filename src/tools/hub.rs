@@ -279,7 +279,8 @@ impl Hub {
             at = 0;
         }
         let mut buffer = vec![0; STEP_BYTES];
-        // Every round brings some bytes, or is the last.
+        // Every round comes further than all before it, or is the last.
+        let mut furthest = at;
         while file.bytes.is_none_or(|bytes| at < bytes) {
             let mut response = self.ask(agent, &url, repository, at)?;
             if response.status().as_u16() != 206 && at > 0 {
@@ -287,11 +288,14 @@ impl Hub {
                 at = 0;
             }
             let end = response.body().content_length().map(|bytes| at.saturating_add(bytes));
-            let begun = at;
             let mut body = response.body_mut().with_config().limit(u64::MAX).reader();
             let broken = loop {
                 match body.read(&mut buffer) {
                     Ok(0) => break None,
+                    Ok(got) if file.bytes.is_some_and(|bytes| at + got as u64 > bytes) => {
+                        let said = file.bytes.unwrap_or(0);
+                        return Err(format!("{url}: it has more than the {said} bytes that the hub says: try again"));
+                    }
                     Ok(got) => {
                         target.write_at(buffer.get(..got).unwrap_or_default(), at).map_err(failed)?;
                         at += got as u64;
@@ -303,7 +307,7 @@ impl Hub {
             let short = end.filter(|end| at < *end).map(|end| format!("it ended after {at} of {end} bytes"));
             match broken.or(short) {
                 None => break,
-                Some(_) if at > begun => {}
+                Some(_) if at > furthest => furthest = at,
                 Some(what) => return Err(format!("{url}: {what}; the same command goes on from there")),
             }
         }

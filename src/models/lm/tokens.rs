@@ -174,8 +174,14 @@ fn without_prefix(part: &mut Json) {
     }
 }
 
+/// Most pairs of pieces that are one: that of Gemma, of 262,144 tokens, has some 600,000.
+const PAIRS_MAX: usize = 4 << 20;
+
 /// Pairs of pieces that are a piece, by how likely that is: which SentencePiece goes by where others have a list.
-fn merges_by_score(tokens: &[Option<Token>], scores: &[f64]) -> Vec<(String, String)> {
+///
+/// # Errors
+/// `Unsupported` when there are more than any vocabulary that was learned has.
+fn merges_by_score(tokens: &[Option<Token>], scores: &[f64]) -> Result<Vec<(String, String)>, LoadError> {
     let merged = || (0u32..).zip(tokens).filter_map(|(n, t)| Some((n, t.as_ref().filter(|t| !t.whole)?.text.as_str())));
     let by_text: HashMap<&str, u32> = merged().map(|(n, text)| (text, n)).collect();
     let mut pairs = Vec::new();
@@ -187,9 +193,12 @@ fn merges_by_score(tokens: &[Option<Token>], scores: &[f64]) -> Vec<(String, Str
                 pairs.push((score, *l, *r, left, right));
             }
         }
+        if pairs.len() > PAIRS_MAX {
+            return unsupported(format!("its pieces are put together of others in more than {PAIRS_MAX} ways"));
+        }
     }
     pairs.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-    pairs.into_iter().map(|(_, _, _, left, right)| (left.to_string(), right.to_string())).collect()
+    Ok(pairs.into_iter().map(|(_, _, _, left, right)| (left.to_string(), right.to_string())).collect())
 }
 
 fn unsupported<T>(what: impl Into<String>) -> Result<T, LoadError> {
@@ -248,7 +257,7 @@ impl Tokens {
             })
             .collect();
         let merges = match gguf.value("tokenizer.ggml.merges") {
-            _ if pieces => merges_by_score(&tokens, numbers("tokenizer.ggml.scores")),
+            _ if pieces => merges_by_score(&tokens, numbers("tokenizer.ggml.scores"))?,
             Some(Value::Texts(pairs)) => pairs
                 .iter()
                 .filter_map(|pair| std::str::from_utf8(pair).ok()?.split_once(' '))

@@ -8,7 +8,7 @@ use tar::{Builder, EntryType, Header};
 
 use super::{
     ACCESSED, ACLS, ArchiveReport, BLOCK, LINK, MODIFIED, PATH, PIECE_BYTES, SPARSE_MAJOR, SPARSE_MINOR, SPARSE_NAME,
-    SPARSE_SIZE, XATTR, find, is_device, read, shown, time_text,
+    SPARSE_SIZE, XATTR, encoded, find, is_device, read, shown, time_text,
 };
 use crate::base::{ByteRange, Ino};
 use crate::format::FileKind;
@@ -61,13 +61,17 @@ pub fn export(
         progress,
         total,
     };
-    for path in paths {
-        let attr = find(volume, path).map_err(|e| format!("{}: {e}", shown(path)))?;
-        let names = super::names(path).unwrap_or_default();
-        stream.tree(names.join(&b'/'), attr)?;
+    match stream.trees(paths) {
+        Ok(()) => {
+            stream.out.finish().map_err(taken)?;
+            Ok(stream.report)
+        }
+        Err(e) => {
+            // When it is dropped it writes what ends a stream: this one has no end, so that nobody takes it for whole.
+            std::mem::forget(stream.out);
+            Err(e)
+        }
     }
-    stream.out.finish().map_err(taken)?;
-    Ok(stream.report)
 }
 
 fn taken(e: io::Error) -> String {
@@ -92,6 +96,15 @@ enum Fault {
 }
 
 impl Stream<'_> {
+    fn trees(&mut self, paths: &[Vec<u8>]) -> Result<(), String> {
+        for path in paths {
+            let attr = find(self.volume, path).map_err(|e| format!("{}: {e}", shown(path)))?;
+            let names = super::names(path).unwrap_or_default();
+            self.tree(names.join(&b'/'), attr)?;
+        }
+        Ok(())
+    }
+
     /// A tree, whose root has this path; empty for that of the volume.
     fn tree(&mut self, path: Vec<u8>, attr: Attr) -> Result<(), String> {
         let mut waiting = vec![(path, attr)];
@@ -183,7 +196,7 @@ impl Stream<'_> {
             let acl = ACLS.iter().find(|(_, kept)| *kept == name).zip(acl_to_text(&value));
             pax.push(match acl {
                 Some(((record, _), text)) => (record.to_string(), text.into_bytes()),
-                None => (format!("{XATTR}{name}"), value),
+                None => (format!("{XATTR}{}", encoded(&name)), value),
             });
         }
         Ok(pax)

@@ -5,25 +5,33 @@ use std::sync::Arc;
 
 use super::members::{Kind, Member, Members};
 use super::{
-    ACCESSED, ACLS, ArchiveReport, BLOCK, MODIFIED, PIECE_BYTES, SPARSE_MAJOR, SPARSE_NAME, SPARSE_SIZE, XATTR, find,
-    names, shown, time_of,
+    ACCESSED, ACLS, ArchiveReport, BLOCK, MODIFIED, PIECE_BYTES, SPARSE_MAJOR, SPARSE_NAME, SPARSE_SIZE, XATTR,
+    decoded, find, names, shown, time_of,
 };
 use crate::base::{ByteRange, Ino};
 use crate::format::{FileKind, Time};
 use crate::host;
 use crate::tools::Progress;
-use crate::volume::{Attr, Caller, Error, HandleId, OpenFor, SetAttr, SetTime, Volume, XattrMode, acl_from_text};
+use crate::volume::{
+    Attr, Caller, Error, HandleId, OpenFor, RenameMode, SetAttr, SetTime, Volume, XattrMode, acl_from_text,
+};
 
 const ROOT: Caller = Caller { uid: 0, gid: 0 };
 /// Most parts of a file with holes.
 const PARTS_MAX: u64 = 1 << 22;
 /// Longest line of the map of such a file: a number.
 const LINE_BYTES_MAX: usize = 24;
+/// Members after which what came is made part of the log, so that memory follows from its bound.
+const FLUSH_EVERY: u64 = 4096;
+/// The name, in its directory, of what is to take another's place, until it is whole.
+const PENDING: &[u8] = b".tersefs-import";
+
 /// Takes a tar stream in, below a directory of the volume, which exists. What is there is replaced, but for directories, which
 /// are added to. Told: bytes of files so far.
 ///
 /// # Durability
-/// Of the volume that is closed afterwards. When this fails, what came before is there.
+/// Of the volume that is closed afterwards. When this fails, what came before is there, and what was to be replaced by what did
+/// not come.
 ///
 /// # Errors
 /// A sentence that says which entry: the stream is damaged or ends early, a name leads out of the directory, or the volume
@@ -47,12 +55,16 @@ pub fn import(
         directories: Vec::new(),
         path: Vec::new(),
     };
-    let mut members = Members::new(stream);
+    let (mut members, mut count) = (Members::new(stream), 0u64);
     while let Some(mut member) = members.next()? {
         if let Some(name) = member.records.get(SPARSE_NAME) {
             member.path.clone_from(name);
         }
         into.member(&mut members, &member).map_err(|e| format!("{}: {e}", shown(&member.path)))?;
+        count += 1;
+        if count % FLUSH_EVERY == 0 {
+            volume.flush().map_err(|e| format!("what came cannot be kept: {e}"))?;
+        }
     }
     // What was put into them moved their times.
     let directories = std::mem::take(&mut into.directories);
@@ -140,52 +152,67 @@ impl Into<'_> {
             };
             return self.directory(ino, member);
         }
-        let link = &member.link;
-        if kind == Kind::HardLink {
-            let target = self.find_below(link).map_err(|e| format!("what it is a link to, {}: {e}", shown(link)))?;
-            if there.is_some_and(|there| there.ino == target) {
-                return Ok(());
-            }
-            self.make_room(parent, last, there)?;
-            self.volume.link(target, parent, last).map_err(refused)?;
-            self.report.others += 1;
+        if let Kind::Other(letter) = kind {
+            self.report.left_out.push(format!("{}: its kind, `{}`, is not known", shown(path), char::from(letter)));
             return Ok(());
         }
-        self.make_room(parent, last, there)?;
+        let Some(there) = there else {
+            return self.put(parent, last, data, member);
+        };
+        if there.kind == FileKind::Directory {
+            return Err("a directory has its name".to_string());
+        }
+        if kind == Kind::HardLink && self.target(member)? == there.ino {
+            return Ok(());
+        }
+        // What is there goes when the other is whole.
+        match self.volume.unlink(parent, PENDING) {
+            Ok(()) | Err(Error::NotFound) => {}
+            Err(e) => return Err(refused(e)),
+        }
+        self.put(parent, PENDING, data, member)?;
+        self.volume.rename(parent, PENDING, parent, last, RenameMode::Replace).map_err(refused)
+    }
+
+    /// What a hard link leads to.
+    fn target(&self, member: &Member) -> Result<Ino, Refusal> {
+        let target = self.find_below(&member.link);
+        target.map_err(|e| format!("what it is a link to, {}: {e}", shown(&member.link)))
+    }
+
+    /// Makes what a member is, but for directories, where nothing has its name. What fails leaves nothing.
+    fn put(&mut self, parent: Ino, name: &[u8], data: &mut dyn Read, member: &Member) -> Result<(), Refusal> {
+        let set = attributes(member)?;
         let Member { major, minor, .. } = member;
         let rdev = minor & 0xff | major << 8 & 0xfff00 | (minor & !0xff) << 12;
         let node = |kind: FileKind, rdev: u32| {
-            self.volume.mknod(parent, last, kind, 0o600, rdev, &ROOT).map_err(refused).map(|attr| attr.ino)
+            self.volume.mknod(parent, name, kind, 0o600, rdev, &ROOT).map_err(refused).map(|attr| attr.ino)
         };
-        let ino = match kind {
-            Kind::Symlink => self.volume.symlink(parent, last, link, &ROOT).map_err(refused)?.ino,
+        let ino = match member.kind {
+            Kind::File => return self.file(parent, name, &set, data, member),
+            Kind::HardLink => {
+                self.volume.link(self.target(member)?, parent, name).map_err(refused)?;
+                self.report.others += 1;
+                return Ok(());
+            }
+            Kind::Symlink => self.volume.symlink(parent, name, &member.link, &ROOT).map_err(refused)?.ino,
             Kind::CharDevice => node(FileKind::CharDevice, rdev)?,
             Kind::BlockDevice => node(FileKind::BlockDevice, rdev)?,
             Kind::Fifo => node(FileKind::Fifo, 0)?,
-            Kind::File => return self.file(parent, last, data, member),
-            Kind::Directory | Kind::HardLink | Kind::Other(_) => {
-                let letter = if let Kind::Other(letter) = kind { char::from(letter) } else { ' ' };
-                self.report.left_out.push(format!("{}: its kind, `{letter}`, is not known", shown(path)));
-                return Ok(());
-            }
+            Kind::Directory | Kind::Other(_) => return Err("it is made otherwise".to_string()),
         };
         self.report.others += 1;
-        let set = attributes(member)?;
-        self.finish(ino, &set, member)
+        let finished = self.finish(ino, &set, member);
+        if finished.is_err() {
+            let _ = self.volume.unlink(parent, name);
+        }
+        finished
     }
 
     /// What a path of the stream leads to; no symlink is followed.
     fn find_below(&self, path: &[u8]) -> Result<Ino, Error> {
         let names = names(path).ok_or(Error::NotFound)?;
         names.into_iter().try_fold(self.base, |at, name| self.volume.lookup(at, name).map(|attr| attr.ino))
-    }
-
-    fn make_room(&self, parent: Ino, name: &[u8], there: Option<Attr>) -> Result<(), Refusal> {
-        match there {
-            Some(Attr { kind: FileKind::Directory, .. }) => Err("a directory has its name".to_string()),
-            Some(_) => self.volume.unlink(parent, name).map_err(refused),
-            None => Ok(()),
-        }
     }
 
     fn directory(&mut self, ino: Ino, member: &Member) -> Result<(), Refusal> {
@@ -202,6 +229,7 @@ impl Into<'_> {
         self.volume.setattr(ino, &SetAttr { uid: set.uid, gid: set.gid, ..SetAttr::default() }).map_err(refused)?;
         self.volume.setattr(ino, &SetAttr { mode: set.mode, ..SetAttr::default() }).map_err(refused)?;
         for (name, value) in member.records.iter().filter_map(|(key, value)| Some((key.strip_prefix(XATTR)?, value))) {
+            let name = decoded(name);
             match self.volume.setxattr(ino, name.as_bytes(), value, XattrMode::Set) {
                 Err(e @ (Error::Unsupported | Error::Invalid(_) | Error::TooBig)) => {
                     self.report.left_out.push(format!("attribute {name} of {}: {e}", shown(&self.path)));
@@ -225,13 +253,19 @@ impl Into<'_> {
         Ok(())
     }
 
-    fn file(&mut self, parent: Ino, name: &[u8], data: &mut dyn Read, member: &Member) -> Result<(), Refusal> {
-        let set = attributes(member)?;
+    fn file(
+        &mut self,
+        parent: Ino,
+        name: &[u8],
+        set: &SetAttr,
+        data: &mut dyn Read,
+        member: &Member,
+    ) -> Result<(), Refusal> {
         let open = OpenFor { write: true, ..OpenFor::default() };
         let (attr, opened) = self.volume.create(parent, name, 0o600, &ROOT, open).map_err(refused)?;
         let put = self.data(attr.ino, opened.handle, data, member);
         // Attributes ask for what becomes of the data: before it is anybody's turn.
-        let finished = put.and_then(|()| self.finish(attr.ino, &set, member));
+        let finished = put.and_then(|()| self.finish(attr.ino, set, member));
         let released = self.volume.release(attr.ino, opened.handle).map_err(refused);
         if finished.is_err() {
             // Half a file is none.
@@ -239,7 +273,7 @@ impl Into<'_> {
         }
         finished.and(released)?;
         // The end of writing moved it.
-        self.set_times(attr.ino, &set)?;
+        self.set_times(attr.ino, set)?;
         self.report.files += 1;
         Ok(())
     }

@@ -108,8 +108,8 @@ impl<'a> Members<'a> {
         Members { stream, left: 0, padding: 0 }
     }
 
-    /// The next member, after what is left of the data of the one before; `None` at the end, which two blocks of zeros are, or the
-    /// end of the stream in their place.
+    /// The next member, after what is left of the data of the one before; `None` at the end, which a block of zeros is. A stream
+    /// without one was cut off.
     ///
     /// # Errors
     /// A sentence.
@@ -119,12 +119,12 @@ impl<'a> Members<'a> {
         loop {
             self.skip()?;
             let mut header = [0u8; BLOCK as usize];
-            let Some(()) = self.block(&mut header)? else {
-                let begun = !records.is_empty() || long_path.is_some() || long_link.is_some();
-                return if begun { Err(damaged("it ends early")) } else { Ok(None) };
-            };
+            self.block(&mut header)?;
             if header.iter().all(|b| *b == 0) {
                 return Ok(None);
+            }
+            if records.values().map(Vec::len).sum::<usize>() as u64 > RECORDS_BYTES_MAX {
+                return Err(damaged("records are longer than anything that is kept here"));
             }
             let field = |at: usize, len: usize| header.get(at..at + len).unwrap_or_default();
             let sum: u64 =
@@ -139,6 +139,11 @@ impl<'a> Members<'a> {
                 b'g' => {}
                 b'L' => long_path = Some(until_zero(&self.all(size)?).to_vec()),
                 b'K' => long_link = Some(until_zero(&self.all(size)?).to_vec()),
+                b'S' | b'M' => {
+                    // Of the first kind more headers follow than its size counts: what comes next cannot be told for sure.
+                    let why = "it has files with holes, or in several volumes, in GNU's older form; make it with --format=posix";
+                    return Err(format!("the stream cannot be read: {why}"));
+                }
                 letter => {
                     let ustar = field(257, 6) == b"ustar\0";
                     let (prefix, name) = (until_zero(field(345, 155)), until_zero(field(0, 100)));
@@ -207,19 +212,12 @@ impl<'a> Members<'a> {
         if passed == rest { Ok(()) } else { Err(damaged("it ends early")) }
     }
 
-    /// Reads a header; `None` where there is not a byte more.
-    fn block(&mut self, header: &mut [u8]) -> Result<Option<()>, String> {
-        let mut got = 0;
-        while let Some(rest) = header.get_mut(got..).filter(|rest| !rest.is_empty()) {
-            match self.stream.read(rest) {
-                Ok(0) if got == 0 => return Ok(None),
-                Ok(0) => return Err(damaged("it ends early")),
-                Ok(n) => got += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(damaged(&e.to_string())),
-            }
-        }
-        Ok(Some(()))
+    /// Reads a header.
+    fn block(&mut self, header: &mut [u8]) -> Result<(), String> {
+        self.stream.read_exact(header).map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => damaged("it ends early"),
+            _ => damaged(&e.to_string()),
+        })
     }
 
     /// All data of a member that has nothing but records.

@@ -108,6 +108,16 @@ fn time_of(text: &str) -> Option<Time> {
     }
 }
 
+/// The name of an attribute within that of a record, which ends at the first equals sign: as GNU tar writes it.
+fn encoded(name: &str) -> String {
+    name.replace('%', "%25").replace('=', "%3D")
+}
+
+/// The other way.
+fn decoded(name: &str) -> String {
+    name.replace("%3D", "=").replace("%25", "%")
+}
+
 fn is_device(kind: FileKind) -> bool {
     matches!(kind, FileKind::CharDevice | FileKind::BlockDevice)
 }
@@ -133,6 +143,14 @@ mod tests {
         assert_eq!(time_of("12.1234567891"), Some(Time { secs: 12, nanos: 123_456_789 }));
         for junk in ["", ".", "x", "1.x", "1.-3", "9999999999999999999"] {
             assert_eq!(time_of(junk), None, "{junk}");
+        }
+    }
+
+    #[test]
+    fn names_of_attributes_come_back() {
+        for name in ["user.plain", "user.a=b", "user.50%", "user.%3D", "user.=%25="] {
+            assert!(!encoded(name).contains('='));
+            assert_eq!(decoded(&encoded(name)), name);
         }
     }
 
