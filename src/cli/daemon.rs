@@ -153,15 +153,16 @@ fn reload(line: &[OsString], now: &Mutex<MountArgs>, found: &Found, volume: &Vol
 }
 
 fn options(args: &MountArgs, threads: usize) -> VolumeOptions {
+    let Adjustable { policy, quiet_ms, seal_ms } = adjustable(args);
     VolumeOptions {
         read_only: args.read_only,
         rebuild_index: args.rebuild_index,
         engine: IndexEngine::Sled,
         memory_bytes: args.memory << 20,
         cache_bytes: args.cache_mib.map(|mib| mib << 20),
-        quiet_ms: adjustable(args).quiet_ms,
-        seal_ms: adjustable(args).seal_ms,
-        policy: adjustable(args).policy,
+        quiet_ms,
+        seal_ms,
+        policy,
         sharing: !args.no_sharing,
         pack_bytes_max: PACK_BYTES_MAX,
         tidy_later: true,

@@ -249,24 +249,25 @@ pub fn end_on_closed_pipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
-/// The most files that this process may be allowed to have open.
-pub fn open_files_limit() -> u64 {
+/// The limits of open files of this process; `None` where they are not known.
+fn open_files() -> Option<libc::rlimit> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // JUSTIFICATION: std has no rlimits. SAFETY: the pointer is to a local of the right type.
-    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
-    limit.rlim_max
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0;
+    known.then_some(limit)
+}
+
+/// The most files that this process may be allowed to have open.
+pub fn open_files_limit() -> u64 {
+    open_files().map_or(0, |limit| limit.rlim_max)
 }
 
 /// Raises the limit of open files to the most this process may have; returns it.
 pub fn raise_open_files_limit() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // JUSTIFICATION: std has no rlimits. SAFETY: the pointer is to a local of the right type, in both calls.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-        }
-    }
+    let Some(mut limit) = open_files() else { return 0 };
+    limit.rlim_cur = limit.rlim_max;
+    // JUSTIFICATION: std has no rlimits. SAFETY: the pointer is to a local of the right type.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
     limit.rlim_cur
 }
 

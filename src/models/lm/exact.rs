@@ -106,11 +106,17 @@ pub(super) fn greatest(xs: &[f32], least: f32, f: impl Fn(f32) -> f32) -> f32 {
     lanes.iter().fold(least, |a, b| greater(*b, a))
 }
 
+/// 1 by the root of the mean square of a row.
+#[inline(always)]
+fn factor_of(row: &[f32], epsilon: f32) -> f32 {
+    let mean = sum(row, |x| x * x) / row.len() as f32;
+    1.0 / (mean + epsilon).sqrt()
+}
+
 /// Divides a row by the root of its mean square, and weighs it.
 #[inline(always)]
 pub(super) fn normalise(row: &[f32], weights: &[f32], epsilon: f32, out: &mut [f32]) {
-    let mean = sum(row, |x| x * x) / row.len() as f32;
-    let factor = 1.0 / (mean + epsilon).sqrt();
+    let factor = factor_of(row, epsilon);
     for ((out, x), w) in out.iter_mut().zip(row).zip(weights) {
         *out = (*x * factor) * *w;
     }
@@ -119,8 +125,7 @@ pub(super) fn normalise(row: &[f32], weights: &[f32], epsilon: f32, out: &mut [f
 /// As `normalise`, in place.
 #[inline(always)]
 pub(super) fn normalise_in_place(row: &mut [f32], weights: &[f32], epsilon: f32) {
-    let mean = sum(row, |x| x * x) / row.len() as f32;
-    let factor = 1.0 / (mean + epsilon).sqrt();
+    let factor = factor_of(row, epsilon);
     for (x, w) in row.iter_mut().zip(weights) {
         *x = (*x * factor) * *w;
     }

@@ -111,7 +111,9 @@ impl<T: Tensors> Source<T> {
                     let turns = *what != "attn_v.bias";
                     for (row, x) in self.vector(&format!("blk.{n}.{what}"), len)?.into_iter().enumerate() {
                         let at = from + if turns { plan.apart(row) } else { row };
-                        biases.iter_mut().skip(at).take(1).for_each(|bias| *bias = x);
+                        if let Some(bias) = biases.get_mut(at) {
+                            *bias = x;
+                        }
                     }
                     from += len;
                 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::members::{Kind, Member, Members};
 use super::{
     ACCESSED, ACLS, ArchiveReport, BLOCK, MODIFIED, PIECE_BYTES, SPARSE_MAJOR, SPARSE_NAME, SPARSE_SIZE, XATTR,
-    decoded, find, names, shown, time_of,
+    decoded, find, names, shown, time_of, walk,
 };
 use crate::base::{ByteRange, Ino};
 use crate::format::{FileKind, Time};
@@ -202,7 +202,7 @@ impl Into<'_> {
             Kind::Directory | Kind::Other(_) => return Err("it is made otherwise".to_string()),
         };
         self.report.others += 1;
-        let finished = self.finish(ino, &set, member);
+        let finished = self.finish(ino, &set, member).and_then(|()| self.set_times(ino, &set));
         if finished.is_err() {
             let _ = self.volume.unlink(parent, name);
         }
@@ -212,18 +212,19 @@ impl Into<'_> {
     /// What a path of the stream leads to; no symlink is followed.
     fn find_below(&self, path: &[u8]) -> Result<Ino, Error> {
         let names = names(path).ok_or(Error::NotFound)?;
-        names.into_iter().try_fold(self.base, |at, name| self.volume.lookup(at, name).map(|attr| attr.ino))
+        walk(self.volume, self.base, &names).map(|attr| attr.ino)
     }
 
     fn directory(&mut self, ino: Ino, member: &Member) -> Result<(), Refusal> {
         let set = attributes(member)?;
         self.finish(ino, &set, member)?;
+        self.set_times(ino, &set)?;
         self.directories.push((ino, times(&set)));
         self.report.directories += 1;
         Ok(())
     }
 
-    /// Gives an inode its owner, attributes, permissions and times.
+    /// Gives an inode its owner, permissions and attributes. What is still to be done to it moves its times.
     fn finish(&mut self, ino: Ino, set: &SetAttr, member: &Member) -> Result<(), Refusal> {
         // An owner takes permissions away, and an ACL is one.
         self.volume.setattr(ino, &SetAttr { uid: set.uid, gid: set.gid, ..SetAttr::default() }).map_err(refused)?;
@@ -245,7 +246,7 @@ impl Into<'_> {
                 Err(e) => self.report.left_out.push(format!("the ACL of {}: {e}", shown(&self.path))),
             }
         }
-        self.set_times(ino, set)
+        Ok(())
     }
 
     fn set_times(&self, ino: Ino, set: &SetAttr) -> Result<(), Refusal> {

@@ -66,7 +66,12 @@ fn names(path: &[u8]) -> Option<Vec<&[u8]>> {
 /// What a path from the root of the volume leads to. No symlink is followed.
 fn find(volume: &Volume, path: &[u8]) -> Result<Attr, Error> {
     let names = names(path).ok_or(Error::Invalid("a path from the root of the volume has no `..`"))?;
-    names.into_iter().try_fold(volume.getattr(Ino::ROOT)?, |at, name| volume.lookup(at.ino, name))
+    walk(volume, Ino::ROOT, &names)
+}
+
+/// What names lead to from a directory, one after the other. No symlink is followed.
+fn walk(volume: &Volume, from: Ino, names: &[&[u8]]) -> Result<Attr, Error> {
+    names.iter().try_fold(volume.getattr(from)?, |at, name| volume.lookup(at.ino, name))
 }
 
 /// Bytes of a file, at most `PIECE_BYTES`.
