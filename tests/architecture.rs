@@ -62,6 +62,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("unsafe ", &["host/"]),
     ("clap::", &["cli/"]),
     ("indicatif::", &["cli/"]),
+    ("sha2::", &["tools/hub.rs"]),
     ("ureq::", &["tools/hub.rs"]),
     ("wide::", &["entropy/"]),
     ("tar::", &["tools/archive/"]),

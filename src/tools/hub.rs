@@ -2,17 +2,19 @@
 //! of its GGUF files, `org/name/model.gguf`.
 //!
 //! Files are fetched into a directory of their own for each version of a model. What was fetched in part is gone on with, and
-//! what is whole is not fetched again; a file has its name only when it is whole.
+//! what is whole is not fetched again; a file has its name only when it is whole, and of the SHA-256 that the hub says of it
+//! (it says none of small text files).
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
 use ureq::Agent;
 
 use super::Progress;
-use crate::host::{Disk, OpenMode, RealDisk};
+use crate::host::{Disk, DiskFile, OpenMode, RealDisk};
 
 /// The hub that is asked where nobody says another.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -92,6 +94,8 @@ struct Listed {
     name: String,
     /// Where the hub says it.
     bytes: Option<u64>,
+    /// Of large files, in hexadecimal: the hub keeps them by it.
+    sha256: Option<String>,
 }
 
 /// Which files a model is loaded from: one of GGUF, or a checkpoint's, of which the index says more where there is one.
@@ -178,7 +182,11 @@ impl Hub {
             .iter()
             .filter_map(|file| {
                 let name = file.get("rfilename")?.as_str().filter(|name| is_plain(name) && !name.ends_with(PART))?;
-                Some(Listed { name: name.to_string(), bytes: file.get("size").and_then(Json::as_u64) })
+                Some(Listed {
+                    name: name.to_string(),
+                    bytes: file.get("size").and_then(Json::as_u64),
+                    sha256: file.get("lfs").and_then(|lfs| Some(lfs.get("sha256")?.as_str()?.to_ascii_lowercase())),
+                })
             })
             .collect();
         let mut files = choose(&listed, name)?;
@@ -314,9 +322,34 @@ impl Hub {
         if let Some(bytes) = file.bytes.filter(|bytes| *bytes != at) {
             return Err(format!("{url}: it has {at} bytes, and the hub says {bytes}: try again"));
         }
+        if let Some(said) = &file.sha256 {
+            let found = sha256(&*target).map_err(failed)?;
+            if found != *said {
+                // Going on from what is wrong would never come to its end.
+                drop(target);
+                disk.remove(&part).map_err(failed)?;
+                return Err(format!(
+                    "{url}: what came has the SHA-256 {found}, and the hub says {said}: it was changed on its way. It is \
+                     removed; try again"
+                ));
+            }
+        }
         target.sync_data().and_then(|()| disk.rename(&part, name)).and_then(|()| disk.sync_dir("")).map_err(failed)?;
         told(at);
         Ok(at)
+    }
+}
+
+/// The SHA-256 of a file, in hexadecimal.
+fn sha256(file: &dyn DiskFile) -> std::io::Result<String> {
+    let (mut hash, mut at, mut buffer) = (Sha256::new(), 0, vec![0; STEP_BYTES]);
+    loop {
+        let got = file.read_at(&mut buffer, at)?;
+        if got == 0 {
+            return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        hash.update(buffer.get(..got).unwrap_or_default());
+        at += got as u64;
     }
 }
 
@@ -425,6 +458,21 @@ mod tests {
         assert!(asked.iter().all(|request| request.contains("Bearer secret")));
         let from = |byte: usize| asked.iter().filter(|request| request.contains(&format!("bytes={byte}-"))).count();
         assert_eq!((from(1_000_000), from(2_000_000)), (1, 2), "{asked:?}");
+    }
+
+    #[test]
+    fn what_was_changed_on_its_way_is_not_kept() {
+        let hub_side = Served::new("org/name", files(&[("m.gguf", "abc")]));
+        let cache = tempfile::tempdir().unwrap();
+        let hub = Hub::new(&hub_side.endpoint, None, cache.path());
+        hub_side.says("m.gguf", &"0".repeat(64));
+        let e = fetched(&hub, "org/name").unwrap_err();
+        assert!(e.contains("SHA-256 ba7816bf") && e.contains("try again"), "{e}");
+        // The next try starts from nothing.
+        hub_side.says("m.gguf", "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD");
+        let path = fetched(&hub, "org/name").unwrap();
+        assert_eq!(bytes(&path), b"abc");
+        assert!(hub_side.asked().iter().all(|request| !request.contains("bytes=")));
     }
 
     #[test]

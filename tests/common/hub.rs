@@ -21,6 +21,8 @@ struct State {
     repository: String,
     files: Files,
     asked: Mutex<Vec<String>>,
+    /// The SHA-256 of some files, as the list gives them.
+    hashes: Mutex<BTreeMap<String, String>>,
     /// Bytes after which answers break off, and answers that bring any.
     cut: Mutex<(usize, usize)>,
     done: AtomicBool,
@@ -34,6 +36,7 @@ impl Served {
             repository: repository.into(),
             files,
             asked: Mutex::default(),
+            hashes: Mutex::default(),
             cut: Mutex::new((usize::MAX, usize::MAX)),
             done: AtomicBool::new(false),
         });
@@ -54,6 +57,12 @@ impl Served {
     #[allow(dead_code)]
     pub fn asked(&self) -> Vec<String> {
         self.state.asked.lock().unwrap().clone()
+    }
+
+    /// Lists a file with a SHA-256.
+    #[allow(dead_code)]
+    pub fn says(&self, name: &str, sha256: &str) {
+        self.state.hashes.lock().unwrap().insert(name.into(), sha256.into());
     }
 
     /// Lets answers with files break off after so many bytes, and all but the first so many bring none.
@@ -84,11 +93,14 @@ impl State {
         let (status, body, is_file) = if path.contains("/gated") {
             ("401 Unauthorized", Vec::new(), false)
         } else if path.starts_with(&format!("/api/models/{}/", self.repository)) {
-            let siblings: Vec<String> = self
-                .files
-                .iter()
-                .map(|(name, bytes)| format!("{{\"rfilename\":\"{name}\",\"size\":{}}}", bytes.len()))
-                .collect();
+            let hashes = self.hashes.lock().unwrap();
+            let lfs = |name: &String| {
+                hashes.get(name).map_or(String::new(), |hash| format!(",\"lfs\":{{\"sha256\":\"{hash}\"}}"))
+            };
+            let listed = |(name, bytes): (&String, &Vec<u8>)| {
+                format!("{{\"rfilename\":\"{name}\",\"size\":{}{}}}", bytes.len(), lfs(name))
+            };
+            let siblings: Vec<String> = self.files.iter().map(listed).collect();
             ("200 OK", format!("{{\"sha\":\"0123abcd\",\"siblings\":[{}]}}", siblings.join(",")).into_bytes(), false)
         } else {
             let file = path.strip_prefix(&format!("/{}/resolve/0123abcd/", self.repository));
