@@ -91,3 +91,50 @@ fn streams_are_those_of_gnu_tar_and_stores_need_no_mount() {
     let missing = Command::new(BINARY).args(["cat-raw", arg(&store), "none"]).output().unwrap();
     assert!(!missing.status.success() && String::from_utf8_lossy(&missing.stderr).contains("none: no such file"));
 }
+
+#[test]
+fn a_store_in_another_place_follows() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, there) = (dir.path().join("store"), dir.path().join("there"));
+    let (point, other) = (dir.path().join("point"), dir.path().join("other"));
+    fs::create_dir(&point).unwrap();
+    fs::create_dir(&other).unwrap();
+    let send = format!(
+        "{BINARY} receive --have {1} | {BINARY} send --have - {0} | {BINARY} receive --json {1}",
+        arg(&store),
+        arg(&there)
+    );
+    let bytes = |shell: &str| -> u64 {
+        let report: serde_json::Value = serde_json::from_str(&ok("sh", &["-c", shell], 60)).unwrap();
+        report["sent_bytes"].as_u64().unwrap()
+    };
+    let mount = Mount::of(&store, &point, &["--quiet-seconds=0.1"]);
+    plant(&point);
+    mount.wait();
+    // What is mounted is not sent.
+    let refused = Command::new("sh").args(["-c", &send]).output().unwrap();
+    assert!(!refused.status.success(), "{refused:?}");
+    mount.done();
+    let all = bytes(&send);
+    assert_eq!(bytes(&send), 0, "nothing is new");
+    let mount = Mount::of(&store, &point, &["--no-coding"]);
+    fs::write(point.join("deep/new"), b"new").unwrap();
+    fs::remove_file(point.join("again")).unwrap();
+    let expected = seen(&point);
+    mount.done();
+    let little = bytes(&send);
+    assert!(little * 5 < all, "{little} of {all}");
+    let mount = Mount::of(&there, &other, &[]);
+    assert_eq!(seen(&other), expected);
+    let e = fs::write(other.join("mine"), b"x").unwrap_err();
+    assert_eq!(e.raw_os_error(), Some(libc::EROFS));
+    mount.done();
+    ok(BINARY, &["scrub", arg(&there)], 60);
+    ok(BINARY, &["receive", "--promote", arg(&there)], 10);
+    let mount = Mount::of(&there, &other, &["--quiet-seconds=0.1"]);
+    fs::write(other.join("mine"), b"x").unwrap();
+    mount.wait();
+    mount.done();
+    let refused = Command::new("sh").args(["-c", &send]).output().unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("one of its own"), "{refused:?}");
+}

@@ -229,6 +229,31 @@ pub(super) enum Verb {
         /// From the root of the volume
         path: PathBuf,
     },
+    /// Write what a store has and another lacks to the standard output, for `receive`: packs as they are, files that are not coded
+    /// yet, priors and models. The store must not be mounted for writing
+    Send {
+        store: PathBuf,
+        /// What the other has, as `receive --have` writes it (`-` for the standard input); without it all is sent
+        #[arg(long, value_name = "FILE")]
+        have: Option<PathBuf>,
+    },
+    /// Take what `send` writes from the standard input into a store that follows the other, and is made where it is missing
+    ///
+    /// It is as the other was when all came, and as before until then. It can be mounted, for reading alone, until --promote.
+    Receive {
+        store: PathBuf,
+        /// Write what is there, for `send --have`, and take nothing
+        #[arg(long, conflicts_with_all = ["finish", "promote", "json"])]
+        have: bool,
+        /// Do what an earlier `receive` left when it was cut off while files were put in their places
+        #[arg(long, conflicts_with_all = ["promote", "json"])]
+        finish: bool,
+        /// Make it a store of its own, to be written: it takes nothing more then
+        #[arg(long, conflicts_with = "json")]
+        promote: bool,
+        #[arg(long)]
+        json: bool,
+    },
     /// Show packs and records of a store, damaged ones too; never writes
     Inspect {
         store: PathBuf,

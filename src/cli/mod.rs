@@ -15,6 +15,7 @@ mod manual;
 mod measure;
 mod model;
 mod offline;
+mod replica;
 mod show;
 mod train;
 
@@ -123,6 +124,11 @@ pub fn run() -> i32 {
         Verb::Export { store, paths } => offline::export(&store, &paths),
         Verb::Import { store, into, json } => offline::import(&store, &into, json),
         Verb::CatRaw { store, path } => offline::cat_raw(&store, &path),
+        Verb::Send { store, have } => replica::send(&store, have.as_deref()),
+        Verb::Receive { store, have: true, .. } => replica::held(&store),
+        Verb::Receive { store, finish: true, .. } => replica::finish(&store),
+        Verb::Receive { store, promote: true, .. } => replica::promote(&store),
+        Verb::Receive { store, json, .. } => replica::receive(&store, json),
         Verb::Inspect { store, json } => offline::inspect(&store, json),
     };
     match outcome {

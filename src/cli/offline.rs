@@ -23,7 +23,7 @@ pub(super) const DAMAGED: i32 = 3;
 /// Exit code when damage was found, and all of it repaired.
 const REPAIRED: i32 = 5;
 
-fn disk(store: &Path, create: bool) -> Result<Arc<dyn Disk>, Failure> {
+pub(super) fn disk(store: &Path, create: bool) -> Result<Arc<dyn Disk>, Failure> {
     let disk = RealDisk::open(store, create)
         .map_err(|e| Failure(format!("cannot use {} as a store: {e}", store.display())))?;
     Ok(disk)
@@ -207,7 +207,7 @@ fn path_bytes(path: &Path) -> Vec<u8> {
 }
 
 /// The store that is meant: the one of a volume that is given by its name, where no directory has that.
-fn store_to_open(path: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn store_to_open(path: &Path) -> Result<PathBuf, Failure> {
     if !host::exists(path) {
         return Ok(config::store_named(path)?.unwrap_or_else(|| path.to_path_buf()));
     }

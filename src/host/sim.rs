@@ -196,6 +196,35 @@ struct NameChange {
     dir: String,
     path: String,
     to: Option<Target>,
+    /// The name in the same directory that it had before: a rename within one is on disk, or it is not.
+    before: Option<String>,
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<String, Target>) {
+        if let Some(before) = &self.before {
+            move_name(names, before, &self.path);
+        }
+        match self.to {
+            Some(target) => names.insert(self.path.clone(), target),
+            None => names.remove(&self.path),
+        };
+    }
+}
+
+/// Moves a name, with all that is below it.
+fn move_name(names: &mut BTreeMap<String, Target>, from: &str, to: &str) {
+    let below = format!("{from}/");
+    let inside: Vec<String> = names
+        .range(below.clone()..)
+        .map(|(path, _)| path.clone())
+        .take_while(|path| path.starts_with(&below))
+        .collect();
+    for path in std::iter::once(from.to_string()).chain(inside) {
+        if let Some(target) = names.remove(&path) {
+            names.insert(format!("{to}{}", &path[from.len()..]), target);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -352,19 +381,13 @@ impl SimDisk {
                     None | Some(0) => continue,
                     Some(left) => *left -= 1,
                 }
-                match change.to {
-                    Some(target) => names.insert(change.path.clone(), target),
-                    None => names.remove(&change.path),
-                };
+                change.apply(&mut names);
             }
         }
         if matches!(survival, Survival::Random(_)) {
             for change in &state.pending_names {
                 if dice.roll(2) == 0 {
-                    match change.to {
-                        Some(target) => names.insert(change.path.clone(), target),
-                        None => names.remove(&change.path),
-                    };
+                    change.apply(&mut names);
                 }
             }
         }
@@ -484,7 +507,29 @@ impl State {
             Some(target) => self.kernel_names.insert(path.to_string(), target),
             None => self.kernel_names.remove(path),
         };
-        self.pending_names.push(NameChange { dir: parent(path).to_string(), path: path.to_string(), to });
+        self.pending_names.push(NameChange { dir: parent(path).to_string(), path: path.to_string(), to, before: None });
+    }
+
+    /// Gives a file or directory another name.
+    fn rename(&mut self, from: &str, to: &str, target: Target) {
+        let within = parent(from) == parent(to);
+        if !within {
+            self.name(from, None);
+        }
+        move_name(&mut self.kernel_names, from, to);
+        // What is pending in a directory stays pending in it, whatever it is called.
+        let below = format!("{from}/");
+        for change in &mut self.pending_names {
+            if change.dir == from || change.dir.starts_with(&below) {
+                change.dir = format!("{to}{}", &change.dir[from.len()..]);
+                change.path = format!("{to}{}", &change.path[from.len()..]);
+                change.before = change.before.take().map(|path| format!("{to}{}", &path[from.len()..]));
+            }
+        }
+        self.name(to, Some(target));
+        if let Some(change) = self.pending_names.last_mut() {
+            change.before = within.then(|| from.to_string());
+        }
     }
 
     fn node(&mut self, id: u64) -> io::Result<&mut Node> {
@@ -581,19 +626,7 @@ impl Disk for SimDisk {
         let mut state = self.lock_state();
         state.on()?;
         let target = state.kernel_names.get(from).copied().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        let below = format!("{from}/");
-        let inside: Vec<(String, Target)> = state
-            .kernel_names
-            .range(below.clone()..)
-            .take_while(|(p, _)| p.starts_with(&below))
-            .map(|(p, t)| (p.clone(), *t))
-            .collect();
-        state.name(from, None);
-        state.name(to, Some(target));
-        for (path, target) in inside {
-            state.name(&path, None);
-            state.name(&format!("{to}/{}", &path[below.len()..]), Some(target));
-        }
+        state.rename(from, to, target);
         Ok(())
     }
 
@@ -635,10 +668,7 @@ impl Disk for SimDisk {
             std::mem::take(&mut state.pending_names).into_iter().partition(|c| c.dir == path);
         state.pending_names = later;
         for change in now {
-            match change.to {
-                Some(target) => state.disk_names.insert(change.path, target),
-                None => state.disk_names.remove(&change.path),
-            };
+            change.apply(&mut state.disk_names);
         }
         Ok(())
     }

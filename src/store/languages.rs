@@ -23,7 +23,7 @@ use crate::base::{ModelId, crc32c};
 use crate::format::INCOMPAT_LANGUAGES;
 use crate::host::{Disk, DiskFile, OpenMode};
 
-const LANGUAGES_DIR: &str = "languages";
+pub(super) const LANGUAGES_DIR: &str = "languages";
 const MANIFEST: &str = "MANIFEST";
 /// How the name of a model ends that is not there as a whole.
 const DRAFT: &str = ".new";

@@ -33,6 +33,7 @@ mod models;
 mod pack;
 mod parity;
 mod recovery;
+mod replica;
 mod reserve;
 mod snapshot;
 mod superblock;
@@ -60,6 +61,10 @@ pub use languages::{
 pub use ledger::{Ledger, MethodUse, PackUse, SegmentUse, stored_share};
 pub use parity::{Mended, ParityShape};
 pub use recovery::Recovery;
+pub use replica::{
+    Comes, Receiver, StoreFile, comes, finish, is_replica, list_from_text, list_to_text, promote, replica_files,
+    store_files, volume_of,
+};
 pub use reserve::Marks;
 pub use survey::{RecordSummary, Survey};
 
@@ -265,8 +270,15 @@ impl Store {
     /// Opens a store: takes the lock, checks the superblock, opens or rebuilds the index, replays what it has not seen,
     /// cuts off what a crash left unfinished behind the last good record.
     pub fn open(disk: Arc<dyn Disk>, mut options: StoreOptions) -> Result<(Store, Recovery), Error> {
+        replica::check_not_half_placed(&*disk)?;
         let found = superblock::find(&*disk)?;
         let block = found.block;
+        if !options.read_only && is_replica(&*disk)? {
+            log::warn!(
+                "the store follows another: it is opened for reading alone (`tersefs receive --promote` ends that)"
+            );
+            options.read_only = true;
+        }
         match block.usable() {
             Usable::ReadWrite => {}
             Usable::ReadOnly(why) => {

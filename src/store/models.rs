@@ -14,7 +14,7 @@ use crate::base::{ModelId, plain_hash};
 use crate::format::INCOMPAT_MODELS;
 use crate::host::{Disk, OpenMode};
 
-const MODELS_DIR: &str = "models";
+pub(super) const MODELS_DIR: &str = "models";
 /// Longest model, bytes.
 const MODEL_BYTES_MAX: u64 = 8 << 20;
 /// Suffixes of the two files.

@@ -1,4 +1,4 @@
-//! One file per verb that works on a store that is not mounted (or only looks): mkfs, fsck, scrub, inspect, export, import; and
+//! One file per verb that works on a store that is not mounted (or only looks): mkfs, fsck, scrub, inspect, export, import, send, receive; and
 //! those that measure: estimate, bench, model; and doctor, which looks at the machine.
 //!
 //! Must not know: flags, printing, the kernel. Each gives back a report that can be shown as text or as JSON; progress is
@@ -18,6 +18,7 @@ mod language;
 mod measure;
 mod mkfs;
 mod model;
+mod replica;
 mod scrub;
 
 #[cfg(feature = "lora")]
@@ -36,6 +37,7 @@ pub use inspect::{InspectLine, inspect};
 pub use language::{LanguageClass, LanguageEstimate};
 pub use mkfs::mkfs;
 pub use model::{ModelCheck, ModelReport, model_check, model_export, model_list, model_show, model_verify};
+pub use replica::{ReplicaReport, held, receive, send};
 pub use scrub::scrub;
 
 /// Told now and then: done, of how many, in the unit of the verb.

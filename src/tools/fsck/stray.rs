@@ -9,7 +9,7 @@ use crate::host::{Disk, OpenMode};
 use crate::store::{Error, Store};
 
 /// Names in the store's directory that are ours, whole or by how they begin.
-const OURS: [&str; 11] = [
+const OURS: [&str; 13] = [
     "FORMAT",
     "FORMAT.copy",
     "LOCK",
@@ -21,6 +21,8 @@ const OURS: [&str; 11] = [
     "control.sock",
     "daemon.log",
     "lost+found",
+    "replica",
+    "replica.commit",
 ];
 const OURS_BY_START: [&str; 6] = ["index.bad-", "reserve", "scrub.json", "index.", "metadata-lost", "trained"];
 /// How the names of files end that are renamed when they are whole.
