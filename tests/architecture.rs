@@ -46,6 +46,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("candle_nn::", &["models/lm/adapt/", "models/lm/peers.rs"]),
     ("fastcdc::", &["codec/bounds.rs"]),
     ("fuser::", &["fuse/"]),
+    ("glob::", &["volume/rules.rs"]),
     ("memmap2::", &["models/primed/memory.rs", "models/lm/pages.rs"]),
     ("prefetch_index::", &["models/primed/", "models/genome/", "models/lm/", "entropy/"]),
     ("sled::", &["store/index.rs"]),

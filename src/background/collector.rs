@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, oneshot, watch};
 
-use crate::volume::{Error, GcAction, GcPlan, GcReport, GcRun, RecodeReport, Volume};
+use super::compressor::Compressor;
+use crate::volume::{Error, GcAction, GcPlan, GcReport, GcRun, LadderRun, RecodeReport, Volume};
 use crate::workers::{Priority, Workers};
 
 /// Pause between looks at what is worth giving back.
@@ -20,6 +21,9 @@ const BYTES_PER_SECOND: u64 = 32 << 20;
 /// Pause while readers wait for decodes, and how often in a row.
 const YIELD: Duration = Duration::from_millis(20);
 const YIELDS_MAX: u32 = 50;
+/// Pause before it is looked again whether files may be coded anew, and whether rules ask for it at all.
+const LADDER_PAUSE: Duration = Duration::from_secs(1);
+const NO_LADDER_PAUSE: Duration = Duration::from_secs(10);
 /// Pause after a failure.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
 
@@ -121,6 +125,49 @@ impl Collector {
             (run, ()) = self.step(run, |volume, run| volume.recode_step(run)).await?;
         }
         Ok(run.report)
+    }
+
+    /// Codes files anew that come to an age that a rule speaks of, while nothing else is to be coded, until the end.
+    pub async fn climb(self: Arc<Self>, compressor: Arc<Compressor>) {
+        let mut stop = self.stop.clone();
+        let mut pause = LADDER_PAUSE;
+        let mut under_way: Option<LadderRun> = None;
+        loop {
+            tokio::select! {
+                _ = tokio::time::sleep(pause) => {}
+                _ = stop.changed() => return,
+            }
+            pause = LADDER_PAUSE;
+            if self.volume.is_read_only() || compressor.is_paused() || !compressor.is_idle() {
+                continue;
+            }
+            let Some(run) = under_way.take().or_else(|| self.volume.plan_ladder()) else {
+                pause = NO_LADDER_PAUSE;
+                continue;
+            };
+            let outcome = {
+                // Segments are moved by one at a time; others come between the steps.
+                let _one = self.one.lock().await;
+                self.step(run, |volume, run| volume.ladder_step(run)).await
+            };
+            match outcome {
+                Ok((run, ())) if run.is_done() => {
+                    let r = &run.report;
+                    if r.segments_recoded > 0 {
+                        let (n, before, after) = (r.segments_recoded, r.before_bytes, r.after_bytes);
+                        log::info!("{n} segments were coded anew, as files came of age: {before} -> {after} bytes");
+                    }
+                    pause = self.volume.ladder_pause_s().map_or(NO_LADDER_PAUSE, Duration::from_secs);
+                }
+                Ok((run, ())) => (under_way, pause) = (Some(run), Duration::ZERO),
+                Err(e) => {
+                    if !self.volume.is_read_only() {
+                        log::warn!("files that came of age are not coded anew: {e}");
+                    }
+                    pause = FAILED_PAUSE;
+                }
+            }
+        }
     }
 
     /// Takes one step of a run on the pool, when no reader waits.

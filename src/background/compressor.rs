@@ -31,6 +31,8 @@ pub(super) struct Compressor {
     drainers: AtomicUsize,
     /// The last look that found nothing to code, with nothing under way.
     settled: watch::Sender<u64>,
+    /// Nothing was being coded at the last look, and nothing waited for it.
+    idle: AtomicBool,
     /// Raised each time the next look begins.
     rounds: AtomicU64,
     wake: Notify,
@@ -53,6 +55,7 @@ impl Compressor {
             paused: AtomicBool::new(!coding),
             drainers: AtomicUsize::new(0),
             settled: watch::Sender::new(0),
+            idle: AtomicBool::new(false),
             rounds: AtomicU64::new(0),
             wake: Notify::new(),
         }
@@ -65,6 +68,11 @@ impl Compressor {
 
     pub fn is_paused(&self) -> bool {
         self.paused.load(Ordering::Acquire)
+    }
+
+    /// True when nothing is being coded, and nothing waits for it.
+    pub fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::Acquire)
     }
 
     /// Looks that have begun so far. One begins at least every few seconds, whatever the coders do.
@@ -114,6 +122,7 @@ impl Compressor {
                 under_way += planned;
             }
             if under_way == 0 && batch.is_empty() {
+                self.idle.store(true, Ordering::Release);
                 self.settled.send_replace(round);
                 let pause = if draining { DRAIN_PAUSE } else { IDLE_PAUSE };
                 tokio::select! {
@@ -123,6 +132,7 @@ impl Compressor {
                 }
                 continue;
             }
+            self.idle.store(false, Ordering::Release);
             if under_way > 0 {
                 let patience = if batch.is_empty() { IDLE_PAUSE } else { BATCH_AGE.saturating_sub(oldest.elapsed()) };
                 tokio::select! {

@@ -142,6 +142,7 @@ impl Background {
         };
         spawn(Box::pin(compressor.clone().run(stopped.clone())));
         spawn(Box::pin(collector.clone().run()));
+        spawn(Box::pin(collector.clone().climb(compressor.clone())));
         spawn(Box::pin(every(FLUSH_EVERY, stopped.clone(), volume.clone(), |v: &Volume| {
             if let (false, Err(e)) = (v.is_read_only(), v.flush()) {
                 log::warn!("changes are not on disk yet: {e}");

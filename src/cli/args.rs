@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use clap::builder::TypedValueParser;
 use clap::{ArgAction, Args as ClapArgs, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use super::config;
 use crate::background::MetricsAt;
 use crate::base::{MethodId, ModelId};
 use crate::codec::{DECODE_MS_MAX, Tier};
 use crate::volume::Atime;
-use crate::volume::ParityShape;
+use crate::volume::{ParityShape, Rule};
 
 /// A filesystem that understands what it stores.
 #[derive(Parser, Debug)]
@@ -448,6 +449,12 @@ pub(super) struct MountArgs {
     /// Method to code with; auto takes the smallest that the tier has
     #[arg(long, value_enum, default_value_t = MethodArg::Auto)]
     pub method: MethodArg,
+    /// How files of some paths, kinds or ages are coded, as 'match = "logs/**/*.log", older = "7d", tier = "deep"'. What is
+    /// given of match, class and older says for which files; tier, decode-ms and nocompress what holds for them. May be given
+    /// more than once: the last rule that matches counts, after attributes and before the settings of the volume. In files,
+    /// tables [[rule]]
+    #[arg(long, value_name = "RULE", value_parser = config::rule)]
+    pub rule: Vec<Rule>,
     /// Let other users use the mount (for root this is so in any case)
     #[arg(long)]
     pub allow_other: bool,

@@ -4,6 +4,9 @@
 //! those of the flag. What a flag says counts before what STORE/tersefs.toml says, and that before /etc/tersefs/NAME.toml, or
 //! the file of `--config`. The file of a store, which may come from anywhere, sets how its files are coded and nothing of the
 //! machine.
+//!
+//! Rules are tables, `[[rule]]`, with a line for each of `match`, `class`, `older`, `tier`, `decode-ms` and `nocompress`; as a
+//! flag, the same lines with commas between them.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,7 +17,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::Failure;
 use super::args::{self, Args, MountArgs, Verb};
+use crate::base::Class;
+use crate::codec::DECODE_MS_MAX;
 use crate::host;
+use crate::volume::{RULES_MAX, Rule, parse_age};
 
 /// Directory of the files that are found by the name of a volume.
 const DIRECTORY: &str = "/etc/tersefs";
@@ -25,7 +31,7 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 /// Flags that make no sense in a file: they say how the program is called.
 const NOT_SETTINGS: [&str; 6] = ["config", "daemon", "detached", "help", "rebuild-index", "verbose"];
 /// What the file of a store may set.
-const OF_THE_VOLUME: [&str; 11] = [
+const OF_THE_VOLUME: [&str; 12] = [
     "atime",
     "decode-ms",
     "method",
@@ -34,6 +40,7 @@ const OF_THE_VOLUME: [&str; 11] = [
     "no-training",
     "parity",
     "quiet-seconds",
+    "rule",
     "scrub-days",
     "seal-seconds",
     "tier",
@@ -91,6 +98,9 @@ pub(super) fn read(line: &[OsString], args: &MountArgs) -> Result<MountArgs, Fai
     whole.splice(at..at, flags.into_iter().map(|setting| setting.flag.into()));
     let matches = args::command().try_get_matches_from(whole).map_err(|e| Failure(e.to_string()))?;
     match Args::from_arg_matches(&matches).map_err(|e| Failure(e.to_string()))?.verb {
+        Verb::Mount(mount) if mount.rule.len() > RULES_MAX => {
+            Err(Failure(format!("there are {} rules in all; at most {RULES_MAX} can be", mount.rule.len())))
+        }
         Verb::Mount(mount) => Ok(MountArgs { store: Some(store), mountpoint: Some(mountpoint), ..mount }),
         _ => Err(Failure("this is not a mount".into())),
     }
@@ -122,6 +132,19 @@ fn parse(file: &str, text: &str, of_store: bool) -> Result<Settings, Failure> {
     let mut settings = Settings::default();
     for (key, value) in entries {
         let (at, name) = (key.span().start, key.get_ref().to_string());
+        if let ("rule", DeValue::Array(rules)) = (name.as_str(), value.get_ref()) {
+            if rules.len() > RULES_MAX {
+                return Err(wrong(at, format!("there are {} rules; at most {RULES_MAX} can be", rules.len())));
+            }
+            for rule in rules {
+                let DeValue::Table(fields) = rule.get_ref() else {
+                    return Err(wrong(rule.span().start, "a rule is a table, [[rule]]".into()));
+                };
+                rule_of(fields).map_err(|(at, why)| wrong(at.unwrap_or(rule.span().start), why))?;
+                settings.flags.push(Setting { key: name.clone(), flag: format!("--rule={}", in_a_line(fields)) });
+            }
+            continue;
+        }
         let text = match value.get_ref() {
             DeValue::String(text) => text.to_string(),
             DeValue::Integer(n) if n.radix() == 10 => n.as_str().to_string(),
@@ -146,6 +169,77 @@ fn parse(file: &str, text: &str, of_store: bool) -> Result<Settings, Failure> {
         }
     }
     Ok(settings)
+}
+
+/// Reads a rule of the command line.
+pub(super) fn rule(text: &str) -> Result<Rule, String> {
+    let line = format!("rule = {{ {text} }}");
+    let table = DeTable::parse(&line).map_err(|e| e.message().to_string())?.into_inner();
+    match table.iter().map(|(key, value)| (key.get_ref().as_ref(), value.get_ref())).collect::<Vec<_>>().as_slice() {
+        [("rule", DeValue::Table(fields))] => rule_of(fields).map_err(|(_, why)| why),
+        _ => Err("a rule is one list, like: match = \"*.log\", tier = \"deep\"".into()),
+    }
+}
+
+/// A rule by its fields; else what is wrong, and where.
+fn rule_of(fields: &DeTable<'_>) -> Result<Rule, (Option<usize>, String)> {
+    let mut rule = Rule::default();
+    for (key, value) in fields {
+        let name = key.get_ref().replace('_', "-");
+        let wrong = |why: String| (Some(key.span().start), why);
+        let text = || match value.get_ref() {
+            DeValue::String(text) => Ok(text.as_ref()),
+            _ => Err(wrong(format!("`{name}` of a rule is a text"))),
+        };
+        match name.as_str() {
+            "match" => rule.path = Some(text()?.parse().map_err(wrong)?),
+            "class" => {
+                let class = text()?;
+                let known = Class::ALL.into_iter().find(|known| known.name() == class);
+                let all = Class::ALL.map(Class::name).join(", ");
+                rule.class = Some(known.ok_or_else(|| wrong(format!("`class` of a rule is one of {all}")))?);
+            }
+            "older" => rule.older_s = Some(parse_age(text()?).map_err(wrong)?),
+            "tier" => {
+                let tier = text()?.parse();
+                rule.tier = Some(tier.map_err(|()| wrong("`tier` of a rule is fast, balanced or deep".into()))?);
+            }
+            "decode-ms" => {
+                let ms = match value.get_ref() {
+                    DeValue::Integer(n) if n.radix() == 10 => n.as_str().parse().ok(),
+                    _ => None,
+                };
+                let ms = ms.filter(|ms| (1..=DECODE_MS_MAX).contains(ms));
+                let why = || wrong(format!("`decode-ms` of a rule is a whole number, 1 to {DECODE_MS_MAX}"));
+                rule.decode_ms = Some(ms.ok_or_else(why)?);
+            }
+            "nocompress" => match value.get_ref() {
+                DeValue::Boolean(plain) => rule.plain = Some(*plain),
+                _ => return Err(wrong("`nocompress` of a rule is true or false".into())),
+            },
+            _ => {
+                let what = "match, class, older, tier, decode-ms and nocompress";
+                return Err(wrong(format!("there is no `{name}` of rules, which have {what}")));
+            }
+        }
+    }
+    if rule.tier.is_none() && rule.decode_ms.is_none() && rule.plain.is_none() {
+        return Err((None, "a rule says one of tier, decode-ms and nocompress at least".into()));
+    }
+    Ok(rule)
+}
+
+/// The fields of a rule as they are on the command line. Only of those that `rule_of` takes.
+fn in_a_line(fields: &DeTable<'_>) -> String {
+    let field = |value: &DeValue<'_>| match value {
+        // What JSON escapes, and how, is what TOML takes.
+        DeValue::String(text) => serde_json::Value::from(text.as_ref()).to_string(),
+        DeValue::Integer(n) => n.as_str().to_string(),
+        DeValue::Boolean(yes) => yes.to_string(),
+        DeValue::Float(_) | DeValue::Array(_) | DeValue::Table(_) | DeValue::Datetime(_) => String::new(),
+    };
+    let each = fields.iter().map(|(key, value)| format!("{} = {}", key.get_ref(), field(value.get_ref())));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 /// Holds a flag against the table; what is wrong is said of the setting.
@@ -235,6 +329,52 @@ mod tests {
         ] {
             let why = why(text, true);
             assert!(why.contains("cannot be set in a store"), "{why}");
+        }
+    }
+
+    #[test]
+    fn rules_are_tables_and_lines_of_the_same() {
+        let text = "tier = 'fast'\n[[rule]]\nmatch = 'a \\ \"b\"/*'\nolder = '7d'\ntier = 'deep'\n\n\
+                    [[rule]]\nclass = 'log'\ndecode_ms = 20\nnocompress = false\n";
+        let settings = parse("F", text, true).unwrap();
+        let rules: Vec<Rule> = settings
+            .flags
+            .iter()
+            .filter_map(|s| s.flag.strip_prefix("--rule=").map(|text| rule(text).unwrap()))
+            .collect();
+        let first = Rule {
+            path: Some("a \\ \"b\"/*".parse().unwrap()),
+            older_s: Some(7 * 86_400),
+            tier: Some(crate::codec::Tier::Deep),
+            ..Rule::default()
+        };
+        let second = Rule { class: Some(Class::Log), decode_ms: Some(20), plain: Some(false), ..Rule::default() };
+        assert_eq!(rules, [first.clone(), second]);
+        // Those of the command line come behind: they count before.
+        let line = ["tersefs", "mount", &settings.flags[1].flag, "--rule", "tier='fast'", "a", "b"];
+        let matches = args::command().try_get_matches_from(line).unwrap();
+        let Verb::Mount(mount) = Args::from_arg_matches(&matches).unwrap().verb else { panic!() };
+        assert_eq!(mount.rule.len(), 2);
+        assert_eq!(mount.rule[0], first);
+        for (text, says) in [
+            ("\n[[rule]]\nmatch = 'a'", "F:2: a rule says one of"),
+            ("[[rule]]\ntier = 'deep'\nolder = '7 days'", "F:3: \"7 days\" is no age"),
+            ("[[rule]]\ntier = 'slow'", "F:2: `tier` of a rule is fast, balanced or deep"),
+            ("[[rule]]\nclass = 'video'\ntier = 'fast'", "F:2: `class` of a rule is one of unknown, text, "),
+            ("[[rule]]\nclass = 3\ntier = 'fast'", "F:2: `class` of a rule is a text"),
+            ("[[rule]]\nmatch = 'a**'\ntier = 'fast'", "F:2: pattern \"a**\": "),
+            ("[[rule]]\ndecode-ms = 0", "F:2: `decode-ms` of a rule is a whole number"),
+            ("[[rule]]\nnocompress = 1", "F:2: `nocompress` of a rule is true or false"),
+            ("[[rule]]\nglob = '*'\ntier = 'fast'", "F:2: there is no `glob` of rules"),
+            ("rule = ['a']", "F:1: a rule is a table"),
+            ("rule = 3", "F:1: invalid value '3' for 'rule <RULE>'"),
+            ("[rule]\ntier = 'fast'", "F:1: `rule` is not a text"),
+        ] {
+            let why = why(text, true);
+            assert!(why.starts_with(says), "{text}: {why}");
+        }
+        for bad in ["", "tier = 'deep' }\nstore = { a = 1", "tier", "tier = 'deep', tier = 'fast'"] {
+            assert!(rule(bad).is_err(), "{bad}");
         }
     }
 

@@ -20,7 +20,7 @@ use crate::fuse::{self, MountOptions, Mounted};
 use crate::host::{self, Disk, RealDisk};
 use crate::store::{self, IndexEngine, Store};
 use crate::tools;
-use crate::volume::{Adjustable, Volume, VolumeOptions};
+use crate::volume::{Adjustable, Rules, Volume, VolumeOptions};
 use crate::workers::Workers;
 
 /// What the detached process writes to its standard output when it serves.
@@ -92,12 +92,14 @@ fn adjustable(args: &MountArgs) -> Adjustable {
             only: args.method.only(),
             ..Policy::default()
         },
+        // More than there may be were refused when they were read.
+        rules: Arc::new(Rules::new(args.rule.clone()).unwrap_or_default()),
     }
 }
 
 /// Names of the settings that a reload changes.
-const RELOADED: [&str; 8] =
-    ["decode-ms", "method", "no-coding", "no-training", "quiet-seconds", "scrub-days", "seal-seconds", "tier"];
+const RELOADED: [&str; 9] =
+    ["decode-ms", "method", "no-coding", "no-training", "quiet-seconds", "rule", "scrub-days", "seal-seconds", "tier"];
 
 /// Settings by name, with a text that is another for another value.
 fn settings(args: &MountArgs) -> BTreeMap<String, String> {
@@ -153,7 +155,7 @@ fn reload(line: &[OsString], now: &Mutex<MountArgs>, found: &Found, volume: &Vol
 }
 
 fn options(args: &MountArgs, threads: usize) -> VolumeOptions {
-    let Adjustable { policy, quiet_ms, seal_ms } = adjustable(args);
+    let Adjustable { policy, quiet_ms, seal_ms, rules } = adjustable(args);
     VolumeOptions {
         read_only: args.read_only,
         rebuild_index: args.rebuild_index,
@@ -163,6 +165,7 @@ fn options(args: &MountArgs, threads: usize) -> VolumeOptions {
         quiet_ms,
         seal_ms,
         policy,
+        rules,
         sharing: !args.no_sharing,
         pack_bytes_max: PACK_BYTES_MAX,
         tidy_later: true,

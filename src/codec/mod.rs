@@ -26,7 +26,7 @@ pub use crate::models::{
 };
 pub use bounds::{Bounds, bounds, first_cut};
 pub use classify::{classify, segment_bytes};
-pub use policy::{DECODE_MS_MAX, Policy, SEGMENT_BYTES_MIN, Tier, cut, cut_beside, outgrows};
+pub use policy::{DECODE_MS_MAX, Policy, SEGMENT_BYTES_MIN, Tier, climbs, cut, cut_beside, outgrows, planned};
 pub use rate::{forget as forget_rate, predicted_decode_ms};
 
 /// True where a policy has a language model tried: its shortest lanes keep the budget.

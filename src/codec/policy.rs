@@ -98,6 +98,17 @@ impl Policy {
         Policy { tier, ..Policy::default() }
     }
 
+    /// What data of files of this and another policy may be coded by: the faster tier and the shorter budget.
+    pub fn weaker_of(&self, other: &Policy) -> Policy {
+        let ms = |policy: &Policy| policy.decode_ms_max();
+        Policy {
+            tier: self.tier.min(other.tier),
+            decode_ms: Some(ms(self).min(ms(other))),
+            only: if self.only == other.only { self.only } else { self.only.or(other.only) },
+            language: self.language && other.language,
+        }
+    }
+
     /// Longest time one segment may take to decode on this machine, milliseconds.
     pub fn decode_ms_max(&self) -> u32 {
         self.decode_ms.unwrap_or(self.tier.decode_ms_max())
@@ -170,6 +181,17 @@ pub(super) fn plan(class: Class, policy: &Policy) -> (MethodId, u32) {
         Tier::Fast | Tier::Balanced | Tier::Deep => segment_bytes(class),
     };
     plan_by(longest, class, policy, predicted_decode_ms)
+}
+
+/// The method that a policy leads to for a class: the strongest that keeps the budget in some length of segments.
+pub fn planned(class: Class, policy: &Policy) -> MethodId {
+    plan(class, policy).0
+}
+
+/// True when a policy leads to a stronger method than the one that a segment of a class is coded by.
+pub fn climbs(class: Class, from: MethodId, policy: &Policy) -> bool {
+    let rank = |method| BY_STRENGTH.iter().position(|m| *m == method).unwrap_or(BY_STRENGTH.len());
+    class != Class::Incompressible && rank(planned(class, policy)) < rank(from)
 }
 
 /// True when a segment was cut too long for the budget, as this machine decodes slower than it was taken to: rather than
@@ -270,6 +292,27 @@ mod tests {
         check(Policy { only: Some(MethodId::Cm), ..budget(40) }, 32);
         // The one method that is wanted cannot: then the shortest segments, which are stored raw.
         check(Policy { only: Some(MethodId::Cm), ..budget(3) }, 16);
+    }
+
+    #[test]
+    fn what_two_policies_allow_is_what_both_do() {
+        let (fast, deep) = (Policy { decode_ms: Some(5000), ..Policy::of(Tier::Fast) }, Policy::of(Tier::Deep));
+        let both = Policy { decode_ms: Some(5000), ..fast };
+        assert_eq!((fast.weaker_of(&deep), deep.weaker_of(&fast)), (both, both));
+        let zstd = Policy { only: Some(MethodId::Zstd), ..deep };
+        assert_eq!(deep.weaker_of(&zstd).only, Some(MethodId::Zstd));
+    }
+
+    #[test]
+    fn segments_climb_to_stronger_methods_only() {
+        let free = |tier| Policy { decode_ms: Some(DECODE_MS_MAX), ..Policy::of(tier) };
+        assert!(climbs(Class::Text, MethodId::Zstd, &free(Tier::Balanced)));
+        assert!(climbs(Class::Text, MethodId::Primed, &free(Tier::Deep)));
+        assert!(climbs(Class::Text, MethodId::Strong, &Policy { language: true, ..free(Tier::Deep) }));
+        assert!(!climbs(Class::Text, MethodId::Primed, &free(Tier::Balanced)));
+        assert!(!climbs(Class::Text, MethodId::Strong, &free(Tier::Deep)));
+        assert!(!climbs(Class::Text, MethodId::Strong, &free(Tier::Fast)));
+        assert!(!climbs(Class::Incompressible, MethodId::Raw, &free(Tier::Deep)));
     }
 
     #[test]

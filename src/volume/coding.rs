@@ -705,7 +705,6 @@ impl Volume {
         if wishes.stays_plain() {
             return Ok(Found::Plain(changes));
         }
-        let policy = wishes.policy(&self.policy());
         let file = staging::open(&*self.disk, &state)?;
         if staging::is_shared(file.as_deref()) {
             return Ok(Found::Later(policy::after_writers(now_ms, self.adjustable().quiet_ms)));
@@ -715,6 +714,11 @@ impl Volume {
         let mut sample = vec![0u8; SAMPLE_BYTES.min(state.rec.size - first) as usize];
         staging::read(&*file, ino, &mut sample, first)?;
         let class = codec::classify(&sample);
+        let said = self.said_of(ino, state.rec.parent, Some(class), state.rec.mtime)?;
+        if wishes.stays_plain_by(&said) {
+            return Ok(Found::Plain(changes));
+        }
+        let policy = wishes.policy(&said, &self.policy());
         let segment_bytes = codec::cut(class, &policy);
         let generation = state.rec.generation;
         if policy::is_small(state.rec.size, segment_bytes) {

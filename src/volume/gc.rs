@@ -354,7 +354,7 @@ impl Volume {
             Err(Unread::Damaged(what)) => return Err(damaged(&owners, what)),
         };
         // A segment's files had one policy when it was coded, and mostly still have.
-        let policy = self.policy_of(*ino)?;
+        let policy = self.policy_of(*ino, header.coding.class)?;
         Ok(Some(Unpacked { coding: header.coding, payload_bytes: payload.len() as u64, plain, owners, policy }))
     }
 

@@ -39,13 +39,16 @@ mod cover;
 mod data;
 mod gc;
 mod inode;
+mod ladder;
 mod languages;
 mod memory;
 mod names;
 mod parts;
+mod paths;
 mod policy;
 mod reference;
 mod report;
+mod rules;
 mod scrub;
 mod seal;
 mod sharing;
@@ -75,10 +78,12 @@ pub use crate::store::{Error as StoreError, ParityShape};
 pub use crate::store::{GcAction, GcPack};
 pub use acl::{acl_from_text, acl_to_text};
 pub use gc::{GcPlan, GcReport, GcRun, KeptPack};
+pub use ladder::LadderRun;
 pub use languages::{LanguageReport, language_reports, load_brought};
 pub use memory::{BUDGET_BYTES_MIN, Shares};
 pub use names::NAME_BYTES_MAX;
 pub use policy::{FILES_PER_BUNDLE_MAX, bundle, is_small};
+pub use rules::{PathPattern, RULES_MAX, Rule, Rules, parse_age};
 pub use scrub::{Damaged, ScrubOptions, ScrubReport, ScrubStatus, scrub};
 pub use seal::check_staged;
 pub use training::{PriorReport, RecodeReport, RecodeRun, TrainReport, Trained, library_of};
@@ -119,6 +124,8 @@ pub struct Volume {
     queue: Mutex<Queue>,
     /// What attributes ask for in directories.
     wishes: wishes::SharedWishes,
+    /// Names of files, for rules that go by them.
+    paths: paths::SharedPaths,
     /// Held for reading from the append of coded segments to their swap, for writing while a pack is deleted.
     commits: RwLock<()>,
     gc: Mutex<gc::GcMemory>,
@@ -196,6 +203,7 @@ impl Volume {
                 policy: options.policy,
                 quiet_ms: options.quiet_ms,
                 seal_ms: options.seal_ms,
+                rules: options.rules.clone(),
             }),
             options,
             names: Mutex::new(()),
@@ -204,6 +212,7 @@ impl Volume {
             inodes: InodeTable::new(shares.inodes_max()),
             queue: Mutex::new(Queue::new(shares.queue_files_max())),
             wishes: Mutex::default(),
+            paths: Mutex::default(),
             refilling: Mutex::new(()),
             counted: AtomicBool::new(false),
             lost_metadata: AtomicBool::new(false),
@@ -232,12 +241,16 @@ impl Volume {
 
     /// What is set now of that which can be changed.
     pub(crate) fn adjustable(&self) -> Adjustable {
-        *self.adjustable.read().unwrap_or_else(|e| e.into_inner())
+        self.adjustable.read().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
     /// Changes settings. They count for what is coded from now on.
     pub fn adjust(&self, new: Adjustable) {
-        *self.adjustable.write().unwrap_or_else(|e| e.into_inner()) = new;
+        let rules = new.rules.clone();
+        let old = std::mem::replace(&mut *self.adjustable.write().unwrap_or_else(|e| e.into_inner()), new);
+        if old.rules != rules {
+            self.rules_changed(&rules);
+        }
     }
 
     /// What must be done before the first request. The rest goes over all of staging: `tidy_staging`.

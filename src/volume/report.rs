@@ -128,17 +128,17 @@ impl Volume {
     /// Per-segment facts of one file for `stat`. Headers are read from the packs; a damaged one shows as class "damaged".
     pub fn report(&self, ino: Ino) -> Result<FileReport, Error> {
         let inode = self.live(ino)?;
-        let (size, staged_bytes, stored_bytes, parent) = {
+        let (size, staged_bytes, stored_bytes, parent, modified) = {
             let state = inode.read();
             if !state.is_regular() {
                 return Err(Error::Invalid("only regular files have segments"));
             }
-            (state.rec.size, self.staged_bytes(&state), state.rec.stored_bytes, state.rec.parent)
+            (state.rec.size, self.staged_bytes(&state), state.rec.stored_bytes, state.rec.parent, state.rec.mtime)
         };
         let extents = self.all_coded(&inode)?;
         let coded: u64 = extents.iter().map(|e| u64::from(e.len)).sum();
         let stored: u64 = extents.iter().map(stored_share).sum();
-        let mut segments = Vec::new();
+        let (mut segments, mut class) = (Vec::new(), None);
         let mut at = 0;
         let plain = |from: u64, to: u64| -> Option<SegmentReport> {
             (from < to).then(|| SegmentReport {
@@ -156,6 +156,7 @@ impl Volume {
             let fetched = in_parts.then(|| self.store.fetch_segment(e.segment).ok()).flatten();
             let part_bytes = fetched.map(|(header, payload)| codec::part_bytes(&header.coding, &payload));
             let header = self.store.segment_header(e.segment).map(|header| header.coding);
+            class = class.or(header.as_ref().ok().map(|h| h.class));
             let unread = if self.store.has_deleted(e.segment.pack) { "moving" } else { "damaged" };
             let whole = e.segment_bytes.saturating_add(e.reference.map_or(0, |r| r.segment_bytes));
             let decoded = part_bytes.unwrap_or(whole);
@@ -180,7 +181,7 @@ impl Volume {
         segments.extend(plain(at, size));
         let saved = if coded == 0 { 0.0 } else { 1.0 - stored as f64 / coded as f64 };
         let shared_bytes = segments.iter().map(|s| s.shared_bytes).sum();
-        let policy = self.policy_report(ino, parent)?;
+        let policy = self.policy_report(ino, parent, class, modified)?;
         Ok(FileReport { ino: ino.0, size, staged_bytes, stored_bytes, saved, shared_bytes, policy, segments })
     }
 }

@@ -496,23 +496,34 @@ impl Volume {
         if !(is_raw || comes || goes || self.library.knows(before.class)) {
             return Ok(None);
         }
-        let Some(Unpacked { coding, payload_bytes, plain, owners, policy }) = self.unpack(at)? else {
-            return Ok(None);
-        };
+        let Some(unpacked) = self.unpack(at)? else { return Ok(None) };
         if !(is_raw || comes || goes) {
-            let promised = self.library.prior_for(&plain, coding.class);
-            if promised == ModelId::NONE || promised == ModelId(coding.model) {
+            let promised = self.library.prior_for(&unpacked.plain, unpacked.coding.class);
+            if promised == ModelId::NONE || promised == ModelId(unpacked.coding.model) {
                 return Ok(None);
             }
         }
+        self.code_anew(at, &unpacked, saves_percent, goes)
+    }
+
+    /// Codes a segment by the policy that is given with it and appends it, where it becomes smaller by so much; with
+    /// `leaves_model` whatever it takes, where it then needs another model.
+    pub(super) fn code_anew(
+        &self,
+        at: SegmentRef,
+        unpacked: &Unpacked,
+        saves_percent: u32,
+        leaves_model: bool,
+    ) -> Result<Option<Part>, Error> {
+        let Unpacked { coding, payload_bytes, plain, owners, policy } = unpacked;
         // What was coded from another is coded from the same one, or from none: what else it is like is not looked for.
-        let reference = coding.reference.and_then(|_| self.open_reference_of(at, coding.class, &policy, plain.len()));
+        let reference = coding.reference.and_then(|_| self.open_reference_of(at, coding.class, policy, plain.len()));
         if coding.reference.is_some() && reference.is_none() {
             return Ok(None);
         }
-        let encoded = self.encode(&plain, coding.class, &policy, reference.as_ref().map(|plain| plain.as_slice()))?;
+        let encoded = self.encode(plain, coding.class, policy, reference.as_ref().map(|plain| plain.as_slice()))?;
         let smaller = encoded.payload.len() as u64 * 100 <= payload_bytes * u64::from(100 - saves_percent.min(100));
-        if !(smaller || goes && encoded.coding.model != coding.model) {
+        if !(smaller || leaves_model && encoded.coding.model != coding.model) {
             return Ok(None);
         }
         let owner = |(ino, e): &(Ino, Extent)| Owner {
@@ -538,7 +549,7 @@ impl Volume {
         }
         let owners = self.store.owners_of(at, 1).map_err(Error::Store)?;
         let Some((ino, _)) = owners.first() else { return Ok((false, false)) };
-        let may = codec::suits_language(coding.class) && codec::uses_language(&self.policy_of(*ino)?);
+        let may = codec::suits_language(coding.class) && codec::uses_language(&self.policy_of(*ino, coding.class)?);
         let other = self.library.languages.coding_id() != Some(ModelId(coding.model));
         Ok((may && !is, is && (!may || other)))
     }

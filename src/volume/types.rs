@@ -3,20 +3,24 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
+use super::rules::Rules;
 use crate::base::{ByteRange, Class, Generation, Ino, PACK_BYTES_MAX, PlainHash};
 use crate::codec::{Encoded, Policy};
 use crate::format::{Extent, FileKind, Owner, Reference, Time};
 use crate::store::{self, IndexEngine, Looks};
 
 /// Settings that can be changed while a volume is open.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Adjustable {
     pub policy: Policy,
     /// A file is coded after it was closed and unchanged for this long.
     pub quiet_ms: u64,
     /// A staged file is sealed after it was closed and unchanged for this long.
     pub seal_ms: u64,
+    /// What holds for files by their paths, kinds and ages.
+    pub rules: Arc<Rules>,
 }
 
 /// How a volume behaves.
@@ -36,6 +40,8 @@ pub struct VolumeOptions {
     pub seal_ms: u64,
     /// Policy of files for which attributes ask for nothing else.
     pub policy: Policy,
+    /// What holds for files by their paths, kinds and ages.
+    pub rules: Arc<Rules>,
     /// What is in the volume already is not coded again: files share segments.
     pub sharing: bool,
     /// A pack is closed when it grows beyond this, bytes.
@@ -60,6 +66,7 @@ impl Default for VolumeOptions {
             quiet_ms: 3_000,
             seal_ms: 10_000,
             policy: Policy::default(),
+            rules: Arc::default(),
             sharing: true,
             pack_bytes_max: PACK_BYTES_MAX,
             tidy_later: false,

@@ -1,5 +1,6 @@
 //! What is asked for by extended attributes: tier, decode budget, no coding at all. Set on a file or on a directory; a
-//! directory's value holds for everything below it that has none of its own.
+//! directory's value holds for everything below it that has none of its own. They count before the rules of the
+//! configuration; all of the order is in rules.rs.
 //!
 //! A file with several names takes what holds in the directory where it was made or last moved to. Values are looked up
 //! when a file is planned for coding, so a change is for what is coded from then on.
@@ -8,9 +9,10 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 
 use super::inode::InodeState;
+use super::rules::{Rules, Said};
 use super::types::{Error, PolicyReport};
-use super::{FileKind, Volume};
-use crate::base::Ino;
+use super::{FileKind, Time, Volume};
+use crate::base::{Class, Ino};
 use crate::codec::{DECODE_MS_MAX, Policy, Tier};
 
 /// Longest time one segment may take to decode, decimal milliseconds.
@@ -77,18 +79,25 @@ impl Wishes {
         }
     }
 
-    /// The file stays plain.
+    /// The file stays plain, whatever rules say.
     pub fn stays_plain(&self) -> bool {
         self.plain.is_some_and(|(plain, _)| plain)
     }
 
-    /// The policy of the file, on a volume of policy `volume`. A tier that is set here takes the place of a method that
-    /// the volume is told to use.
-    pub fn policy(&self, volume: &Policy) -> Policy {
+    /// The file stays plain, of which rules say so much.
+    pub fn stays_plain_by(&self, said: &Said) -> bool {
+        self.plain.map(|(plain, _)| plain).or(said.plain.map(|(plain, _)| plain)).unwrap_or(false)
+    }
+
+    /// The policy of the file, of which rules say so much, on a volume of policy `volume`. A tier that is set by an attribute
+    /// or a rule takes the place of a method that the volume is told to use.
+    pub fn policy(&self, said: &Said, volume: &Policy) -> Policy {
+        let tier = self.tier.map(|(tier, _)| tier).or(said.tier.map(|(tier, _)| tier));
+        let decode_ms = self.decode_ms.map(|(ms, _)| ms).or(said.decode_ms.map(|(ms, _)| ms));
         Policy {
-            tier: self.tier.map_or(volume.tier, |(tier, _)| tier),
-            decode_ms: self.decode_ms.map(|(ms, _)| ms).or(volume.decode_ms),
-            only: if self.tier.is_some() { None } else { volume.only },
+            tier: tier.unwrap_or(volume.tier),
+            decode_ms: decode_ms.or(volume.decode_ms),
+            only: if tier.is_some() { None } else { volume.only },
             language: volume.language,
         }
     }
@@ -175,12 +184,28 @@ impl Volume {
         Ok(self.own_wishes(ino)?.or(self.directory_wishes(parent)?))
     }
 
-    /// The policy of a file; that of the volume for one that is gone.
-    pub(super) fn policy_of(&self, ino: Ino) -> Result<Policy, Error> {
-        match self.store.inode(ino).map_err(Error::Store)? {
-            Some(rec) => Ok(self.wishes_of(ino, rec.parent)?.policy(&self.policy())),
-            None => Ok(self.policy()),
+    /// What rules say of a file that was made in, or last moved to, `parent`. Locks no inode.
+    pub(super) fn said_of(&self, ino: Ino, parent: Ino, class: Option<Class>, modified: Time) -> Result<Said, Error> {
+        let rules = self.adjustable().rules;
+        if rules.is_empty() {
+            return Ok(Said::default());
         }
+        let path = if rules.ask_paths() { self.path_in(ino, parent)? } else { None };
+        Ok(rules.say(path.as_deref(), class, self.now().secs.saturating_sub(modified.secs)))
+    }
+
+    /// The policy of a file for data of a class; that of the volume for one that is gone.
+    pub(super) fn policy_of(&self, ino: Ino, class: Class) -> Result<Policy, Error> {
+        let Some(rec) = self.store.inode(ino).map_err(Error::Store)? else { return Ok(self.policy()) };
+        let said = self.said_of(ino, rec.parent, Some(class), rec.mtime)?;
+        Ok(self.wishes_of(ino, rec.parent)?.policy(&said, &self.policy()))
+    }
+
+    /// Rules have changed: what is planned by the old ones is looked at again, and what stayed plain.
+    pub(super) fn rules_changed(&self, rules: &Rules) {
+        self.wish_memory().changes += 1;
+        self.queue_lock().look_again();
+        log::debug!("rules are now {rules:?}");
     }
 
     /// What holds where no attribute says otherwise.
@@ -231,25 +256,33 @@ impl Volume {
     }
 
     /// Tier and budget of a file and where they come from.
-    pub(super) fn policy_report(&self, ino: Ino, parent: Ino) -> Result<PolicyReport, Error> {
+    pub(super) fn policy_report(
+        &self,
+        ino: Ino,
+        parent: Ino,
+        class: Option<Class>,
+        modified: Time,
+    ) -> Result<PolicyReport, Error> {
         let wishes = self.wishes_of(ino, parent)?;
-        let policy = wishes.policy(&self.policy());
-        let from = |on: Option<Ino>, otherwise: &str| match on {
-            Some(on) if on == ino => "own".to_string(),
-            Some(on) => {
+        let said = self.said_of(ino, parent, class, modified)?;
+        let policy = wishes.policy(&said, &self.policy());
+        let from = |on: Option<Ino>, rule: Option<usize>, otherwise: &str| match (on, rule) {
+            (Some(on), _) if on == ino => "own".to_string(),
+            (Some(on), _) => {
                 format!("inherited from {}", self.path_of(on).unwrap_or_else(|| format!("directory inode {on}")))
             }
-            None => otherwise.to_string(),
+            (None, Some(rule)) => format!("rule {rule}"),
+            (None, None) => otherwise.to_string(),
         };
         let by_tier = if self.adjustable().policy.decode_ms.is_some() { "volume" } else { "tier" };
         Ok(PolicyReport {
             tier: policy.tier.name().to_string(),
-            tier_from: from(wishes.tier.map(|(_, on)| on), "volume"),
+            tier_from: from(wishes.tier.map(|(_, on)| on), said.tier.map(|(_, n)| n), "volume"),
             method: policy.only.map(|id| id.name().to_string()),
             decode_ms: policy.decode_ms_max(),
-            decode_ms_from: from(wishes.decode_ms.map(|(_, on)| on), by_tier),
-            stays_plain: wishes.stays_plain(),
-            stays_plain_from: from(wishes.plain.map(|(_, on)| on), "volume"),
+            decode_ms_from: from(wishes.decode_ms.map(|(_, on)| on), said.decode_ms.map(|(_, n)| n), by_tier),
+            stays_plain: wishes.stays_plain_by(&said),
+            stays_plain_from: from(wishes.plain.map(|(_, on)| on), said.plain.map(|(_, n)| n), "volume"),
         })
     }
 }
@@ -300,8 +333,16 @@ mod tests {
         own.add(Wish::Plain(false), near);
         assert!(!own.or(above).stays_plain());
         let volume = Policy { decode_ms: Some(700), only: Some(MethodId::Cm), tier: Tier::Deep, language: true };
-        assert_eq!(both.policy(&volume), Policy { tier: Tier::Fast, decode_ms: Some(20), only: None, language: true });
-        assert_eq!(Wishes::default().policy(&volume), volume);
-        assert_eq!(own.policy(&volume), Policy { decode_ms: Some(20), ..volume });
+        let silent = Said::default();
+        let of_both = Policy { tier: Tier::Fast, decode_ms: Some(20), only: None, language: true };
+        assert_eq!(both.policy(&silent, &volume), of_both);
+        assert_eq!(Wishes::default().policy(&silent, &volume), volume);
+        assert_eq!(own.policy(&silent, &volume), Policy { decode_ms: Some(20), ..volume });
+        // Attributes count before rules, and these before the volume.
+        let said = Said { tier: Some((Tier::Balanced, 1)), decode_ms: Some((5, 2)), plain: Some((true, 3)) };
+        assert_eq!(both.policy(&said, &volume), of_both);
+        assert!(!own.stays_plain_by(&said) && Wishes::default().stays_plain_by(&said));
+        let by_rules = Policy { tier: Tier::Balanced, decode_ms: Some(5), only: None, language: true };
+        assert_eq!(Wishes::default().policy(&said, &volume), by_rules);
     }
 }

@@ -9,7 +9,7 @@ use crate::host::{Disk, OpenMode};
 use crate::store::{Error, Store};
 
 /// Names in the store's directory that are ours, whole or by how they begin.
-const OURS: [&str; 13] = [
+const OURS: [&str; 14] = [
     "FORMAT",
     "FORMAT.copy",
     "LOCK",
@@ -23,8 +23,10 @@ const OURS: [&str; 13] = [
     "lost+found",
     "replica",
     "replica.commit",
+    "tersefs.toml",
 ];
-const OURS_BY_START: [&str; 6] = ["index.bad-", "reserve", "scrub.json", "index.", "metadata-lost", "trained"];
+const OURS_BY_START: [&str; 7] =
+    ["index.bad-", "reserve", "scrub.json", "ladder.json", "index.", "metadata-lost", "trained"];
 /// How the names of files end that are renamed when they are whole.
 const DRAFT: &str = ".new";
 
