@@ -142,3 +142,58 @@ fn an_estimate_is_what_a_mount_then_takes() {
     let none = tersefs(&["estimate", arg(&dir.path().join("none"))]);
     assert!(none.code == Some(1) && none.err.contains("none"), "{none:?}");
 }
+
+#[test]
+fn settings_say_when_and_how_files_are_coded_and_a_reload_changes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    // Some hours of the day after tomorrow: not now, however long this takes.
+    let day: usize = ok("date", &["+%u"], 10).trim().parse().unwrap();
+    let day = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"][(day + 1) % 7];
+    let config = dir.path().join("settings.toml");
+    let rules = "[[rule]]\nmatch = 'logs/**/*.log'\ntier = 'fast'\n[[rule]]\nmatch = '*.iso'\nnocompress = true\n\
+                 [[rule]]\nolder = '3s'\ntier = 'balanced'\n";
+    let set = |hours: &str, rules: &str| {
+        let text = format!("coding-hours = '{hours}'\ncoding-on-battery = true\nquiet-seconds = 0.2\n{rules}");
+        fs::write(&config, text).unwrap();
+    };
+    set(&format!("{day} 10:00-11:00"), rules);
+    let v = Mount::new(dir.path(), &[&format!("--config={}", arg(&config)), "--decode-ms=3600000"]);
+    let until = |what: &str, is: &dyn Fn() -> bool| {
+        let started = std::time::Instant::now();
+        while !is() {
+            assert!(started.elapsed().as_secs() < 60, "{what}: {}", v.log());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    let waits = || v.status()["coding_waits"].as_str().unwrap_or_default().to_string();
+    fs::create_dir_all(v.path("logs/old")).unwrap();
+    let text = Dice(8).text(100_000);
+    for name in ["logs/old/a.log", "a.txt", "a.iso"] {
+        fs::write(v.path(name), &text).unwrap();
+    }
+    until("it says why", &|| waits().contains("coding-hours"));
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(methods(&v.stat("a.txt")), BTreeSet::from(["staged or hole"]), "it is not the time for coding");
+    // A reader waits for nothing, and whoever asks for coding gets it.
+    assert!(fs::read(v.path("a.txt")).unwrap() == text);
+    v.wait();
+    assert_ne!(methods(&v.stat("a.txt")), BTreeSet::from(["staged or hole"]));
+    assert_eq!(methods(&v.stat("a.iso")), BTreeSet::from(["staged or hole"]));
+    assert_eq!(v.stat("logs/old/a.log")["policy"]["decode_ms_from"], "volume");
+
+    // From now on at all hours; and a log that is some seconds old is coded better, by itself.
+    set("Mon-Sun 00:00-24:00", rules);
+    ok("kill", &["-HUP", &v.pid().to_string()], 10);
+    until("it goes on", &|| waits().is_empty());
+    fs::write(v.path("logs/b.log"), Dice(9).text(100_000)).unwrap();
+    until("it is coded", &|| methods(&v.stat("logs/b.log")) != BTreeSet::from(["staged or hole"]));
+    until("it comes of age", &|| methods(&v.stat("logs/b.log")) == BTreeSet::from(["primed"]));
+    assert!(fs::read(v.path("logs/b.log")).unwrap() == Dice(9).text(100_000));
+    // What is wrong changes nothing, and is said with its line.
+    set("Mon-Sun 00:00-24:00", "[[rule]]\nolder = '3 days'\ntier = 'deep'\n");
+    ok("kill", &["-HUP", &v.pid().to_string()], 10);
+    until("it is refused", &|| v.log().contains("settings.toml:5: \"3 days\" is no age"));
+    assert_eq!(v.stat("a.iso")["policy"]["stays_plain_from"], "rule 2");
+    v.is_sound();
+    v.done();
+}

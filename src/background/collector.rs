@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, oneshot, watch};
 
 use super::compressor::Compressor;
+use crate::host;
 use crate::volume::{Error, GcAction, GcPlan, GcReport, GcRun, LadderRun, RecodeReport, Volume};
 use crate::workers::{Priority, Workers};
 
@@ -138,7 +139,8 @@ impl Collector {
                 _ = stop.changed() => return,
             }
             pause = LADDER_PAUSE;
-            if self.volume.is_read_only() || compressor.is_paused() || !compressor.is_idle() {
+            let busy = compressor.is_paused() || !compressor.is_idle() || compressor.waits().is_some();
+            if self.volume.is_read_only() || busy {
                 continue;
             }
             let Some(run) = under_way.take().or_else(|| self.volume.plan_ladder()) else {
@@ -148,10 +150,18 @@ impl Collector {
             let outcome = {
                 // Segments are moved by one at a time; others come between the steps.
                 let _one = self.one.lock().await;
-                self.step(run, |volume, run| volume.ladder_step(run)).await
+                let step = |volume: &Volume, run: &mut LadderRun| {
+                    let before = host::thread_cpu_seconds();
+                    let stepped = volume.ladder_step(run);
+                    stepped.map(|()| host::thread_cpu_seconds() - before)
+                };
+                self.step(run, step).await
             };
+            if let Ok((_, cpu_s)) = &outcome {
+                compressor.charge(*cpu_s);
+            }
             match outcome {
-                Ok((run, ())) if run.is_done() => {
+                Ok((run, _)) if run.is_done() => {
                     let r = &run.report;
                     if r.segments_recoded > 0 {
                         let (n, before, after) = (r.segments_recoded, r.before_bytes, r.after_bytes);
@@ -159,7 +169,7 @@ impl Collector {
                     }
                     pause = self.volume.ladder_pause_s().map_or(NO_LADDER_PAUSE, Duration::from_secs);
                 }
-                Ok((run, ())) => (under_way, pause) = (Some(run), Duration::ZERO),
+                Ok((run, _)) => (under_way, pause) = (Some(run), Duration::ZERO),
                 Err(e) => {
                     if !self.volume.is_read_only() {
                         log::warn!("files that came of age are not coded anew: {e}");

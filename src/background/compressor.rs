@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::neighbour::{Manners, Neighbour};
+use crate::host;
 use crate::volume::{CodedSegment, CodingTask, Volume};
 use crate::workers::{Priority, Workers};
 
@@ -27,7 +29,9 @@ pub(super) struct Compressor {
     volume: Arc<Volume>,
     workers: Arc<Workers>,
     paused: AtomicBool,
-    /// Callers of `wait`: while there are any, quiet times are not waited for.
+    /// Whether coding makes room for others.
+    neighbour: Arc<Neighbour>,
+    /// Callers of `wait`: while there are any, neither quiet times nor others are waited for.
     drainers: AtomicUsize,
     /// The last look that found nothing to code, with nothing under way.
     settled: watch::Sender<u64>,
@@ -48,11 +52,12 @@ impl Drop for Draining<'_> {
 }
 
 impl Compressor {
-    pub fn new(volume: Arc<Volume>, workers: Arc<Workers>, coding: bool) -> Compressor {
+    pub fn new(volume: Arc<Volume>, workers: Arc<Workers>, coding: bool, manners: Manners) -> Compressor {
         Compressor {
             volume,
             workers,
             paused: AtomicBool::new(!coding),
+            neighbour: Arc::new(Neighbour::new(manners)),
             drainers: AtomicUsize::new(0),
             settled: watch::Sender::new(0),
             idle: AtomicBool::new(false),
@@ -68,6 +73,22 @@ impl Compressor {
 
     pub fn is_paused(&self) -> bool {
         self.paused.load(Ordering::Acquire)
+    }
+
+    /// Makes room for others in another way from now on.
+    pub fn change_manners(&self, manners: Manners) {
+        self.neighbour.change(manners);
+        self.wake.notify_one();
+    }
+
+    /// Why coding in the background makes room for others now, if it does.
+    pub fn waits(&self) -> Option<String> {
+        self.neighbour.waits()
+    }
+
+    /// Counts processor time that was taken for coding elsewhere, seconds.
+    pub fn charge(&self, cpu_s: f64) {
+        self.neighbour.charge(cpu_s);
     }
 
     /// True when nothing is being coded, and nothing waits for it.
@@ -97,9 +118,7 @@ impl Compressor {
 
     /// Works until `stop`.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let room = self.workers.threads() * SEGMENTS_PER_THREAD;
         let (done, mut coded) = mpsc::unbounded_channel::<CodedSegment>();
-        let slow_room = self.workers.threads() * SLOW_PER_THREAD;
         // Of these, some that take minutes; they do not hold up the others.
         let (mut under_way, mut slow) = (0, 0);
         let mut batch: Vec<CodedSegment> = Vec::new();
@@ -109,9 +128,17 @@ impl Compressor {
             let draining = self.drainers.load(Ordering::SeqCst) > 0;
             let mut planned = 0;
             let quick = under_way - slow;
-            if !self.is_paused() && quick + batch.len() < room.max(BATCH) && quick < room {
+            // One segment in hand after the other keeps to a share of the processor.
+            let threads = self.workers.threads();
+            let (room, slow_room) = if self.neighbour.has_quota() {
+                (1, 1)
+            } else {
+                (threads * SEGMENTS_PER_THREAD, threads * SLOW_PER_THREAD)
+            };
+            let may = draining || self.neighbour.waits().is_none();
+            if may && !self.is_paused() && quick + batch.len() < room.max(BATCH) && quick < room {
                 let volume = self.volume.clone();
-                let slow_limit = slow_room - slow;
+                let slow_limit = slow_room.saturating_sub(slow);
                 let limit = room - quick + slow_limit;
                 let plan = move || volume.plan_coding_beside(limit, slow_limit, draining);
                 for task in tokio::task::spawn_blocking(plan).await.unwrap_or_default() {
@@ -170,11 +197,14 @@ impl Compressor {
     /// Hands a task to the pool; a full queue is waited for, on the pool's own account, by coding it right away there.
     fn submit(&self, task: CodingTask, done: &mpsc::UnboundedSender<CodedSegment>) {
         let volume = self.volume.clone();
-        let done = done.clone();
+        let (done, neighbour) = (done.clone(), self.neighbour.clone());
         let priority = if task.takes_minutes() { Priority::SlowBackground } else { Priority::Background };
         let job = Box::new(move || {
+            let before = host::thread_cpu_seconds();
+            let coded = volume.code(task);
+            neighbour.charge(host::thread_cpu_seconds() - before);
             // Nobody listens when the volume is closing: the bytes stay in staging.
-            let _ = done.send(volume.code(task));
+            let _ = done.send(coded);
         });
         if let Err(job) = self.workers.submit(priority, job) {
             // The bound of the queue is far above what is handed out; a thread of its own keeps the promise all the same.

@@ -189,7 +189,10 @@ async fn blocking<T: Send + 'static>(step: impl FnOnce() -> Result<T, String> + 
 /// The state of the volume, and what the daemon has done.
 pub(super) async fn look(volume: &Arc<Volume>, compressor: &Compressor) -> Result<(Status, Work), String> {
     let v = volume.clone();
-    let status = blocking(move || v.status().map_err(|e| e.to_string())).await?;
+    let mut status = blocking(move || v.status().map_err(|e| e.to_string())).await?;
+    if !compressor.is_paused() {
+        status.coding_waits = status.coding_waits.or_else(|| compressor.waits());
+    }
     let (memory_bytes, memory_peak_bytes) = host::memory();
     let work = Work {
         encoded_bytes: telemetry::ENCODED_BYTES.get(),

@@ -11,6 +11,7 @@ mod collector;
 mod compressor;
 mod control;
 mod metrics;
+mod neighbour;
 pub mod protocol;
 mod pulse;
 mod scrubber;
@@ -35,6 +36,7 @@ use collector::Collector;
 use compressor::Compressor;
 
 pub use metrics::MetricsAt;
+pub use neighbour::{Hours, Manners};
 pub use pulse::Pulse;
 
 /// Changes are made durable this often.
@@ -60,12 +62,13 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 pub type Unmount = Arc<dyn Fn(bool) -> io::Result<()> + Send + Sync>;
 
 /// What a reload of the settings changes here.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Changes {
     /// Coding is to go on, or to pause, from now on.
     pub coding: Option<bool>,
     pub scrub_days: u32,
     pub training: bool,
+    pub manners: Manners,
 }
 
 /// Reads the settings again, and has changes applied. Called from any thread; may touch the disk.
@@ -90,6 +93,8 @@ pub struct BackgroundOptions {
     pub scrub_days: u32,
     /// It learns priors as it grows.
     pub training: bool,
+    /// What coding makes room for.
+    pub manners: Manners,
     /// Where metrics are served; `None`: nowhere.
     pub metrics: Option<MetricsAt>,
     /// Whether the loops answer is found out this often; `None`: nobody wants to know. The mount is in use while the kernel
@@ -131,7 +136,8 @@ impl Background {
         };
         let (stop, stopped) = watch::channel(false);
         let collector = Arc::new(Collector::new(volume.clone(), workers.clone(), stopped.clone()));
-        let compressor = Arc::new(Compressor::new(volume.clone(), workers.clone(), options.coding));
+        let compressor =
+            Arc::new(Compressor::new(volume.clone(), workers.clone(), options.coding, options.manners.clone()));
         let dials = Arc::new(Dials {
             scrub_days: AtomicU32::new(options.scrub_days),
             training: AtomicBool::new(options.training && options.coding),
@@ -181,11 +187,14 @@ impl Background {
             if let Some(coding) = changes.coding {
                 coder.pause(!coding);
             }
+            coder.change_manners(changes.manners);
             turned.scrub_days.store(changes.scrub_days, Ordering::Relaxed);
             turned.training.store(changes.training, Ordering::Relaxed);
         })));
+        let coder = compressor.clone();
         spawn(Box::pin(every(TRAIN_EVERY, stopped.clone(), volume.clone(), move |v: &Volume| {
             if dials.training.load(Ordering::Relaxed)
+                && coder.waits().is_none()
                 && let Err(e) = v.train_if_grown()
             {
                 log::warn!("no priors were trained: {e}");

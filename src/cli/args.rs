@@ -7,7 +7,7 @@ use clap::builder::TypedValueParser;
 use clap::{ArgAction, Args as ClapArgs, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::config;
-use crate::background::MetricsAt;
+use crate::background::{Hours, MetricsAt};
 use crate::base::{MethodId, ModelId};
 use crate::codec::{DECODE_MS_MAX, Tier};
 use crate::volume::Atime;
@@ -470,6 +470,27 @@ pub(super) struct MountArgs {
     /// Do not code in the background; `tersefs resume` starts it
     #[arg(long)]
     pub no_coding: bool,
+    /// Code in the background at these times of the week only, by the local clock: "22:00-06:00", or "Mon-Fri 20:00-08:00, Sat-Sun
+    /// 00:00-24:00". At all times unless given
+    #[arg(long, value_name = "HOURS", value_parser = Hours::parse)]
+    pub coding_hours: Option<Hours>,
+    /// Processor time that coding in the background may take, percent of one core; 0 means all that others leave. Of files
+    /// that are being written much more may be staged then
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub coding_cpu: u32,
+    /// Code in the background on battery too
+    #[arg(long)]
+    pub coding_on_battery: bool,
+    /// Do not code in the background while programs of the machine wait for a processor for more than so many percent of the
+    /// time (/proc/pressure/cpu, some avg10), until it has fallen to half of that; 0 means that coding does not look
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub cpu_pressure: u32,
+    /// The same of waiting for disks
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub io_pressure: u32,
+    /// The same of waiting for memory
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub memory_pressure: u32,
     /// Do not train priors on the volume's own files in the background; `tersefs train` does it
     #[arg(long)]
     pub no_training: bool,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::args::{self, MountArgs, Verb};
 use super::manager::Manager;
 use super::{Failure, Outcome, config, helper};
-use crate::background::{Background, BackgroundOptions, Changes, Reload, Unmount, protocol};
+use crate::background::{Background, BackgroundOptions, Changes, Manners, Reload, Unmount, protocol};
 use crate::base::PACK_BYTES_MAX;
 use crate::codec::Policy;
 use crate::fuse::{self, MountOptions, Mounted};
@@ -33,6 +33,7 @@ const LOG_FILE: &str = "daemon.log";
 const READAHEAD_KIB: u32 = 2048;
 /// A daemon that puts the store away is waited for, so long at most, and looked for so often.
 const CLOSING_MAX: Duration = Duration::from_secs(600);
+const READER_CLOSING_MAX: Duration = Duration::from_secs(2);
 const CLOSING_PAUSE: Duration = Duration::from_millis(20);
 /// A mount that is in use is tried again so often, and after such a pause.
 const BUSY_TRIES: u32 = 3;
@@ -59,7 +60,7 @@ pub(super) fn mount(args: &MountArgs, line: &[OsString]) -> Outcome {
     if mountpoint.starts_with(&root) {
         return Err(Failure("the mountpoint lies inside the store; choose another directory".into()));
     }
-    wait_for_closing(&*disk, &root)?;
+    wait_for_closing(&*disk, &root, args.read_only)?;
     let disk: Arc<dyn Disk> = disk;
     let fresh = !Store::exists(&disk)?;
     if fresh {
@@ -97,9 +98,34 @@ fn adjustable(args: &MountArgs) -> Adjustable {
     }
 }
 
+/// What coding in the background makes room for.
+fn manners(args: &MountArgs) -> Manners {
+    Manners {
+        pressure: [args.cpu_pressure, args.io_pressure, args.memory_pressure],
+        hours: args.coding_hours.clone().unwrap_or_default(),
+        on_battery: args.coding_on_battery,
+        cpu_percent: args.coding_cpu,
+    }
+}
+
 /// Names of the settings that a reload changes.
-const RELOADED: [&str; 9] =
-    ["decode-ms", "method", "no-coding", "no-training", "quiet-seconds", "rule", "scrub-days", "seal-seconds", "tier"];
+const RELOADED: [&str; 15] = [
+    "coding-cpu",
+    "coding-hours",
+    "coding-on-battery",
+    "cpu-pressure",
+    "decode-ms",
+    "io-pressure",
+    "memory-pressure",
+    "method",
+    "no-coding",
+    "no-training",
+    "quiet-seconds",
+    "rule",
+    "scrub-days",
+    "seal-seconds",
+    "tier",
+];
 
 /// Settings by name, with a text that is another for another value.
 fn settings(args: &MountArgs) -> BTreeMap<String, String> {
@@ -149,6 +175,7 @@ fn reload(line: &[OsString], now: &Mutex<MountArgs>, found: &Found, volume: &Vol
         coding: (new.no_coding != now.no_coding).then_some(!new.no_coding),
         scrub_days: new.scrub_days,
         training: !new.no_training && !new.no_coding,
+        manners: manners(&new),
     };
     *now = new;
     Ok(changes)
@@ -213,23 +240,24 @@ fn is_read_only(e: &crate::volume::Error) -> bool {
     matches!(kind, io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
-/// Waits for a daemon that puts the store away: whoever unmounts a volume and mounts it again finds it at that.
-fn wait_for_closing(disk: &dyn Disk, root: &Path) -> Result<(), Failure> {
+/// Waits for a daemon that puts the store away: whoever unmounts a volume and mounts it again finds it at that. Those of
+/// read-only mounts have no socket in the store, and little to put away.
+fn wait_for_closing(disk: &dyn Disk, root: &Path, read_only: bool) -> Result<(), Failure> {
     let asked = Instant::now();
-    while asked.elapsed() < CLOSING_MAX {
+    loop {
         let mounted = host::mounts()?.iter().any(|m| m.kind == "fuse.tersefs" && Path::new(&m.source) == root);
         // It takes its socket away last.
-        if mounted || !host::exists(&root.join(protocol::SOCKET)) {
+        let most = if host::exists(&root.join(protocol::SOCKET)) { CLOSING_MAX } else { READER_CLOSING_MAX };
+        if mounted || asked.elapsed() >= most {
             return Ok(());
         }
-        match disk.lock(false) {
+        match disk.lock(read_only) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             // It was killed. What is wrong otherwise is said by whoever opens the store.
             _ => return Ok(()),
         }
         std::thread::sleep(CLOSING_PAUSE);
     }
-    Ok(())
 }
 
 fn check_mountpoint(mountpoint: &Path) -> Result<(), Failure> {
@@ -275,6 +303,7 @@ fn serve(
         },
     )
     .map_err(|e| mount_failure(&e, mountpoint))?;
+    let socket = control_socket(root, mountpoint, read_only)?;
     let (tell, told) = mpsc::channel();
     let (point, stopping, asked) = (mountpoint.to_path_buf(), manager.stopping(), tell.clone());
     let end: Unmount = Arc::new(move |at_once| {
@@ -303,11 +332,12 @@ fn serve(
         volume.clone(),
         workers.clone(),
         &BackgroundOptions {
-            socket: root.join(protocol::SOCKET),
+            socket: socket.clone(),
             mountpoint: mountpoint.to_path_buf(),
             coding: !args.no_coding && !read_only,
             scrub_days: args.scrub_days,
             training: !args.no_training,
+            manners: manners(args),
             metrics: args.metrics.clone(),
             pulse_every: manager.pulse_every(),
         },
@@ -344,11 +374,24 @@ fn serve(
     drop(workers);
     // The process ends, and its memory with it; piece by piece that takes seconds for a million files.
     std::mem::forget(volume);
-    let _ = host::remove_socket(&root.join(protocol::SOCKET));
+    let _ = host::remove_socket(&socket);
     served.map_err(|e| Failure(format!("the connection to the kernel failed: {e}")))?;
     closed.map_err(|e| Failure(format!("closing the store: {e}")))?;
     log::info!("{} is unmounted", mountpoint.display());
     Ok(0)
+}
+
+/// Where commands are taken: in the store, which has one writer; of a read-only mount where this machine keeps sockets, and in
+/// the store only where a user has no such place.
+fn control_socket(root: &Path, mountpoint: &Path, read_only: bool) -> Result<PathBuf, Failure> {
+    let own =
+        || host::mounts().ok()?.into_iter().rev().find(|m| m.mountpoint == mountpoint && m.kind == "fuse.tersefs");
+    let elsewhere = if read_only { own().and_then(|m| protocol::socket_of_reader(m.device)) } else { None };
+    let Some(socket) = elsewhere else { return Ok(root.join(protocol::SOCKET)) };
+    if let Some(directory) = socket.parent() {
+        host::make_directory(directory).map_err(|e| Failure(format!("{}: {e}", directory.display())))?;
+    }
+    Ok(socket)
 }
 
 /// What the thread that leads the daemon waits for.
@@ -532,6 +575,8 @@ mod tests {
                 Some(last) => Some(last.get_name().to_string()),
                 None if long == "metrics" => Some("127.0.0.1:77".to_string()),
                 None if long == "parity" => Some("7+3".to_string()),
+                None if long == "rule" => Some("tier = 'deep'".to_string()),
+                None if long == "coding-hours" => Some("Sat 01:00-02:00".to_string()),
                 None => Some("77".to_string()),
             };
             args.push(value.map_or(format!("--{long}"), |v| format!("--{long}={v}")).into());

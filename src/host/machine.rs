@@ -145,6 +145,14 @@ pub fn sync_filesystem(path: &Path) -> io::Result<()> {
     sys::syncfs(fs::File::open(path)?.as_raw_fd())
 }
 
+/// Where processes of this user keep sockets while the machine runs; `None` where there is no such place.
+pub fn runtime_directory() -> Option<PathBuf> {
+    if sys::effective_uid() == 0 {
+        return Some(PathBuf::from("/run/tersefs"));
+    }
+    std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(|dir| Path::new(&dir).join("tersefs"))
+}
+
 /// Removes a socket that a process before us left behind.
 pub fn remove_socket(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {

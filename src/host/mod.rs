@@ -5,6 +5,7 @@
 //! `RealDisk` is the machine; `SimDisk` is its twin for tests: it keeps what a disk could hold after a crash at any
 //! sync, and fails on command.
 
+mod load;
 mod machine;
 mod reader;
 mod real;
@@ -12,11 +13,12 @@ mod sim;
 mod sys;
 mod tree;
 
+pub use load::{Resource, local_time, on_battery, pressure};
 pub use machine::{
     Mount, Scratch, canonical, cores, effort, exists, find_program, inode_of, is_directory, is_socket, kernel_release,
     last_line, make_directory, may_open, may_set_group, memory, mode_of, monotonic_ms, mount_of, mounts, now,
-    number_of_name, open_log, random_id, read_text, remove_socket, restrict_to_owner, scratch, set_readahead,
-    stderr_is_journal, sync_filesystem, write_file,
+    number_of_name, open_log, random_id, read_text, remove_socket, restrict_to_owner, runtime_directory, scratch,
+    set_readahead, stderr_is_journal, sync_filesystem, write_file,
 };
 pub use reader::FileReader;
 pub use real::{RealDisk, wait_for_lock};

@@ -140,6 +140,24 @@ pub fn lower_priority(nice: i32, batch: bool) {
     }
 }
 
+/// Day of the week, 0 is Monday, and minutes since midnight at a time, seconds since 1970, by the clock of this machine. That of
+/// Greenwich where its own is not known.
+pub(crate) fn local_time(secs: i64) -> (u32, u32) {
+    let minutes = secs.div_euclid(60);
+    // 1970 began on a Thursday.
+    let mut found = ((minutes.div_euclid(1440) + 3).rem_euclid(7) as u32, minutes.rem_euclid(1440) as u32);
+    let time = secs as libc::time_t;
+    // JUSTIFICATION: std knows no time zones. SAFETY: all-zero bytes are a valid tm; both pointers are to locals of the right
+    // types, and the result points to the second or is null.
+    unsafe {
+        let mut parts: libc::tm = std::mem::zeroed();
+        if !libc::localtime_r(&time, &mut parts).is_null() {
+            found = ((parts.tm_wday + 6).rem_euclid(7) as u32, (parts.tm_hour * 60 + parts.tm_min) as u32);
+        }
+    }
+    found
+}
+
 /// Processor time that the calling thread has used, seconds.
 pub fn thread_cpu_seconds() -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
