@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host;
 use crate::volume::{
     Backlog, FileReport, GcPlan, GcReport, LanguageReport, PriorReport, RecodeReport, ScrubOptions, ScrubReport,
     ScrubStatus, Status, TrainReport,
@@ -14,6 +15,12 @@ use crate::volume::{
 pub const LINE_BYTES_MAX: u64 = 64 << 20;
 /// Name of the socket in the store's directory.
 pub const SOCKET: &str = "control.sock";
+
+/// Where the daemon of a read-only mount takes commands, by the number of its device: a store may have several of them, and
+/// nothing is written into it. `None` where users of this machine have no place for sockets.
+pub fn socket_of_reader((major, minor): (u32, u32)) -> Option<PathBuf> {
+    Some(host::runtime_directory()?.join(format!("reader-{major}-{minor}.sock")))
+}
 
 /// What a command asks for.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]

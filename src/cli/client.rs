@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Failure, Outcome, config, offline, show};
-use crate::background::protocol::{LINE_BYTES_MAX, Request, Response, SOCKET, Work};
+use crate::background::protocol::{LINE_BYTES_MAX, Request, Response, SOCKET, Work, socket_of_reader};
 use crate::host::{self, Disk, RealDisk};
 use crate::tools::{self, Finding, Health};
 use crate::volume::{Backlog, LanguageReport, ScrubOptions, Status};
@@ -57,14 +57,35 @@ fn only_store() -> Result<PathBuf, Failure> {
     }
 }
 
+/// Connects with the daemon that serves a path, of a mount itself where it lies in one; of a store the one that writes, or any
+/// that reads. Else what went wrong, and where.
+fn connect(path: Option<&Path>, store: &Path) -> Result<UnixStream, (PathBuf, std::io::Error)> {
+    let root = host::canonical(store).unwrap_or_else(|_| store.to_path_buf());
+    let ours = |m: &host::Mount| m.kind == "fuse.tersefs" && Path::new(&m.source) == root;
+    let inside = path.and_then(|path| host::mount_of(path).ok().flatten()).filter(ours);
+    let others = host::mounts().unwrap_or_default().into_iter().filter(ours);
+    let of_writer = store.join(SOCKET);
+    let of_readers = others.filter_map(|m| socket_of_reader(m.device));
+    let sockets = inside.and_then(|m| socket_of_reader(m.device)).into_iter().chain([of_writer.clone()]);
+    let mut failure = None;
+    for socket in sockets.chain(of_readers) {
+        match UnixStream::connect(&socket) {
+            Ok(stream) => return Ok(stream),
+            // What is said is of the place where a daemon mostly is.
+            Err(e) if socket == of_writer => failure = Some((socket, e)),
+            Err(_) => {}
+        }
+    }
+    Err(failure.unwrap_or((of_writer, ErrorKind::NotFound.into())))
+}
+
 impl Client {
     fn connect(path: Option<&Path>) -> Result<Client, Failure> {
         let store = match path {
             Some(path) => store_of(path)?,
             None => only_store()?,
         };
-        let socket = store.join(SOCKET);
-        let stream = UnixStream::connect(&socket).map_err(|e| {
+        let stream = connect(path, &store).map_err(|(socket, e)| {
             Failure(format!("no daemon answers at {}: {e}; is {} mounted?", socket.display(), store.display()))
         })?;
         Ok(Client { store, stream: BufReader::new(stream) })
@@ -249,7 +270,7 @@ fn tell_left(left: &Backlog) {
 
 /// The daemon that serves a store; `None` where none does.
 fn daemon_of(store: &Path) -> Option<Client> {
-    let stream = UnixStream::connect(store.join(SOCKET)).ok()?;
+    let stream = connect(None, store).ok()?;
     Some(Client { store: store.to_path_buf(), stream: BufReader::new(stream) })
 }
 

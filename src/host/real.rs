@@ -139,14 +139,16 @@ impl Disk for RealDisk {
 
     fn lock(&self, shared: bool) -> io::Result<Box<dyn Send + Sync>> {
         let path = self.path(LOCK)?;
-        let file = match OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)
-        {
-            // Read-only media carry the lock file they were made with, or none.
-            Err(_) if shared => match File::open(&path) {
+        let make = || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = if shared {
+            // Whoever only reads changes nothing where it can be helped: a lock is taken on a file that is there. Read-only media
+            // carry the one they were made with, or none, and then nobody can come to write.
+            match File::open(&path).or_else(|_| make()) {
+                Ok(file) => file,
                 Err(_) => return Ok(Box::new(())),
-                other => other?,
-            },
-            other => other?,
+            }
+        } else {
+            make()?
         };
         sys::lock(file.as_raw_fd(), shared)?;
         Ok(Box::new(file))
