@@ -51,6 +51,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prefetch_index::", &["models/primed/", "models/genome/", "models/lm/", "entropy/"]),
     ("sled::", &["store/index.rs"]),
     ("tokenizers::", &["models/lm/tokens.rs"]),
+    ("zip::", &["models/lm/pickle.rs"]),
     ("reed_solomon_simd::", &["store/parity.rs"]),
     ("clap_complete::", &["cli/"]),
     ("clap_mangen::", &["cli/manual.rs"]),

@@ -1,6 +1,8 @@
-//! Language models of a volume: what they code is read back, part by part, and is read by nothing else than them.
+//! Language models of a volume, and those of images and bytes: what they code is read back, part by part, and is read by nothing else than them.
 
 mod common;
+#[path = "common/gpt.rs"]
+mod gpt;
 #[path = "common/llama.rs"]
 mod llama;
 
@@ -294,4 +296,110 @@ fn a_model_comes_whole_or_not_at_all() {
             assert!(read(&volume, ino(&volume, "f"), 0, 1 << 20).unwrap() == words(6, 20_000));
         }
     }
+}
+
+/// Files of a directory on this machine.
+fn directory(files: &[(&str, Vec<u8>)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    files.iter().for_each(|(name, bytes)| std::fs::write(dir.path().join(name), bytes).unwrap());
+    dir
+}
+
+/// Adds the model of a file of a directory, or of all of it.
+fn add_of(volume: &Volume, dir: &tempfile::TempDir, name: &str) -> tersefs::volume::LanguageReport {
+    volume.add_language(&dir.path().join(name), None, &mut |_, _| ()).unwrap()
+}
+
+/// A model of bytes and one of text are in a volume at the same time; each codes what it is for, where it is smaller.
+#[test]
+fn a_model_of_bytes_codes_binary_data_beside_one_of_text() {
+    let (disk, workers) = (fresh(), Arc::new(Workers::new(2)));
+    let policy = Policy { decode_ms: Some(DECODE_MS_MAX), ..Policy::of(Tier::Deep) };
+    let deep = || VolumeOptions { policy, ..options(None) };
+    let volume = open(&disk, deep(), &workers).unwrap();
+    put(&volume, "before", &gpt::places(1, 6000)).unwrap();
+    code_all(&volume, || ()).unwrap();
+    assert!(!methods(&volume, "before").contains(&"language".into()));
+    let brought = directory(&[("weights-audio.pth", gpt::pth(&gpt::bgpt_of_places(), Some("model")))]);
+    let of_bytes = add_of(&volume, &brought, "weights-audio.pth");
+    assert_eq!(
+        (of_bytes.kind.as_str(), of_bytes.codes, of_bytes.files.as_slice()),
+        ("bytes", true, &["bgpt.safetensors".to_string()][..])
+    );
+    let of_text = add(&volume, &llama::tiny());
+    let codes = |volume: &Volume| -> Vec<bool> { volume.languages().unwrap().iter().map(|l| l.codes).collect() };
+    assert_eq!(codes(&volume), [true, true], "the last of its kind");
+    let mut dice = common::Dice::new(9);
+    let mut noise = |len: usize| -> Vec<u8> { (0..len).map(|_| dice.next() as u8).collect() };
+    let (known, noise, text) = (gpt::places(2, 20_000), noise(20_000), words(2, 9000));
+    put(&volume, "known", &known).unwrap();
+    put(&volume, "text", &text).unwrap();
+    put(&volume, "noise", &noise).unwrap();
+    code_all(&volume, || ()).unwrap();
+    assert_eq!(methods(&volume, "known"), ["language"]);
+    assert_ne!(
+        methods(&volume, "text"),
+        ["language"],
+        "a model of noise beats nothing, and that of bytes is not for text"
+    );
+    assert_eq!(methods(&volume, "noise"), ["raw"]);
+    let stored: u64 = volume.report(ino(&volume, "known")).unwrap().segments.iter().map(|s| s.stored_bytes).sum();
+    assert!(stored < 10_700, "{stored} bytes of 10,000 that it has of information");
+    // What was there before it came is coded with it when it is asked for, and what it coded is read by nothing else.
+    let mut run = volume.plan_recode(3);
+    while !run.is_done() {
+        volume.recode_step(&mut run).unwrap();
+    }
+    assert_eq!(methods(&volume, "before"), ["language"]);
+    let of_bytes = ModelId::parse(&of_bytes.id).unwrap();
+    assert!(volume.remove_language(of_bytes).is_err());
+    volume.remove_language(of_text).unwrap();
+    shut(volume);
+    let volume = open(&disk, deep(), &workers).unwrap();
+    assert!(read(&volume, ino(&volume, "known"), 17_000, 500).unwrap() == known[17_000..17_500]);
+    let files = [("known", known), ("text", text), ("noise", noise), ("before", gpt::places(1, 6000))];
+    for (name, bytes) in files {
+        assert!(read(&volume, ino(&volume, name), 0, 1 << 20).unwrap() == bytes, "{name}");
+    }
+    shut(volume);
+    // The copy in the store is the whole model.
+    let out = tempfile::tempdir().unwrap();
+    tools::model_export(&disk, of_bytes, out.path(), &mut |_, _| ()).unwrap();
+    assert_eq!(tools::model_show(out.path(), None).unwrap().id, of_bytes.to_string());
+    assert!(tools::model_verify(&disk, None, &mut |_, _| ()).unwrap().is_empty());
+    let report = tools::fsck(Arc::new(disk.clone()), false, &mut |_, _| ()).unwrap();
+    assert!(report.problems.is_empty() && report.notes.is_empty(), "{report:?}");
+}
+
+/// However the tensors of an image model are brought, with what says its heads beside them; and those that lose something are refused.
+#[test]
+fn a_model_of_images_is_brought_in_any_of_its_forms() {
+    let config = || ("config.json", gpt::CONFIG.as_bytes().to_vec());
+    let as_tensors = directory(&[config(), ("model.safetensors", gpt::safetensors(&gpt::igpt()))]);
+    let as_archive =
+        directory(&[config(), ("pytorch_model.bin", gpt::pth(&gpt::igpt(), None)), ("merges.txt", vec![])]);
+    let show = |path: &std::path::Path| tools::model_show(path, None);
+    let shown = show(as_tensors.path()).unwrap();
+    assert_eq!((shown.kind, shown.vocabulary, shown.context_tokens), ("image", 256, gpt::PIXELS));
+    assert_eq!(show(as_archive.path()).unwrap().id, shown.id);
+    // Without its config it has heads of 64 elements, and is another.
+    assert_ne!(show(&as_tensors.path().join("model.safetensors")).unwrap().id, shown.id);
+    let palette = directory(&[config(), ("pytorch_model.bin", gpt::pth(&gpt::igpt_of(512), None))]);
+    let why = show(palette.path()).unwrap_err();
+    assert!(why.contains("palette") && why.contains(&palette.path().display().to_string()), "{why}");
+    let why = tools::model_show(as_tensors.path(), Some(palette.path())).unwrap_err();
+    assert!(why.contains("adapters"), "{why}");
+    for (name, bytes) in [("none.safetensors", b"\x02\0\0\0\0\0\0\0{}".to_vec()), ("x.pth", b"PK\x03\x04".to_vec())] {
+        let bad = directory(&[(name, bytes)]);
+        for path in [bad.path().to_path_buf(), bad.path().join(name)] {
+            assert!(show(&path).is_err_and(|why| why.contains(&path.display().to_string())), "{name}");
+        }
+    }
+    let (disk, workers) = (fresh(), Arc::new(Workers::new(1)));
+    let volume = open(&disk, by_language(), &workers).unwrap();
+    assert_eq!(add_of(&volume, &as_archive, "").kind, "image");
+    let image: Vec<u8> = (0..9000u32).flat_map(|n| [n / 40, n / 3 % 97 + 20, n * n / 5000].map(|x| x as u8)).collect();
+    put(&volume, "image", &image).unwrap();
+    code_all(&volume, || ()).unwrap();
+    assert!(read(&volume, ino(&volume, "image"), 0, 1 << 20).unwrap() == image);
 }

@@ -2,6 +2,8 @@
 //!
 //! Needs root (or fusermount3) and /dev/fuse, and fails with that word where they are missing.
 
+#[path = "common/gpt.rs"]
+mod gpt;
 #[cfg(feature = "hub")]
 #[path = "common/hub.rs"]
 mod hub;
@@ -100,6 +102,33 @@ fn a_model_is_brought_used_shown_and_removed() {
     let v = Mount::of(&store, &point, &[]);
     assert!(fs::read(v.path("text")).unwrap() == text);
     v.is_sound();
+    v.done();
+}
+
+#[test]
+fn a_model_of_bytes_is_brought_and_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("weights-audio.pth");
+    fs::write(&model, gpt::pth(&gpt::bgpt_of_places(), Some("model"))).unwrap();
+    let v = Mount::new(dir.path(), &[QUIET, PATIENT, "--tier=deep"]);
+    let added = json(&["model", "add", "--json", arg(&v.point), arg(&model)]);
+    assert_eq!(added["kind"], "bytes");
+    let shown = ok(BINARY, &["model", "show", arg(&model)], 60);
+    assert!(shown.contains(added["id"].as_str().unwrap()) && shown.contains("of bytes"), "{shown}");
+    let known = gpt::places(3, 30_000);
+    fs::write(v.path("known"), &known).unwrap();
+    v.wait();
+    assert_eq!(methods(&v, "known"), ["language"]);
+    let (store, point) = (v.store.clone(), v.point.clone());
+    v.is_sound();
+    v.done();
+    let v = Mount::of(&store, &point, &[QUIET]);
+    let file = fs::File::open(v.path("known")).unwrap();
+    let mut buf = [0; 100];
+    file.read_exact_at(&mut buf, 29_000).unwrap();
+    assert_eq!(buf, known[29_000..29_100]);
+    drop(file);
+    assert!(fs::read(v.path("known")).unwrap() == known);
     v.done();
 }
 

@@ -94,7 +94,7 @@ pub enum MethodId {
     Strong = 5,
     /// Nucleotides: sequences, and reads with their qualities.
     Genome = 6,
-    /// Text by a language model that the volume keeps.
+    /// Text by a language model that the volume keeps, other data by one of images or bytes.
     Language = 7,
 }
 

@@ -270,11 +270,13 @@ pub(super) enum ModelVerb {
     /// that is smaller than without. Coding takes about an hour of one core for 10 MB of text with the smallest models, and
     /// reading as long: see `tersefs model check`
     ///
-    /// The model is copied into the store, and its segments cannot be read without it.
+    /// The model is copied into the store, and its segments cannot be read without it. A model of bytes (bGPT) or of grey values
+    /// of images (iGPT) codes binary data of the tier deep in the same way; a volume can have one beside a language model.
     Add {
         /// Store, mountpoint, or anything below it
         path: PathBuf,
-        /// GGUF file, or directory of a checkpoint; or where there is none of that name, a model on the hub of Hugging Face,
+        /// GGUF file, or directory of a checkpoint; a bGPT or an iGPT as a file of safetensors or of PyTorch (.pth, .bin), or the
+        /// directory of one; or where there is none of that name, a model on the hub of Hugging Face,
         /// `org/name` or `org/name/model.gguf`, which is fetched (HF_ENDPOINT and HF_TOKEN as its own programs have them)
         model: PathBuf,
         /// An adapter to it: the directory that PEFT or `model adapt` wrote. With it, it is a model of its own
@@ -318,7 +320,7 @@ pub(super) enum ModelVerb {
         to: PathBuf,
     },
     /// Load a model and show what it is: a GGUF file, or the directory of a checkpoint (config.json, tokenizer.json,
-    /// safetensors), of Llama, Mistral, Qwen 2 or 3, or Gemma 3
+    /// safetensors), of Llama, Mistral, Qwen 2 or 3, or Gemma 3; or the tensors of a bGPT or an iGPT
     Show {
         model: PathBuf,
         /// An adapter to it: the directory that PEFT or `model adapt` wrote

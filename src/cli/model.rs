@@ -35,9 +35,15 @@ pub(super) fn add(path: &Path, model: &Path, adapter: Option<&Path>, json: bool)
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        println!("language model {} ({}) is in the volume", report.id, bytes(report.bytes));
+        let (what, data) = match report.kind.as_str() {
+            "image" => ("model of images", "images and other binary data"),
+            "bytes" => ("model of bytes", "binary data"),
+            _ => ("language model", "text"),
+        };
+        println!("{what} {} ({}) is in the volume", report.id, bytes(report.bytes));
         println!(
-            "text of the tier deep is coded with it from now on, and `tersefs recode` codes what is there already"
+            "{data} of the tier deep is coded with it from now on where that is smaller, and `tersefs recode` codes what is there \
+             already"
         );
     }
     Ok(0)
@@ -83,7 +89,7 @@ pub(super) fn list(path: &Path, json: bool) -> Outcome {
     }
     for r in &reports {
         let codes = if r.codes { ", codes the tier deep" } else { "" };
-        println!("{} {}{codes}: {}", r.id, bytes(r.bytes), r.files.join(", "));
+        println!("{} {}, {}{codes}: {}", r.id, r.kind, bytes(r.bytes), r.files.join(", "));
     }
     if reports.is_empty() {
         println!("no language models: `tersefs model add` brings one");
@@ -204,7 +210,7 @@ pub(super) fn adapt(args: &AdaptArgs) -> Outcome {
 }
 
 fn show_report(r: &ModelReport) {
-    println!("model     {}", r.id);
+    println!("model     {}, of {}", r.id, if r.kind == "image" { "images" } else { r.kind });
     println!(
         "network   {} layers of {} elements, {} tokens, context {}",
         r.layers, r.width, r.vocabulary, r.context_tokens

@@ -21,22 +21,18 @@ use crate::telemetry;
 #[cfg(feature = "lora")]
 pub use crate::models::{AdaptError, AdaptedMatrix, Advance, Recipe, Trainer, WINDOW_MAX};
 pub use crate::models::{
-    Basis, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, Library, Likeness, LoadError, Loader, Open, Shelf,
-    TEXT_BYTES_MAX, VolumePrior, load_checkpoint, load_language_model, starts_from_priors, train_from,
+    Basis, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, Library, Likeness, LoadError, Loader, ModelKind, Open,
+    Shelf, Spliced, TEXT_BYTES_MAX, VolumePrior, as_safetensors, kind_of_tensors, load_checkpoint, load_language_model,
+    load_tensors, starts_from_priors, train_from,
 };
 pub use bounds::{Bounds, bounds, first_cut};
 pub use classify::{classify, segment_bytes};
 pub use policy::{DECODE_MS_MAX, Policy, SEGMENT_BYTES_MIN, Tier, climbs, cut, cut_beside, outgrows, planned};
 pub use rate::{forget as forget_rate, predicted_decode_ms};
 
-/// True where a policy has a language model tried: its shortest lanes keep the budget.
-pub fn uses_language(policy: &Policy) -> bool {
-    policy::lane_bytes(policy).is_some()
-}
-
-/// True for data that language models are tried on.
-pub fn suits_language(class: Class) -> bool {
-    models::suits(MethodId::Language, class)
+/// True where a policy has a language model tried on a class, or one of bytes: its shortest lanes keep the budget.
+pub fn uses_language(class: Class, policy: &Policy) -> bool {
+    policy::lane_bytes(class, policy).is_some()
 }
 
 /// Bytes tried before a segment is called incompressible.
@@ -205,8 +201,7 @@ fn smallest(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Resu
     for id in BY_STRENGTH {
         let slow = || predicted_decode_ms(id, raw.len() as u32) > policy.decode_ms_max();
         // A language model costs so much that it has to know what it must come below.
-        if matches!(id, MethodId::Raw | MethodId::Language) || !policy.allows(id) || !models::suits(id, class) || slow()
-        {
+        if matches!(id, MethodId::Raw | MethodId::Language) || !policy.tries(id, class) || slow() {
             continue;
         }
         if models::starts_from_priors(id) {
@@ -229,10 +224,9 @@ fn smallest(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Resu
             best = Some((id, coded));
         }
     }
-    let lane_bytes = policy::lane_bytes(policy).filter(|_| basis.reference.is_none());
-    if let Some(lane_bytes) = lane_bytes.filter(|_| models::suits(MethodId::Language, class)) {
+    if let Some(lane_bytes) = policy::lane_bytes(class, policy).filter(|_| basis.reference.is_none()) {
         let below = best.as_ref().map_or(raw.len(), |(_, coded)| coded.payload.len());
-        match Language::encode_for(raw, basis.library, Aim { lane_bytes, below }) {
+        match Language::encode_for(raw, class, basis.library, Aim { lane_bytes, below }) {
             Ok(coded) => best = Some((MethodId::Language, coded)),
             Err(Declined::Stopped) => return Err(Error::Stopped),
             Err(Declined::DoesNotShrink | Declined::Failed | Declined::Foreign) => {}

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::{Basis, encode, predicted_decode_ms, rate, segment_bytes};
 use crate::base::{Class, MethodId, SEGMENT_BYTES_MAX};
-use crate::models::{BY_STRENGTH, LANE_BYTES_MAX, LANE_BYTES_MIN, suits};
+use crate::models::{BY_STRENGTH, LANE_BYTES_MAX, LANE_BYTES_MIN, ModelKind, suits};
 
 /// Longest decode budget that may be asked for, milliseconds: an hour.
 pub const DECODE_MS_MAX: u32 = 3_600_000;
@@ -29,7 +29,7 @@ pub enum Tier {
     #[default]
     Balanced,
     /// The strongest method of this build in the longest segments, whatever a read of a few bytes then costs; and for text a
-    /// language model, where the volume has one.
+    /// language model, for other data a model of images or bytes, where the volume has one.
     Deep,
 }
 
@@ -90,6 +90,8 @@ pub struct Policy {
     pub only: Option<MethodId>,
     /// The volume has a language model, which the tiers that allow it use.
     pub language: bool,
+    /// It has a model of images or bytes, likewise.
+    pub bytes: bool,
 }
 
 impl Policy {
@@ -106,6 +108,7 @@ impl Policy {
             decode_ms: Some(ms(self).min(ms(other))),
             only: if self.only == other.only { self.only } else { self.only.or(other.only) },
             language: self.language && other.language,
+            bytes: self.bytes && other.bytes,
         }
     }
 
@@ -132,16 +135,28 @@ impl Policy {
     /// True when a segment of some bytes may be coded from one that is there: decoding both takes no longer than the policy
     /// allows. Each was cut so that it takes that long alone with time to spare.
     pub fn may_refer(&self, class: Class, bytes: u32, (method, reference_bytes): (MethodId, u32)) -> bool {
-        // A language model uses no reference: what has one is coded by the next weaker method.
-        let own = predicted_decode_ms(plan(class, &Policy { language: false, ..*self }).0, bytes);
+        let own = predicted_decode_ms(plan(class, &self.without_models()).0, bytes);
         let ms = predicted_decode_ms(method, reference_bytes).saturating_add(own);
         self.accepts(method, reference_bytes) && ms <= self.decode_ms_max()
     }
 
     /// True when the policy has a method tried at all.
     pub fn allows(&self, method: MethodId) -> bool {
-        let by_tier = || self.tier.allows(method) && (self.language || method != MethodId::Language);
+        let by_tier = || self.tier.allows(method) && (self.language || self.bytes || method != MethodId::Language);
         self.only.map_or_else(by_tier, |only| only == method)
+    }
+
+    /// True when the policy has a method tried on data of a class.
+    pub fn tries(&self, method: MethodId, class: Class) -> bool {
+        let has_model = || if ModelKind::Text.suits(class) { self.language } else { self.bytes };
+        let can = method != MethodId::Language || self.only == Some(method) || has_model();
+        self.allows(method) && suits(method, class) && can
+    }
+
+    /// The same where the volume has no models: none of them uses a reference, so that what has one is coded by the next weaker
+    /// method.
+    pub fn without_models(&self) -> Policy {
+        Policy { language: false, bytes: false, ..*self }
     }
 }
 
@@ -151,10 +166,10 @@ fn cold_bytes(method: MethodId, segment_bytes: u32) -> u32 {
 }
 
 /// Plain bytes of the lanes that a language model codes under a policy: the longest that keeps the budget with a quarter to
-/// spare, as a longer one costs less to begin and knows more. `None` where none does, or the policy uses no language model.
-pub(super) fn lane_bytes(policy: &Policy) -> Option<usize> {
+/// spare, as a longer one costs less to begin and knows more. `None` where none does, or the policy uses none for the class.
+pub(super) fn lane_bytes(class: Class, policy: &Policy) -> Option<usize> {
     let lanes = std::iter::successors(Some(LANE_BYTES_MAX), |n| Some(n / 2)).take_while(|n| *n >= LANE_BYTES_MIN);
-    lanes.filter(|_| policy.allows(MethodId::Language)).find(|n| keeps(policy, MethodId::Language, *n as u32))
+    lanes.filter(|_| policy.tries(MethodId::Language, class)).find(|n| keeps(policy, MethodId::Language, *n as u32))
 }
 
 /// Plain bytes per segment of a class under a policy: a power of two from `SEGMENT_BYTES_MIN` to `SEGMENT_BYTES_MAX`. The
@@ -167,8 +182,7 @@ pub fn cut(class: Class, policy: &Policy) -> u32 {
 /// As `cut`, for segments that are coded from one of `reference_bytes`: the longest with which both are decoded within the
 /// budget. `None` where none is.
 pub fn cut_beside(class: Class, policy: &Policy, reference_bytes: u32) -> Option<u32> {
-    // A language model uses no reference: what has one is coded by the next weaker method.
-    let (method, longest) = plan(class, &Policy { language: false, ..*policy });
+    let (method, longest) = plan(class, &policy.without_models());
     std::iter::successors(Some(longest), |n| Some(n / 2))
         .take_while(|n| *n >= SEGMENT_BYTES_MIN)
         .find(|len| policy.may_refer(class, *len, (method, reference_bytes)))
@@ -232,7 +246,7 @@ fn plan_by(longest: u32, class: Class, policy: &Policy, predicted: impl Fn(Metho
         let longest = if id == MethodId::Language { longest.min(LANGUAGE_BYTES_MAX) } else { longest };
         std::iter::successors(Some(longest), |n| Some(n / 2)).take_while(move |n| *n >= shortest)
     };
-    let methods = BY_STRENGTH.into_iter().filter(|id| policy.allows(*id) && suits(*id, class));
+    let methods = BY_STRENGTH.into_iter().filter(|id| policy.tries(*id, class));
     let fits =
         |id: MethodId, len: u32| predicted(id, cold_bytes(id, len)).saturating_mul(5) / 4 <= policy.decode_ms_max();
     let mut fitting = methods.filter_map(|id| sizes(id).find(|len| fits(id, *len)).map(|len| (id, len)));
@@ -288,6 +302,10 @@ mod tests {
         let binary =
             plan_by(1 << 20, Class::Binary, &Policy { tier: Tier::Deep, language: true, ..budget(2560) }, slow);
         assert_eq!(binary, (MethodId::Strong, 1 << 20));
+        // Nor does a model of bytes code text, or machine code.
+        let by_bytes = |class| plan_by(1 << 20, class, &Policy { tier: Tier::Deep, bytes: true, ..budget(2560) }, slow);
+        assert_eq!(by_bytes(Class::Binary), (MethodId::Language, 256 << 10));
+        assert_eq!([Class::Text, Class::Exec].map(by_bytes), [(MethodId::Strong, 1 << 20); 2]);
         check(Policy { language: true, ..budget(320) }, 256);
         check(Policy { only: Some(MethodId::Cm), ..budget(40) }, 32);
         // The one method that is wanted cannot: then the shortest segments, which are stored raw.

@@ -10,6 +10,7 @@ mod machine;
 mod reader;
 mod real;
 mod sim;
+mod spliced;
 mod sys;
 mod tree;
 
@@ -23,6 +24,7 @@ pub use machine::{
 pub use reader::FileReader;
 pub use real::{RealDisk, wait_for_lock};
 pub use sim::{Fault, SimDisk, Survival};
+pub use spliced::SplicedFile;
 pub use sys::{
     MountFlags, Ran, ask_filesystem, device_of, effective_gid, effective_uid, end_on_closed_pipe, give_memory_back,
     in_new_session, is_disconnected, limit_arenas, lower_priority, open_files_limit, raise_open_files_limit, remount,

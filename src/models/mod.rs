@@ -29,8 +29,8 @@ pub use library::Library;
 #[cfg(feature = "lora")]
 pub use lm::{AdaptError, Advance, Matrix as AdaptedMatrix, Recipe, Trainer, WINDOW_MAX};
 pub use lm::{
-    Aim, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, Language, LanguageModel, LoadError, Loader, Open, Shelf,
-    load as load_language_model, load_checkpoint,
+    Aim, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, Language, LanguageModel, LoadError, Loader, ModelKind, Open, Shelf,
+    Spliced, as_safetensors, kind_of_tensors, load as load_language_model, load_checkpoint, load_tensors,
 };
 pub use primed::{Kind, Likeness, PACKED_BYTES_MAX, TEXT_BYTES_MAX, VolumePrior, prior_name, train, train_from};
 
@@ -239,9 +239,7 @@ pub const BY_STRENGTH: [MethodId; 8] = [
 pub fn suits(id: MethodId, class: Class) -> bool {
     match id {
         MethodId::Genome => class == Class::Nucleotides,
-        MethodId::Language => {
-            matches!(class, Class::Text | Class::Markup | Class::Source | Class::Json | Class::Log)
-        }
+        MethodId::Language => ModelKind::ALL.into_iter().any(|kind| kind.suits(class)),
         MethodId::Raw | MethodId::Zstd | MethodId::Cm | MethodId::Primed | MethodId::Swift | MethodId::Strong => true,
     }
 }

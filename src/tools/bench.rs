@@ -342,7 +342,7 @@ pub fn bench(paths: &[&Path], model: Option<&Path>, progress: Progress<'_>) -> R
                 None => sums.push((method.to_string(), segment_bytes, taken)),
             }
         };
-        if let Some(model) = begun.filter(|_| codec::suits_language(class)) {
+        if let Some(model) = begun.filter(|model| model.facts().kind.suits(class)) {
             for lane_bytes in LANGUAGE_LANES {
                 let taken = bench_language(&plain, model, lane_bytes).map_err(|e| format!("{name}: {e}"))?;
                 row(&format!("language, lanes {}", lane_bytes >> 10), Some(plain.len() as u32), taken);

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::Progress;
 use super::estimate::{Found, Shares, TierEstimate, gather};
 use crate::base::{ByteRange, Class};
-use crate::codec::{self, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, Tier};
+use crate::codec::{LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, Tier};
 use crate::host;
 use crate::volume::load_brought;
 
@@ -115,7 +115,7 @@ pub(super) fn estimate_language(
 ) -> Result<LanguageEstimate, String> {
     let model = load_brought(path, None)?;
     let mut pieces: BTreeMap<Class, Vec<Vec<u8>>> = BTreeMap::new();
-    for (class, found, offset) in places.iter().filter(|(class, _, _)| codec::suits_language(*class)) {
+    for (class, found, offset) in places.iter().filter(|(class, _, _)| model.facts().kind.suits(*class)) {
         let of_class = pieces.entry(*class).or_default();
         if of_class.len() < PIECES
             && let Ok(raw) = gather(found, ByteRange::at(*offset, PIECE_BYTES))

@@ -17,6 +17,8 @@ use crate::volume::{LanguageReport, language_reports, load_brought};
 #[derive(Clone, Debug, Serialize)]
 pub struct ModelReport {
     pub id: String,
+    /// What it is a model of: `text`, `image` or `bytes`.
+    pub kind: &'static str,
     pub layers: usize,
     pub width: usize,
     pub vocabulary: usize,
@@ -90,6 +92,7 @@ fn load(path: &Path, adapter: Option<&Path>) -> Result<(LanguageModel, ModelRepo
     let facts = model.facts();
     let report = ModelReport {
         id: facts.id.to_string(),
+        kind: facts.kind.name(),
         layers: facts.layers,
         width: facts.width,
         vocabulary: facts.vocabulary,
@@ -102,7 +105,7 @@ fn load(path: &Path, adapter: Option<&Path>) -> Result<(LanguageModel, ModelRepo
     Ok((model, report))
 }
 
-/// Loads a model from a GGUF file or the directory of a checkpoint, with an adapter from a directory, and says what it is.
+/// Loads a model that somebody brings, with an adapter from a directory, and says what it is.
 ///
 /// # Errors
 /// A sentence that names the file and what is wrong with it.

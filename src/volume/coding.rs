@@ -349,7 +349,7 @@ impl Found {
 
 /// True where coding a segment may take minutes.
 pub(super) fn takes_minutes(class: Class, policy: &Policy) -> bool {
-    policy.allows(MethodId::Language) && codec::suits_language(class)
+    policy.tries(MethodId::Language, class)
 }
 
 /// Tasks that may take minutes.

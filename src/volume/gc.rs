@@ -383,7 +383,7 @@ impl Volume {
     ) -> Result<(), Error> {
         let Some(Unpacked { coding, plain, owners, policy, .. }) = self.unpack(at)? else { return Ok(()) };
         // Whoever needs the space does not wait for a language model: `recode` brings it back.
-        let policy = Policy { language: false, ..policy };
+        let policy = policy.without_models();
         let mut used = RangeSet::default();
         for (_, e) in &owners {
             used.insert(ByteRange::at(u64::from(e.segment_offset), u64::from(e.len)));

@@ -540,7 +540,7 @@ impl Volume {
         Ok(Some(Part { range, segment, segment_offset: 0, segment_bytes, method, refers }))
     }
 
-    /// Whether a segment may be coded by a language model now and is not, or by another than the one that codes; or may not and is,
+    /// Whether a segment may be coded by a language model now and is not, or by one that codes no more; or may not and is,
     /// by the policy of its first file.
     fn language_comes_or_goes(&self, at: SegmentRef, coding: &Coding) -> Result<(bool, bool), Error> {
         let is = coding.method == MethodId::Language as u16;
@@ -549,8 +549,8 @@ impl Volume {
         }
         let owners = self.store.owners_of(at, 1).map_err(Error::Store)?;
         let Some((ino, _)) = owners.first() else { return Ok((false, false)) };
-        let may = codec::suits_language(coding.class) && codec::uses_language(&self.policy_of(*ino, coding.class)?);
-        let other = self.library.languages.coding_id() != Some(ModelId(coding.model));
+        let may = codec::uses_language(coding.class, &self.policy_of(*ino, coding.class)?);
+        let other = !self.library.languages.codes(coding.class, ModelId(coding.model));
         Ok((may && !is, is && (!may || other)))
     }
 }

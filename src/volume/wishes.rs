@@ -13,7 +13,7 @@ use super::rules::{Rules, Said};
 use super::types::{Error, PolicyReport};
 use super::{FileKind, Time, Volume};
 use crate::base::{Class, Ino};
-use crate::codec::{DECODE_MS_MAX, Policy, Tier};
+use crate::codec::{DECODE_MS_MAX, ModelKind, Policy, Tier};
 
 /// Longest time one segment may take to decode, decimal milliseconds.
 const DECODE_MS: &[u8] = b"user.tersefs.decode_ms";
@@ -99,6 +99,7 @@ impl Wishes {
             decode_ms: decode_ms.or(volume.decode_ms),
             only: if tier.is_some() { None } else { volume.only },
             language: volume.language,
+            bytes: volume.bytes,
         }
     }
 }
@@ -210,7 +211,12 @@ impl Volume {
 
     /// What holds where no attribute says otherwise.
     pub(super) fn policy(&self) -> Policy {
-        Policy { language: !self.library.languages.is_empty(), ..self.adjustable().policy }
+        let shelf = &self.library.languages;
+        Policy {
+            language: shelf.has_kind(|kind| kind == ModelKind::Text),
+            bytes: shelf.has_kind(|kind| kind != ModelKind::Text),
+            ..self.adjustable().policy
+        }
     }
 
     /// An attribute was set or removed: what is remembered is dropped, and what may be coded now is looked for.
@@ -332,9 +338,10 @@ mod tests {
         assert!(both.stays_plain());
         own.add(Wish::Plain(false), near);
         assert!(!own.or(above).stays_plain());
-        let volume = Policy { decode_ms: Some(700), only: Some(MethodId::Cm), tier: Tier::Deep, language: true };
+        let volume =
+            Policy { decode_ms: Some(700), only: Some(MethodId::Cm), tier: Tier::Deep, language: true, bytes: true };
         let silent = Said::default();
-        let of_both = Policy { tier: Tier::Fast, decode_ms: Some(20), only: None, language: true };
+        let of_both = Policy { tier: Tier::Fast, decode_ms: Some(20), only: None, language: true, bytes: true };
         assert_eq!(both.policy(&silent, &volume), of_both);
         assert_eq!(Wishes::default().policy(&silent, &volume), volume);
         assert_eq!(own.policy(&silent, &volume), Policy { decode_ms: Some(20), ..volume });
@@ -342,7 +349,7 @@ mod tests {
         let said = Said { tier: Some((Tier::Balanced, 1)), decode_ms: Some((5, 2)), plain: Some((true, 3)) };
         assert_eq!(both.policy(&said, &volume), of_both);
         assert!(!own.stays_plain_by(&said) && Wishes::default().stays_plain_by(&said));
-        let by_rules = Policy { tier: Tier::Balanced, decode_ms: Some(5), only: None, language: true };
+        let by_rules = Policy { tier: Tier::Balanced, decode_ms: Some(5), only: None, language: true, bytes: true };
         assert_eq!(Wishes::default().policy(&said, &volume), by_rules);
     }
 }

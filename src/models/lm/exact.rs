@@ -73,6 +73,15 @@ pub(super) fn gelu(x: f32) -> f32 {
     x * (top / (1.0 + e))
 }
 
+/// x / (1 + exp(-1.702 x)), the activation of iGPT.
+#[inline(always)]
+pub(super) fn quick_gelu(x: f32) -> f32 {
+    let y = 1.702 * x;
+    let e = exp(-y.abs());
+    let top = if y < 0.0 { e } else { 1.0 };
+    x * (top / (1.0 + e))
+}
+
 /// Sum of what a function makes of the elements, whose number is a multiple of `LANES`.
 #[inline(always)]
 pub(super) fn sum(xs: &[f32], f: impl Fn(f32) -> f32) -> f32 {
@@ -119,6 +128,17 @@ pub(super) fn normalise(row: &[f32], weights: &[f32], epsilon: f32, out: &mut [f
     let factor = factor_of(row, epsilon);
     for ((out, x), w) in out.iter_mut().zip(row).zip(weights) {
         *out = (*x * factor) * *w;
+    }
+}
+
+/// Takes the mean away from a row, divides it by the root of what its mean square then is, weighs it, and adds to it.
+#[inline(always)]
+pub(super) fn centre(row: &[f32], weights: &[f32], biases: &[f32], epsilon: f32, out: &mut [f32]) {
+    let mean = sum(row, |x| x) / row.len() as f32;
+    let variance = sum(row, |x| (x - mean) * (x - mean)) / row.len() as f32;
+    let factor = 1.0 / (variance + epsilon).sqrt();
+    for (((out, x), w), b) in out.iter_mut().zip(row).zip(weights).zip(biases) {
+        *out = ((*x - mean) * factor) * *w + *b;
     }
 }
 
@@ -202,6 +222,8 @@ mod tests {
             let y = f64::from(x);
             let exact = 0.5 * y * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (y + 0.044_715 * y * y * y)).tanh());
             assert!((f64::from(gelu(x)) - exact).abs() < 2e-6 * exact.abs().max(1e-3), "gelu {x}");
+            let exact = y / (1.0 + (-1.702 * y).exp());
+            assert!((f64::from(quick_gelu(x)) - exact).abs() < 2e-6 * exact.abs().max(1e-3), "quick_gelu {x}");
             let angle = f64::from(i) * 1.37;
             let (sine, cosine) = sine_cosine(angle);
             assert!((sine - angle.sin()).abs() < 1e-11 && (cosine - angle.cos()).abs() < 1e-11, "{angle}");
@@ -210,6 +232,20 @@ mod tests {
         {
             let exact = f64::powf(base, exponent);
             assert!((power(base, exponent) / exact - 1.0).abs() < 1e-13, "{base} {exponent}");
+        }
+    }
+
+    #[test]
+    fn rows_are_centred() {
+        let row: Vec<f32> = (0..48).map(|i| 3.0 + (i * i % 17) as f32 * 0.25).collect();
+        let (weights, biases): (Vec<f32>, Vec<f32>) = (0..48).map(|i| (1.0 + i as f32 * 0.01, i as f32 * 0.1)).unzip();
+        let mut out = vec![0.0; 48];
+        centre(&row, &weights, &biases, 1e-5, &mut out);
+        let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / 48.0;
+        let variance = row.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / 48.0;
+        for (((x, w), b), got) in row.iter().zip(&weights).zip(&biases).zip(out) {
+            let exact = (f64::from(*x) - mean) / (variance + 1e-5).sqrt() * f64::from(*w) + f64::from(*b);
+            assert!((f64::from(got) - exact).abs() < 1e-5, "{got}, {exact}");
         }
     }
 

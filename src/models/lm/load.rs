@@ -8,12 +8,13 @@ use super::cdf::{Shares, spread};
 use super::exact;
 use super::gguf::Gguf;
 use super::kernels::Path;
+use super::patches::Patches;
 use super::plan::{self, BIASES, Family, HEAD_NORMS, POST_NORMS, Plan};
 use super::safetensors::{self, Checkpoint};
-use super::step::{Extras, Layer, Near, Network, Row, Shape, Work};
+use super::step::{Activation, Extras, Layer, Near, Network, Norm, Row, Shape, Work};
 use super::tokens::Tokens;
 use super::weights::Matrix;
-use super::{DECODE_BYTES_MAX, LanguageModel, LoadError, decode_bytes};
+use super::{DECODE_BYTES_MAX, LanguageModel, LoadError, ModelKind};
 use crate::base::ModelId;
 
 /// Revision of the arithmetic: raised when any share may come out otherwise. It is part of a model's name.
@@ -38,7 +39,7 @@ pub(super) trait Tensors {
 }
 
 /// Tensors that are being read, of shapes that follow from the network's numbers.
-struct Source<T>(T);
+pub(super) struct Source<T>(pub T);
 
 impl<T: Tensors> Source<T> {
     fn expect(&self, name: &str, rows: usize, columns: usize) -> Result<(), LoadError> {
@@ -51,7 +52,7 @@ impl<T: Tensors> Source<T> {
         }
     }
 
-    fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
+    pub fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
         self.expect(name, 1, len)?;
         let mut out = Vec::new();
         self.0.rows(name, &mut |_, row| {
@@ -59,6 +60,47 @@ impl<T: Tensors> Source<T> {
             Ok(())
         })?;
         Ok(out)
+    }
+
+    /// All rows of a tensor, plain.
+    pub fn table(&mut self, name: &str, rows: usize, columns: usize) -> Result<Vec<f32>, LoadError> {
+        self.expect(name, rows, columns)?;
+        let mut out = Vec::new();
+        self.0.rows(name, &mut |_, row| {
+            out.extend_from_slice(row);
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    /// The first rows of a tensor of so many rows and columns.
+    pub fn first_rows(
+        &mut self,
+        name: &str,
+        (rows, columns): (usize, usize),
+        first: usize,
+    ) -> Result<Matrix, LoadError> {
+        self.expect(name, rows, columns)?;
+        let mut matrix = Matrix::new(first, columns);
+        self.0.rows(name, &mut |n, row| {
+            if n < first {
+                matrix.set_row(n, row);
+            }
+            Ok(())
+        })?;
+        Ok(matrix)
+    }
+
+    /// A matrix of `columns` rows, of a tensor that has them for columns.
+    pub fn turned(&mut self, name: &str, rows: usize, columns: usize) -> Result<Matrix, LoadError> {
+        let table = self.table(name, rows, columns)?;
+        let mut matrix = Matrix::new(columns, rows);
+        let mut row = vec![0.0; rows];
+        for n in 0..columns {
+            row.iter_mut().zip(table.iter().skip(n).step_by(columns)).for_each(|(to, x)| *to = *x);
+            matrix.set_row(n, &row);
+        }
+        Ok(matrix)
     }
 
     /// Rows of a tensor into a matrix, each at the place that a function says.
@@ -93,12 +135,16 @@ impl<T: Tensors> Source<T> {
         Ok(weights)
     }
 
+    fn row_norm(&mut self, name: &str, len: usize, plan: &Plan) -> Result<Norm, LoadError> {
+        Ok(Norm { weights: self.norm(name, len, plan)?, biases: None })
+    }
+
     fn network(&mut self, plan: &Plan) -> Result<Network, LoadError> {
         let Shape { vocabulary, width, heads, key_heads, elements, hidden, .. } = plan.shape;
         let embeddings = self.matrix("token_embd.weight", vocabulary, width)?;
         let has_head = plan.has_head(&self.0);
         let head = has_head.then(|| self.matrix("output.weight", vocabulary, width)).transpose()?;
-        let norm = self.norm("output_norm.weight", width, plan)?;
+        let norm = self.row_norm("output_norm.weight", width, plan)?;
         let mut layers = Vec::new();
         for n in 0..plan.shape.layers {
             let name = |what: &str| format!("blk.{n}.{what}.weight");
@@ -132,20 +178,22 @@ impl<T: Tensors> Source<T> {
             self.fill(&name("ffn_gate"), hidden, width, &mut gates, |row| row)?;
             self.fill(&name("ffn_up"), hidden, width, &mut gates, |row| hidden + row)?;
             layers.push(Layer {
-                attention_norm: self.norm(&name("attn_norm"), width, plan)?,
+                attention_norm: self.row_norm(&name("attn_norm"), width, plan)?,
                 queries,
                 biases,
                 head_norms,
                 output: self.matrix(&name("attn_output"), width, heads * elements)?,
-                feed_norm: self.norm(&name("ffn_norm"), width, plan)?,
+                feed_norm: self.row_norm(&name("ffn_norm"), width, plan)?,
                 gates,
                 down: self.matrix(&name("ffn_down"), width, hidden)?,
+                other_biases: Default::default(),
                 post_norms,
             });
         }
         let near_rotary = rotary(&plan.near_frequencies, plan.shape.context);
         let rotary = rotary(&plan.frequencies, plan.shape.context);
-        Ok(Network { shape: plan.shape.clone(), embeddings, layers, norm, head, rotary, near_rotary })
+        let positions = Vec::new();
+        Ok(Network { shape: plan.shape.clone(), embeddings, layers, norm, head, positions, rotary, near_rotary })
     }
 }
 
@@ -162,7 +210,7 @@ fn rotary(frequencies: &[f64], positions: usize) -> Vec<f32> {
 
 impl Network {
     /// Feeds all that its shares depend on to a hash.
-    fn hash(&self, hasher: &mut blake3::Hasher) {
+    pub(super) fn hash(&self, hasher: &mut blake3::Hasher) {
         let s = &self.shape;
         let numbers = [s.vocabulary, s.width, s.heads, s.key_heads, s.elements, s.hidden, s.layers, s.context];
         for n in numbers {
@@ -175,25 +223,36 @@ impl Network {
         };
         floats(hasher, &[s.epsilon]);
         for layer in &self.layers {
-            floats(hasher, &layer.attention_norm);
-            floats(hasher, &layer.feed_norm);
+            floats(hasher, &layer.attention_norm.weights);
+            floats(hasher, &layer.feed_norm.weights);
             [&layer.queries, &layer.output, &layer.gates, &layer.down].into_iter().for_each(|m| m.hash(hasher));
         }
-        floats(hasher, &self.norm);
+        floats(hasher, &self.norm.weights);
         floats(hasher, &self.rotary);
         self.embeddings.hash(hasher);
         hasher.update(&[u8::from(self.head.is_some())]);
         self.head.iter().for_each(|m| m.hash(hasher));
         // What a Llama does not have. It was named before there was any other.
-        let Extras { embedding_factor, score_square, gelu, near } = &s.extras;
+        let Extras { embedding_factor, score_square, activation, ungated, fine, near } = &s.extras;
         for (kind, factor) in [(1, embedding_factor), (2, score_square)] {
             if let Some(x) = factor {
                 hasher.update(&[kind]);
                 floats(hasher, &[*x]);
             }
         }
-        if *gelu {
-            hasher.update(&[3]);
+        match activation {
+            Activation::Silu => {}
+            Activation::Gelu => {
+                hasher.update(&[3]);
+            }
+            Activation::QuickGelu => {
+                hasher.update(&[8]);
+            }
+        }
+        for (kind, is_so) in [(9, *ungated), (10, *fine)] {
+            if is_so {
+                hasher.update(&[kind]);
+            }
         }
         if let Some(Near { every, window }) = near {
             hasher.update(&[4]);
@@ -213,12 +272,30 @@ impl Network {
                     floats(hasher, norm);
                 });
             }
+            for (kind, biases) in [(11, &layer.attention_norm.biases), (12, &layer.feed_norm.biases)] {
+                biases.iter().for_each(|biases| {
+                    hasher.update(&[kind]);
+                    floats(hasher, biases);
+                });
+            }
+            for (kind, biases) in (13..).zip(&layer.other_biases) {
+                if !biases.is_empty() {
+                    hasher.update(&[kind]);
+                    floats(hasher, biases);
+                }
+            }
+        }
+        for (kind, more) in [(16, self.norm.biases.as_ref()), (17, Some(&self.positions).filter(|p| !p.is_empty()))] {
+            more.iter().for_each(|more| {
+                hasher.update(&[kind]);
+                floats(hasher, more);
+            });
         }
     }
 
-    /// A small network of fixed noise, with which a machine shows that it computes as others do: a Llama, or one that has all
-    /// that others have.
-    fn of_noise(extras: bool) -> Network {
+    /// A small network of fixed noise, with which a machine shows that it computes as others do: a Llama, one that has all
+    /// that its relatives have, or one of the shape of GPT-2.
+    fn of_noise(kind: Noise) -> Network {
         let mut x = 1u64;
         let mut noise = |len: usize| -> Vec<f32> {
             let mut next = || {
@@ -228,19 +305,23 @@ impl Network {
             (0..len).map(|_| next() * next()).collect()
         };
         let (vocabulary, width, heads, key_heads, elements, hidden, layers) = (320, 96, 6, 2, 32, 160, 2);
+        let key_heads = if kind == Noise::Gpt { heads } else { key_heads };
         let mut matrix = |rows: usize, columns: usize| {
             let mut matrix = Matrix::new(rows, columns);
             (0..rows).for_each(|row| matrix.set_row(row, &noise(columns)));
             matrix
         };
+        let norm = |weight: f32| Norm { weights: vec![weight; width], biases: None };
+        let gates = if kind == Noise::Gpt { hidden } else { 2 * hidden };
         let mut layer = || Layer {
-            attention_norm: vec![1.5; width],
+            attention_norm: norm(1.5),
             queries: matrix((heads + 2 * key_heads) * elements, width),
             output: matrix(width, heads * elements),
-            feed_norm: vec![0.75; width],
-            gates: matrix(2 * hidden, width),
+            feed_norm: norm(0.75),
+            gates: matrix(gates, width),
             down: matrix(width, hidden),
             biases: Vec::new(),
+            other_biases: Default::default(),
             head_norms: None,
             post_norms: None,
         };
@@ -248,8 +329,9 @@ impl Network {
         let frequencies: Vec<f64> =
             (0..elements / 2).map(|pair| exact::power(10_000.0, -((2 * pair) as f64) / elements as f64)).collect();
         let mut more = Extras::default();
-        if extras {
-            let ramp = |len: usize, slope: f32| (0..len).map(|n| 0.5 + n as f32 * slope).collect::<Vec<f32>>();
+        let (mut last, mut positions) = (norm(1.25), Vec::new());
+        let ramp = |len: usize, slope: f32| (0..len).map(|n| 0.5 + n as f32 * slope).collect::<Vec<f32>>();
+        if kind == Noise::Relative {
             for layer in &mut layers_made {
                 layer.biases = ramp((heads + 2 * key_heads) * elements, -0.004);
                 layer.head_norms = Some([ramp(elements, 0.03), ramp(elements, 0.02)]);
@@ -258,17 +340,30 @@ impl Network {
             more = Extras {
                 embedding_factor: Some((width as f32).sqrt()),
                 score_square: Some(48.0),
-                gelu: true,
+                activation: Activation::Gelu,
                 near: Some(Near { every: 2, window: 37 }),
+                ..Extras::default()
             };
+        }
+        if kind == Noise::Gpt {
+            for layer in &mut layers_made {
+                layer.biases = ramp(3 * heads * elements, -0.004);
+                layer.attention_norm.biases = Some(ramp(width, -0.02));
+                layer.feed_norm.biases = Some(ramp(width, 0.01));
+                layer.other_biases = [ramp(width, -0.01), ramp(hidden, -0.006), ramp(width, -0.02)];
+            }
+            last.biases = Some(ramp(width, -0.01));
+            positions = (0..PROOF_TOKENS * width).map(|n| (n * n % 97) as f32 * 0.01 - 0.5).collect();
+            more = Extras { activation: Activation::QuickGelu, ungated: true, fine: true, ..Extras::default() };
         }
         Network {
             embeddings: matrix(vocabulary, width),
             head: Some(matrix(vocabulary, width)),
             layers: layers_made,
-            norm: vec![1.25; width],
-            rotary: rotary(&frequencies, PROOF_TOKENS),
-            near_rotary: rotary(if extras { &frequencies[..] } else { &[] }, PROOF_TOKENS),
+            norm: last,
+            positions,
+            rotary: rotary(if kind == Noise::Gpt { &[] } else { &frequencies[..] }, PROOF_TOKENS),
+            near_rotary: rotary(if kind == Noise::Relative { &frequencies[..] } else { &[] }, PROOF_TOKENS),
             shape: Shape {
                 vocabulary,
                 width,
@@ -302,17 +397,27 @@ impl Network {
     }
 }
 
+/// Networks of noise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Noise {
+    Llama,
+    /// With all that the relatives of a Llama have.
+    Relative,
+    Gpt,
+}
+
 /// Tokens of the proof: more than a page of a stream.
 const PROOF_TOKENS: usize = 150;
-/// What `shares_hash` gives for them on every machine, of a Llama and of one that has all that others have.
-const PROOFS: [(bool, [u8; 16]); 2] = [
-    (false, [76, 1, 227, 245, 61, 214, 114, 165, 199, 165, 102, 126, 200, 92, 207, 91]),
-    (true, [113, 206, 25, 190, 21, 91, 148, 115, 79, 183, 241, 71, 105, 12, 201, 150]),
+/// What `shares_hash` gives for them on every machine.
+const PROOFS: [(Noise, [u8; 16]); 3] = [
+    (Noise::Llama, [76, 1, 227, 245, 61, 214, 114, 165, 199, 165, 102, 126, 200, 92, 207, 91]),
+    (Noise::Relative, [113, 206, 25, 190, 21, 91, 148, 115, 79, 183, 241, 71, 105, 12, 201, 150]),
+    (Noise::Gpt, [98, 229, 138, 18, 100, 172, 239, 218, 164, 114, 128, 97, 9, 42, 204, 196]),
 ];
 
-fn proof(path: Path, extras: bool) -> [u8; 16] {
+fn proof(path: Path, kind: Noise) -> [u8; 16] {
     let tokens: Vec<u32> = (0..PROOF_TOKENS as u32).map(|n| n * n * 7 % 320).collect();
-    Network::of_noise(extras).shares_hash(path, &tokens, 11)
+    Network::of_noise(kind).shares_hash(path, &tokens, 11)
 }
 
 /// Shows that a path computes as it does on every other machine, in a few milliseconds.
@@ -320,7 +425,7 @@ fn proof(path: Path, extras: bool) -> [u8; 16] {
 /// # Errors
 /// `Inexact` when it does not.
 pub(super) fn prove(path: Path) -> Result<(), LoadError> {
-    let is_exact = |(extras, hash)| proof(path, extras) == hash;
+    let is_exact = |(kind, hash)| proof(path, kind) == hash;
     if PROOFS.into_iter().all(is_exact) { Ok(()) } else { Err(LoadError::Inexact(path.name())) }
 }
 
@@ -371,17 +476,32 @@ impl<T: Tensors> Opened<T> {
             None => Source(tensors).network(&plan)?,
             Some(open) => Source(Adapted::new(tensors, &plan, Adapter::open(open)?)?).network(&plan)?,
         };
-        if decode_bytes(&network) > DECODE_BYTES_MAX {
-            let bytes = decode_bytes(&network);
-            return Err(LoadError::Unsupported(format!("one decode would take {bytes} bytes of memory")));
-        }
+        LanguageModel::named(path, ModelKind::Text, network, None, tokens)
+    }
+}
+
+impl LanguageModel {
+    /// A model of its parts, named by all that its shares depend on.
+    pub(super) fn named(
+        path: Path,
+        kind: ModelKind,
+        network: Network,
+        patches: Option<Patches>,
+        tokens: Tokens,
+    ) -> Result<LanguageModel, LoadError> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&ARITHMETIC.to_le_bytes());
         tokens.hash(&mut hasher);
         network.hash(&mut hasher);
+        patches.iter().for_each(|patches| patches.hash(&mut hasher));
         let mut id = [0; 16];
         id.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-        Ok(LanguageModel { id: ModelId(id), path, network, tokens })
+        let model = LanguageModel { id: ModelId(id), path, kind, network, patches, tokens };
+        let bytes = model.decode_bytes();
+        if bytes > DECODE_BYTES_MAX {
+            return Err(LoadError::Unsupported(format!("one decode would take {bytes} bytes of memory")));
+        }
+        Ok(model)
     }
 }
 
@@ -426,14 +546,14 @@ mod tests {
     #[test]
     fn every_path_proves_itself() {
         for path in Path::all() {
-            assert_eq!(PROOFS.map(|(extras, _)| (extras, proof(path, extras))), PROOFS, "{}", path.name());
+            assert_eq!(PROOFS.map(|(kind, _)| (kind, proof(path, kind))), PROOFS, "{}", path.name());
         }
     }
 
     #[test]
     fn shares_do_not_depend_on_the_tokens_at_a_time() {
         let tokens: Vec<u32> = (0..PROOF_TOKENS as u32).map(|n| n * 31 % 320).collect();
-        for network in [false, true].map(Network::of_noise) {
+        for network in [Noise::Llama, Noise::Relative, Noise::Gpt].map(Network::of_noise) {
             for path in Path::all() {
                 let hashes = [1, 3, 16, 64].map(|n| network.shares_hash(path, &tokens, n));
                 assert!(hashes.windows(2).all(|two| two[0] == two[1]), "{}", path.name());

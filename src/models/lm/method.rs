@@ -1,4 +1,4 @@
-//! The method: segments coded with a language model of the volume, in lanes that are read alone.
+//! The method: segments coded with a language model of the volume, or one of images or bytes, in lanes that are read alone.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ const REVISION: u16 = 1;
 /// Lanes of segments that nobody asked for others for, bytes: read alone in some seconds by the smallest models.
 const LANE_BYTES: usize = 4 << 10;
 
-/// Codes with the model of a volume that came last.
+/// Codes with the models of a volume: of each kind that suits the data with the one that came last.
 pub struct Language;
 
 /// What a segment is coded to.
@@ -27,31 +27,41 @@ pub struct Aim {
 }
 
 impl Language {
-    /// Codes a segment with the model of the library that came last. Gives up as soon as it is clear that it does not come
-    /// below what is aimed at.
+    /// Codes a segment with the models of the library that suit its class, and takes the smallest. Gives up one as soon as it is
+    /// clear that it does not come below what is aimed at.
     ///
     /// # Errors
-    /// `Stopped` when the volume is closing; `Foreign` where the library has no model; `Failed` where it cannot be loaded.
+    /// `Stopped` when the volume is closing; `Foreign` where the library has no such model; `Failed` where none can be loaded.
     ///
     /// # Blocking
     /// Minutes for each MiB.
-    pub fn encode_for(raw: &[u8], library: &Library, aim: Aim) -> Result<Coded, Declined> {
+    pub fn encode_for(raw: &[u8], class: Class, library: &Library, aim: Aim) -> Result<Coded, Declined> {
         let shelf = &library.languages;
-        let model = match shelf.coding() {
-            None => return Err(Declined::Foreign),
-            Some(Err(e)) => {
-                log::error!("nothing is coded with a language model: {e}");
-                return Err(Declined::Failed);
-            }
-            Some(Ok(model)) => model,
-        };
         let lane = aim.lane_bytes.clamp(LANE_BYTES_MIN, LANE_BYTES_MAX);
-        let payload = model.encode(raw, lane, aim.below.min(raw.len()), shelf.stopping());
-        if shelf.is_stopping() {
-            return Err(Declined::Stopped);
+        let mut below = aim.below.min(raw.len());
+        let mut outcome = Err(Declined::Foreign);
+        for model in shelf.coding(class) {
+            let model = match model {
+                Err(e) => {
+                    log::error!("nothing is coded with a language model: {e}");
+                    outcome = outcome.or(Err(Declined::Failed));
+                    continue;
+                }
+                Ok(model) => model,
+            };
+            let payload = model.encode(raw, lane, below, shelf.stopping());
+            if shelf.is_stopping() {
+                return Err(Declined::Stopped);
+            }
+            outcome = match payload {
+                None => outcome.or(Err(Declined::DoesNotShrink)),
+                Some(payload) => {
+                    below = payload.len();
+                    Ok(Coded { payload, model: model.facts().id, refers: false })
+                }
+            };
         }
-        let payload = payload.ok_or(Declined::DoesNotShrink)?;
-        Ok(Coded { payload, model: model.facts().id, refers: false })
+        outcome
     }
 
     fn open(payload: &[u8], revision: u16, model: ModelId, basis: Basis<'_>) -> Result<Arc<LanguageModel>, Error> {
@@ -93,8 +103,8 @@ impl Model for Language {
         let _ = basis.library.languages.open(model);
     }
 
-    fn encode(&self, raw: &[u8], _class: Class, basis: Basis<'_>) -> Result<Coded, Declined> {
-        Language::encode_for(raw, basis.library, Aim { lane_bytes: LANE_BYTES, below: raw.len() })
+    fn encode(&self, raw: &[u8], class: Class, basis: Basis<'_>) -> Result<Coded, Declined> {
+        Language::encode_for(raw, class, basis.library, Aim { lane_bytes: LANE_BYTES, below: raw.len() })
     }
 
     fn decode(

@@ -7,15 +7,18 @@
 //! floats change with all of these, and with one wrong bit everything after it is lost. Integers cost 0 to 1 % against
 //! floats. That a language model and arithmetic coding compress text as nothing else does is from "Language Modeling Is Compression" (G. Delétang et al., 2023) and LLMZip (C. Valmeekam et al., 2023).
 //!
+//! Networks of the shape of GPT-2 that were shown images or bytes (`gpt`, `patches`; their files: `safetensors`, `pickle`) are computed
+//! by the same functions, and code binary data by the same lanes, with bytes for tokens.
+//!
 //! Text is cut into tokens (`tokens`), each is predicted from those before it (`step`), and coded by integers (`cdf`, after
 //! candidates that the lane's own past names, `memory`) in lanes that stand alone (`lanes`). A volume that keeps models
-//! (`shelf`) codes segments with the one that came last (`method`). What a model is to say of one domain it can be taught
+//! (`shelf`) codes segments with the one of a kind that came last (`method`). What a model is to say of one domain it can be taught
 //! (`adapt`), which gives an adapter that it is loaded with (`adapter`).
 //!
 //! # Limits
 //! Contexts of `CONTEXT_MAX` tokens, of which a lane that is longer reads the next part anew; sums of `COLUMNS_MAX` elements;
 //! vocabularies of `VOCABULARY_MAX` tokens. Dense networks of the families in `plan::FAMILIES`, with a tokenizer of byte pairs or
-//! of pieces; adapters are trained for Llamas only.
+//! of pieces; adapters are trained for Llamas only. Of bytes: iGPT and bGPT, patches of `patches::PATCH_BYTES_MAX` bytes.
 //!
 //! # Cost
 //! Memory: the weights in eight bits; for each lane that is read at the same time (32 at most) about as many bytes a token as
@@ -29,14 +32,17 @@ mod cache;
 mod cdf;
 mod exact;
 mod gguf;
+mod gpt;
 mod kernels;
 mod lanes;
 mod load;
 mod memory;
 mod method;
 mod pages;
+mod patches;
 #[cfg(all(test, feature = "lora"))]
 mod peers;
+mod pickle;
 mod plan;
 mod safetensors;
 mod shelf;
@@ -46,20 +52,25 @@ mod weights;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_bytes;
 
 use std::fmt;
 use std::io;
 
-use crate::base::ModelId;
-use step::Network;
+use crate::base::{Class, ModelId};
+use patches::{BEGINNINGS, Patches, Reading};
+use step::{Network, Row, Work};
 use tokens::Tokens;
 
 #[cfg(feature = "lora")]
 pub use adapt::{AdaptError, Advance, Matrix, Recipe, Trainer, WINDOW_MAX};
+pub use gpt::{kind_of_tensors, load_tensors};
 pub use kernels::Path;
 pub use lanes::{LANE_BYTES_MAX, LANE_BYTES_MIN, lane_bytes};
 pub use load::{Open, load, load_checkpoint};
 pub use method::{Aim, Language};
+pub use pickle::{Spliced, as_safetensors};
 pub use shelf::{Loader, Shelf};
 
 /// Why a model cannot be used.
@@ -92,12 +103,49 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
+/// What a model was shown, and predicts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum ModelKind {
+    /// Text, in tokens: language models.
+    Text,
+    /// Grey values of images, row by row: iGPT.
+    Image,
+    /// Bytes of any files, in patches: bGPT.
+    Bytes,
+}
+
+impl ModelKind {
+    pub const ALL: [ModelKind; 3] = [ModelKind::Text, ModelKind::Image, ModelKind::Bytes];
+
+    /// The name that reports use.
+    pub fn name(self) -> &'static str {
+        match self {
+            ModelKind::Text => "text",
+            ModelKind::Image => "image",
+            ModelKind::Bytes => "bytes",
+        }
+    }
+
+    /// True for data that such a model is tried on.
+    pub fn suits(self, class: Class) -> bool {
+        match class {
+            Class::Text | Class::Markup | Class::Source | Class::Json | Class::Log => self == ModelKind::Text,
+            Class::Binary => self != ModelKind::Text,
+            Class::Unknown | Class::Exec | Class::Incompressible | Class::Nucleotides => false,
+        }
+    }
+}
+
 /// A model, ready to code.
 #[derive(Debug)]
 pub struct LanguageModel {
     id: ModelId,
     path: Path,
+    kind: ModelKind,
+    /// What says the next token.
     network: Network,
+    /// What reads patches of them before, where there are any.
+    patches: Option<Patches>,
     tokens: Tokens,
 }
 
@@ -106,6 +154,8 @@ pub struct LanguageModel {
 pub struct Facts {
     /// Hash of all that decoding depends on: weights as they are computed with, tokens, revision of the arithmetic.
     pub id: ModelId,
+    pub kind: ModelKind,
+    /// Of both networks where there are two.
     pub layers: usize,
     pub width: usize,
     pub vocabulary: usize,
@@ -125,24 +175,62 @@ pub struct Facts {
 /// What coding or decoding one segment takes at most, with any model, besides its weights, bytes.
 pub const DECODE_BYTES_MAX: u64 = 512 << 20;
 
-fn decode_bytes(network: &Network) -> u64 {
-    let lanes = lanes::LANES_AT_ONCE * memory::Memory::bytes(LANE_BYTES_MAX);
-    cache::STREAMS_BYTES_MAX as u64 + lanes as u64 + network.step_bytes()
-}
-
 impl LanguageModel {
+    /// Streams that have read nothing.
+    fn streams(&self, count: usize) -> Reading {
+        Reading::new(count, &self.network, self.patches.as_ref())
+    }
+
+    /// Tokens that a stream may have read.
+    fn context(&self) -> usize {
+        self.patches.as_ref().map_or(self.network.shape.context, Patches::context)
+    }
+
+    /// Tokens that a stream can begin with, from `tokens.start` on.
+    fn beginnings(&self) -> usize {
+        if self.patches.is_some() { BEGINNINGS.len() } else { 1 }
+    }
+
+    /// Lets streams read tokens: `Network::step` says what is to be seen to.
+    fn step(&self, rows: &[Row], reading: &mut Reading, work: &mut Work) {
+        match &self.patches {
+            None => self.network.step(self.path, rows, reading.only(), work),
+            Some(patches) => patches.step(self.path, &self.network, rows, reading, work),
+        }
+    }
+
+    fn decode_bytes(&self) -> u64 {
+        let lanes = lanes::LANES_AT_ONCE * memory::Memory::bytes(LANE_BYTES_MAX);
+        let parts = self.patches.as_ref().map_or(0, |_| Patches::parts_bytes(&self.network));
+        let step = self.networks().map(Network::step_bytes).max().unwrap_or(0);
+        (cache::STREAMS_BYTES_MAX + lanes + parts) as u64 + step
+    }
+
+    fn networks(&self) -> impl Iterator<Item = &Network> {
+        [Some(&self.network), self.patches.as_ref().map(|patches| &patches.network)].into_iter().flatten()
+    }
+
+    /// What reads all of a stream: patches where there are any.
+    fn long(&self) -> &Network {
+        self.patches.as_ref().map_or(&self.network, |patches| &patches.network)
+    }
+
     /// What it is.
     pub fn facts(&self) -> Facts {
         let shape = &self.network.shape;
         Facts {
             id: self.id,
-            layers: shape.layers,
+            kind: self.kind,
+            layers: self.networks().map(|network| network.shape.layers).sum(),
             width: shape.width,
             vocabulary: shape.vocabulary,
-            context: shape.context,
-            bytes: self.network.bytes(),
-            lane_bytes: self.network.stream_bytes(1024),
-            decode_bytes: decode_bytes(&self.network),
+            context: self.context(),
+            bytes: self.networks().map(Network::bytes).sum::<u64>()
+                + self.patches.as_ref().map_or(0, |patches| patches.embeddings.bytes()),
+            lane_bytes: self
+                .long()
+                .stream_bytes(1024usize.div_ceil(self.patches.as_ref().map_or(1, |patches| patches.len))),
+            decode_bytes: self.decode_bytes(),
             path: self.path.name(),
         }
     }

@@ -11,11 +11,11 @@ use super::exact::{self, LANES};
 use super::gguf::{Gguf, Value};
 use super::kernels::COLUMNS_MAX;
 use super::load::Tensors;
-use super::step::{Extras, Near, Shape};
+use super::step::{Activation, Extras, Near, Shape};
 
 /// Longest context that is used, tokens: that of a model may be longer.
 pub(super) const CONTEXT_MAX: usize = 8192;
-const LAYERS_MAX: usize = 512;
+pub(super) const LAYERS_MAX: usize = 512;
 /// As many tokens as there are bytes: more than the candidates that are asked about before shares.
 const VOCABULARY_MIN: usize = 256;
 
@@ -176,7 +176,7 @@ impl Numbers for Json {
 }
 
 /// A shape that the kernels can serve.
-fn checked(shape: Shape) -> Result<Shape, LoadError> {
+pub(super) fn checked(shape: Shape) -> Result<Shape, LoadError> {
     let Shape { vocabulary, width, heads, key_heads, elements, hidden, layers, epsilon, .. } = shape;
     let whole = |n: usize, of: usize| n > 0 && n.is_multiple_of(of);
     if !whole(heads, key_heads) || !whole(elements, VALUE_PART) || !whole(width, LANES) || !whole(hidden, LANES) {
@@ -228,8 +228,9 @@ fn gemma(width: usize, score_square: f64, near: Near) -> Extras {
     Extras {
         embedding_factor: Some((width as f32).sqrt()),
         score_square: Some(score_square as f32),
-        gelu: true,
+        activation: Activation::Gelu,
         near: Some(near),
+        ..Extras::default()
     }
 }
 

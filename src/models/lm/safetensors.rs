@@ -67,7 +67,14 @@ pub(super) struct Checkpoint<R> {
 /// # Errors
 /// When it cannot be read, is too long, or is none.
 pub(super) fn json<R: Read>(open: &dyn Fn(&str) -> io::Result<R>, name: &str) -> Result<Json, LoadError> {
-    let file = open(name).map_err(|e| LoadError::Read(io::Error::new(e.kind(), format!("{name}: {e}"))))?;
+    json_of(open(name).map_err(|e| LoadError::Read(io::Error::new(e.kind(), format!("{name}: {e}"))))?, name)
+}
+
+/// Reads an open file of JSON, of some name.
+///
+/// # Errors
+/// As `json`.
+pub(super) fn json_of(file: impl Read, name: &str) -> Result<Json, LoadError> {
     let mut bytes = Vec::new();
     file.take(JSON_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(LoadError::Read)?;
     parse(&bytes, name)
@@ -169,7 +176,6 @@ impl<R: Read + Seek> Checkpoint<R> {
     }
 
     /// What its files say of a name beside their tensors.
-    #[cfg(feature = "lora")]
     pub fn note(&self, name: &str) -> Option<&str> {
         self.notes.get(name).map(String::as_str)
     }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
-use super::{LanguageModel, LoadError};
-use crate::base::ModelId;
+use super::{LanguageModel, LoadError, ModelKind};
+use crate::base::{Class, ModelId};
 use crate::models::Error;
 
 /// Loads a model from where the volume keeps it.
@@ -15,6 +15,7 @@ pub type Loader = Box<dyn Fn() -> Result<LanguageModel, LoadError> + Send + Sync
 /// A model that the volume keeps.
 struct Kept {
     id: ModelId,
+    kind: ModelKind,
     load: Loader,
     /// Held while it is loaded: who else needs it waits for that.
     loaded: Mutex<Loaded>,
@@ -52,7 +53,7 @@ impl Kept {
         let unusable = |why: String| Error::NoLanguageModel(self.id, why);
         let model = (self.load)().map_err(|e| unusable(e.to_string()))?;
         let is = model.facts().id;
-        if is != self.id {
+        if is != self.id || model.facts().kind != self.kind {
             // Its files were changed, or this build computes otherwise: what comes out would not be what was coded.
             return Err(unusable(format!("its files hold another model, {is}, or this build computes otherwise")));
         }
@@ -68,7 +69,7 @@ impl Kept {
 /// The language models of a volume.
 #[derive(Default)]
 pub struct Shelf {
-    /// In the order in which they came: the last one codes.
+    /// In the order in which they came: the last one of each kind codes.
     kept: RwLock<Vec<Arc<Kept>>>,
     stop: AtomicBool,
 }
@@ -80,14 +81,14 @@ impl fmt::Debug for Shelf {
 }
 
 impl Shelf {
-    /// Takes a model in, which is loaded when it is first needed. New segments are coded with the one that came last; one that
-    /// is there already comes last again.
-    pub fn add(&self, id: ModelId, load: Loader) {
+    /// Takes a model in, which is loaded when it is first needed. New segments are coded with the one of its kind that came last;
+    /// one that is there already comes last again.
+    pub fn add(&self, id: ModelId, kind: ModelKind, load: Loader) {
         let mut kept = self.kept.write().unwrap_or_else(|e| e.into_inner());
         let known = kept.iter().position(|k| k.id == id).map(|at| kept.remove(at));
         // One that could not be loaded may have other files now.
         let known = known.filter(|known| known.is_loaded());
-        kept.push(known.unwrap_or_else(|| Arc::new(Kept { id, load, loaded: Mutex::default() })));
+        kept.push(known.unwrap_or_else(|| Arc::new(Kept { id, kind, load, loaded: Mutex::default() })));
     }
 
     /// Takes a model away: nothing is coded or read with it any more, but what is on its way.
@@ -100,9 +101,26 @@ impl Shelf {
         self.kept.read().unwrap_or_else(|e| e.into_inner()).iter().any(|k| k.id == id)
     }
 
-    /// The name of the model that codes.
-    pub fn coding_id(&self) -> Option<ModelId> {
-        self.kept.read().unwrap_or_else(|e| e.into_inner()).last().map(|k| k.id)
+    /// The models that code data of a class: of each kind that suits it the one that came last.
+    fn coding_kept(&self, class: Class) -> Vec<Arc<Kept>> {
+        let kept = self.kept.read().unwrap_or_else(|e| e.into_inner());
+        let last = |kind: ModelKind| kept.iter().rfind(|k| k.kind == kind).cloned();
+        ModelKind::ALL.into_iter().filter(|kind| kind.suits(class)).filter_map(last).collect()
+    }
+
+    /// True where a model is one that codes data of a class.
+    pub fn codes(&self, class: Class, id: ModelId) -> bool {
+        self.coding_kept(class).iter().any(|k| k.id == id)
+    }
+
+    /// The name of the model of a kind that codes.
+    pub fn coding_id(&self, kind: ModelKind) -> Option<ModelId> {
+        self.kept.read().unwrap_or_else(|e| e.into_inner()).iter().rfind(|k| k.kind == kind).map(|k| k.id)
+    }
+
+    /// True where there is a model of some of these kinds.
+    pub fn has_kind(&self, is_one: impl Fn(ModelKind) -> bool) -> bool {
+        self.kept.read().unwrap_or_else(|e| e.into_inner()).iter().any(|k| is_one(k.kind))
     }
 
     /// Names of all, in the order in which they came.
@@ -129,13 +147,9 @@ impl Shelf {
         kept.ok_or_else(missing)?.open()
     }
 
-    /// The model that codes; `None` where there is none.
-    ///
-    /// # Errors
-    /// As `open`.
-    pub fn coding(&self) -> Option<Result<Arc<LanguageModel>, Error>> {
-        let last = self.kept.read().unwrap_or_else(|e| e.into_inner()).last().cloned();
-        last.map(|kept| kept.open())
+    /// The models that code data of a class, loaded, or why one cannot be; none where there are none.
+    pub fn coding(&self, class: Class) -> Vec<Result<Arc<LanguageModel>, Error>> {
+        self.coding_kept(class).iter().map(|kept| kept.open()).collect()
     }
 
     /// Ends all coding and decoding within a step, and lets none begin: the volume is closing.

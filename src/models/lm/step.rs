@@ -1,4 +1,5 @@
-//! One step of a network of the Llama family, for any rows of any streams; and what its relatives do beyond it (`Extras`).
+//! One step of a network of the Llama family, for any rows of any streams; and what its relatives and networks of the shape of
+//! GPT-2 do otherwise (`Extras`).
 //!
 //! Encoder and decoder call the same function. The encoder gives it many tokens of a stream at once, the decoder one of each
 //! of many streams; every row comes out the same in any company, since every sum that is shared is one of whole numbers, and
@@ -18,7 +19,7 @@ const QUERIES: usize = 24;
 
 /// Grains of the five kinds of products. Part of the arithmetic: another choice is another revision of it. On 32 KiB of
 /// Dickens, SmolLM2-135M takes 1.0 % more bits with all coarse than with all fine; fine queries win a quarter of that for
-/// 12 % more products, and the others win less for what they take.
+/// 12 % more products, and the others win less for what they take. A network may ask for all of them fine (`Extras`).
 const GRAIN_QUERIES: Grain = Grain::Fine;
 const GRAIN_OUTPUT: Grain = Grain::Coarse;
 const GRAIN_GATES: Grain = Grain::Coarse;
@@ -49,9 +50,22 @@ pub(super) struct Extras {
     pub embedding_factor: Option<f32>,
     /// Scores are divided by the root of this, and not of the elements of a head.
     pub score_square: Option<f32>,
-    /// Gates are those of `exact::gelu`.
-    pub gelu: bool,
+    pub activation: Activation,
+    /// There are no gates: what is hidden is what the activation makes of the products.
+    pub ungated: bool,
+    /// All products are of fine rows. Some elements of the state of a GPT-2 are many times as large as the others, of which a
+    /// coarse row leaves little.
+    pub fine: bool,
     pub near: Option<Near>,
+}
+
+/// What gates, or hidden elements, are made by: functions of `exact`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Activation {
+    #[default]
+    Silu,
+    Gelu,
+    QuickGelu,
 }
 
 /// Layers that look back only so far, by angles of their own.
@@ -69,15 +83,28 @@ impl Shape {
         self.extras.near.filter(|near| !(layer + 1).is_multiple_of(near.every)).map(|near| near.window)
     }
 
+    /// The grain of a product that usually has another.
+    fn grain(&self, usual: Grain) -> Grain {
+        if self.extras.fine { Grain::Fine } else { usual }
+    }
+
     /// What scores are multiplied by.
     fn root(&self) -> f32 {
         1.0 / self.extras.score_square.unwrap_or(self.elements as f32).sqrt()
     }
 }
 
+/// A norm of a row.
+#[derive(Debug)]
+pub(super) struct Norm {
+    pub weights: Vec<f32>,
+    /// Added afterwards. A norm that has them takes the mean away before.
+    pub biases: Option<Vec<f32>>,
+}
+
 #[derive(Debug)]
 pub(super) struct Layer {
-    pub attention_norm: Vec<f32>,
+    pub attention_norm: Norm,
     /// Rows of queries, then of keys, then of values; halves of a head are what is rotated.
     pub queries: Matrix,
     /// What is added to their products; nothing where it is empty.
@@ -85,10 +112,12 @@ pub(super) struct Layer {
     /// Weights of the norms of each head of queries, and of keys.
     pub head_norms: Option<[Vec<f32>; 2]>,
     pub output: Matrix,
-    pub feed_norm: Vec<f32>,
-    /// Rows of gates, then of what they let through.
+    pub feed_norm: Norm,
+    /// Rows of gates, then of what they let through; or of what is hidden.
     pub gates: Matrix,
     pub down: Matrix,
+    /// What is added to the products of output, gates and down; nothing where they are empty.
+    pub other_biases: [Vec<f32>; 3],
     /// Weights of the norms of what attention and gates add to the state.
     pub post_norms: Option<[Vec<f32>; 2]>,
 }
@@ -98,10 +127,12 @@ pub(super) struct Network {
     pub shape: Shape,
     pub embeddings: Matrix,
     pub layers: Vec<Layer>,
-    pub norm: Vec<f32>,
+    pub norm: Norm,
     /// `None` where the embeddings serve.
     pub head: Option<Matrix>,
-    /// Cosine and sine, for each position and pair of elements: cosines of a position first.
+    /// What is added to the embeddings at each position; empty where positions turn elements.
+    pub positions: Vec<f32>,
+    /// Cosine and sine, for each position and pair of elements: cosines of a position first. Empty where positions are added.
     pub rotary: Vec<f32>,
     /// The same of layers that see only what is near; empty where there are none.
     pub near_rotary: Vec<f32>,
@@ -145,6 +176,11 @@ impl Work {
     pub fn logits<'a>(&'a self, network: &Network, row: usize) -> &'a [f32] {
         let head = network.head.as_ref().unwrap_or(&network.embeddings);
         &self.logits[row * head.stride()..][..network.shape.vocabulary]
+    }
+
+    /// The states of all rows of the last step, normed: what logits are made of.
+    pub fn states(&self) -> &[f32] {
+        &self.normed
     }
 }
 
@@ -194,75 +230,127 @@ impl Network {
     /// after each are then in `work`. The caller sees to it that no stream reads more than `context` tokens, that there are
     /// at most `ROWS_MAX` rows, and that tokens are of the vocabulary.
     pub fn step(&self, path: Path, rows: &[Row], streams: &mut Streams, work: &mut Work) {
-        let shape = &self.shape;
-        assert!(rows.len() <= ROWS_MAX, "{} rows", rows.len());
+        let embed = |n: usize, state: &mut [f32]| {
+            let token = rows.get(n).map_or(0, |row: &Row| row.token);
+            self.embed(token, state);
+        };
+        self.advance(path, rows.iter().map(|row| row.stream), embed, streams, work);
+        self.conclude(path, work);
+    }
+
+    /// What a token is read as.
+    pub fn embed(&self, token: u32, state: &mut [f32]) {
+        self.embeddings.row(token as usize, state);
+        if let Some(factor) = self.shape.extras.embedding_factor {
+            state.iter_mut().for_each(|x| *x *= factor);
+        }
+    }
+
+    /// Makes logits of the states of the last `advance`.
+    pub fn conclude(&self, path: Path, work: &mut Work) {
+        fill(path, &work.normed, self.shape.width, self.shape.grain(GRAIN_HEAD), &mut work.factors);
+        multiply(path, self.head.as_ref().unwrap_or(&self.embeddings), &work.factors, &mut work.logits);
+    }
+
+    /// As `step`, up to the states that logits are made of, for rows of the streams that are given; `enter` puts down what each
+    /// is, by its number.
+    pub fn advance(
+        &self,
+        path: Path,
+        rows: impl ExactSizeIterator<Item = usize>,
+        mut enter: impl FnMut(usize, &mut [f32]),
+        streams: &mut Streams,
+        work: &mut Work,
+    ) {
+        let (shape, count) = (&self.shape, rows.len());
+        assert!(count <= ROWS_MAX, "{count} rows");
         work.runs.clear();
-        for (n, row) in rows.iter().enumerate() {
+        for (n, stream) in rows.enumerate() {
             match work.runs.last_mut() {
-                Some(run) if run.stream == row.stream => run.rows += 1,
-                _ => {
-                    let position = streams.len(row.stream);
-                    work.runs.push(Run { stream: row.stream, first: n, rows: 1, position });
+                Some(run) if run.stream == stream => run.rows += 1,
+                _ => work.runs.push(Run { stream, first: n, rows: 1, position: streams.len(stream) }),
+            }
+            streams.push(stream);
+            assert!(streams.len(stream) <= shape.context, "a stream reads beyond its context");
+        }
+        work.state.resize(count * shape.width, 0.0);
+        for (n, state) in work.state.chunks_exact_mut(shape.width).enumerate() {
+            enter(n, state);
+        }
+        if !self.positions.is_empty() {
+            for run in &work.runs {
+                let rows = work.state[run.first * shape.width..].chunks_exact_mut(shape.width).take(run.rows);
+                for (state, position) in rows.zip(self.positions.chunks_exact(shape.width).skip(run.position)) {
+                    state.iter_mut().zip(position).for_each(|(x, y)| *x += *y);
                 }
             }
-            streams.push(row.stream);
-            assert!(streams.len(row.stream) <= shape.context, "a stream reads beyond its context");
         }
-        work.state.resize(rows.len() * shape.width, 0.0);
-        for (row, state) in rows.iter().zip(work.state.chunks_exact_mut(shape.width)) {
-            self.embeddings.row(row.token as usize, state);
-            if let Some(factor) = shape.extras.embedding_factor {
-                state.iter_mut().for_each(|x| *x *= factor);
-            }
-        }
-        let (mixed, hidden) = (rows.len() * shape.heads * shape.elements, rows.len() * shape.hidden);
+        let (mixed, hidden) = (count * shape.heads * shape.elements, count * shape.hidden);
         work.mixed.resize(mixed, 0.0);
         work.hidden.resize(hidden, 0.0);
         for (n, layer) in self.layers.iter().enumerate() {
             normalised(path, &work.state, &layer.attention_norm, shape.epsilon, &mut work.normed);
-            fill(path, &work.normed, shape.width, GRAIN_QUERIES, &mut work.factors);
+            fill(path, &work.normed, shape.width, shape.grain(GRAIN_QUERIES), &mut work.factors);
             multiply(path, &layer.queries, &work.factors, &mut work.queries);
             let stride = layer.queries.stride();
             place(path, self, n, &work.runs, &mut work.queries, stride, streams);
             attend(path, self, n, &work.runs, &work.queries, stride, streams, &mut work.attention, &mut work.mixed);
-            fill(path, &work.mixed, shape.heads * shape.elements, GRAIN_OUTPUT, &mut work.factors);
+            fill(path, &work.mixed, shape.heads * shape.elements, shape.grain(GRAIN_OUTPUT), &mut work.factors);
             multiply(path, &layer.output, &work.factors, &mut work.product);
             let (of_output, of_down) = match &layer.post_norms {
                 Some([of_output, of_down]) => (Some(of_output.as_slice()), Some(of_down.as_slice())),
                 None => (None, None),
             };
-            add(path, &mut work.product, layer.output.stride(), shape, of_output, &mut work.state);
+            let [output_biases, gate_biases, down_biases] = &layer.other_biases;
+            let stride = layer.output.stride();
+            add(path, &mut work.product, stride, shape, output_biases, of_output, &mut work.state);
             normalised(path, &work.state, &layer.feed_norm, shape.epsilon, &mut work.normed);
-            fill(path, &work.normed, shape.width, GRAIN_GATES, &mut work.factors);
+            fill(path, &work.normed, shape.width, shape.grain(GRAIN_GATES), &mut work.factors);
             multiply(path, &layer.gates, &work.factors, &mut work.gates);
-            open_gates(path, &work.gates, layer.gates.stride(), shape, &mut work.hidden);
-            fill(path, &work.hidden, shape.hidden, GRAIN_DOWN, &mut work.factors);
+            if shape.extras.ungated {
+                activate(path, &work.gates, layer.gates.stride(), shape, gate_biases, &mut work.hidden);
+            } else {
+                open_gates(path, &work.gates, layer.gates.stride(), shape, &mut work.hidden);
+            }
+            fill(path, &work.hidden, shape.hidden, shape.grain(GRAIN_DOWN), &mut work.factors);
             multiply(path, &layer.down, &work.factors, &mut work.product);
-            add(path, &mut work.product, layer.down.stride(), shape, of_down, &mut work.state);
+            let stride = layer.down.stride();
+            add(path, &mut work.product, stride, shape, down_biases, of_down, &mut work.state);
         }
         normalised(path, &work.state, &self.norm, shape.epsilon, &mut work.normed);
-        fill(path, &work.normed, shape.width, GRAIN_HEAD, &mut work.factors);
-        multiply(path, self.head.as_ref().unwrap_or(&self.embeddings), &work.factors, &mut work.logits);
     }
 }
 
 #[inline(always)]
-fn normalised_body(_d: impl Dot, rows: &[f32], weights: &[f32], epsilon: f32, out: &mut Vec<f32>) {
+fn normalised_body(_d: impl Dot, rows: &[f32], norm: &Norm, epsilon: f32, out: &mut Vec<f32>) {
+    let Norm { weights, biases } = norm;
     out.resize(rows.len(), 0.0);
     for (row, out) in rows.chunks_exact(weights.len()).zip(out.chunks_exact_mut(weights.len())) {
-        exact::normalise(row, weights, epsilon, out);
+        match biases {
+            None => exact::normalise(row, weights, epsilon, out),
+            Some(biases) => exact::centre(row, weights, biases, epsilon, out),
+        }
     }
 }
 
 by_path! {
-    /// Divides each row by the root of its mean square, and weighs it.
-    fn normalised(rows: &[f32], weights: &[f32], epsilon: f32, out: &mut Vec<f32>) = normalised_body;
+    /// Divides each row by the root of its mean square, and weighs it; one that has biases is centred before.
+    fn normalised(rows: &[f32], norm: &Norm, epsilon: f32, out: &mut Vec<f32>) = normalised_body;
 }
 
 #[inline(always)]
-fn add_body(_d: impl Dot, product: &mut [f32], stride: usize, shape: &Shape, norm: Option<&[f32]>, state: &mut [f32]) {
+fn add_body(
+    _d: impl Dot,
+    product: &mut [f32],
+    stride: usize,
+    shape: &Shape,
+    biases: &[f32],
+    norm: Option<&[f32]>,
+    state: &mut [f32],
+) {
     for (state, product) in state.chunks_exact_mut(shape.width).zip(product.chunks_exact_mut(stride)) {
         let product = &mut product[..shape.width];
+        product.iter_mut().zip(biases).for_each(|(x, bias)| *x += *bias);
         if let Some(weights) = norm {
             exact::normalise_in_place(product, weights, shape.epsilon);
         }
@@ -273,11 +361,12 @@ fn add_body(_d: impl Dot, product: &mut [f32], stride: usize, shape: &Shape, nor
 }
 
 by_path! {
-    /// Adds products to the state of each row, normalised if so said.
+    /// Adds products to the state of each row, with what is added to them, and normalised if so said.
     fn add(
         product: &mut [f32],
         stride: usize,
         shape: &Shape,
+        biases: &[f32],
         norm: Option<&[f32]>,
         state: &mut [f32],
     ) = add_body;
@@ -288,10 +377,10 @@ fn open_gates_body(_d: impl Dot, gates: &[f32], stride: usize, shape: &Shape, ou
     for (out, row) in out.chunks_exact_mut(shape.hidden).zip(gates.chunks_exact(stride)) {
         let (gates, ups) = row.split_at(shape.hidden);
         let all = out.iter_mut().zip(gates).zip(ups);
-        if shape.extras.gelu {
-            all.for_each(|((out, gate), up)| *out = exact::gelu(*gate) * *up);
-        } else {
-            all.for_each(|((out, gate), up)| *out = exact::silu(*gate) * *up);
+        match shape.extras.activation {
+            Activation::Silu => all.for_each(|((out, gate), up)| *out = exact::silu(*gate) * *up),
+            Activation::Gelu => all.for_each(|((out, gate), up)| *out = exact::gelu(*gate) * *up),
+            Activation::QuickGelu => all.for_each(|((out, gate), up)| *out = exact::quick_gelu(*gate) * *up),
         }
     }
 }
@@ -299,6 +388,24 @@ fn open_gates_body(_d: impl Dot, gates: &[f32], stride: usize, shape: &Shape, ou
 by_path! {
     /// What gates let through.
     fn open_gates(gates: &[f32], stride: usize, shape: &Shape, out: &mut [f32]) = open_gates_body;
+}
+
+#[inline(always)]
+fn activate_body(_d: impl Dot, rows: &[f32], stride: usize, shape: &Shape, biases: &[f32], out: &mut [f32]) {
+    for (out, row) in out.chunks_exact_mut(shape.hidden).zip(rows.chunks_exact(stride)) {
+        out.copy_from_slice(&row[..shape.hidden]);
+        out.iter_mut().zip(biases).for_each(|(x, bias)| *x += *bias);
+        match shape.extras.activation {
+            Activation::Silu => out.iter_mut().for_each(|x| *x = exact::silu(*x)),
+            Activation::Gelu => out.iter_mut().for_each(|x| *x = exact::gelu(*x)),
+            Activation::QuickGelu => out.iter_mut().for_each(|x| *x = exact::quick_gelu(*x)),
+        }
+    }
+}
+
+by_path! {
+    /// What is hidden where there are no gates.
+    fn activate(rows: &[f32], stride: usize, shape: &Shape, biases: &[f32], out: &mut [f32]) = activate_body;
 }
 
 /// Turns pairs of elements, each of one half, by the angles of a position.
@@ -330,14 +437,16 @@ fn place_body(
             for (x, bias) in row.iter_mut().zip(biases) {
                 *x += *bias;
             }
-            let (cosines, sines) = rotary[position * elements..][..elements].split_at(elements / 2);
             let (turned, values) = row.split_at_mut((heads + key_heads) * elements);
             if let Some([of_queries, of_keys]) = head_norms {
                 for (head, n) in turned.chunks_exact_mut(elements).zip(0..) {
                     exact::normalise_in_place(head, if n < heads { of_queries } else { of_keys }, epsilon);
                 }
             }
-            turned.chunks_exact_mut(elements).for_each(|head| rotate(head, cosines, sines));
+            if !rotary.is_empty() {
+                let (cosines, sines) = rotary[position * elements..][..elements].split_at(elements / 2);
+                turned.chunks_exact_mut(elements).for_each(|head| rotate(head, cosines, sines));
+            }
             let keys = turned[heads * elements..].chunks_exact(elements);
             for ((key, value), head) in keys.zip(values.chunks_exact(elements)).zip(0..key_heads) {
                 streams.put(run.stream, layer * key_heads + head, position, key, value, &mut bytes);
@@ -347,8 +456,8 @@ fn place_body(
 }
 
 by_path! {
-    /// Turns queries and keys by their positions, after what the layer adds to them and their norms, and puts keys and values
-    /// into the streams.
+    /// Turns queries and keys by their positions, where these turn, after what the layer adds to them and their norms, and puts
+    /// keys and values into the streams.
     fn place(
         network: &Network,
         layer: usize,

@@ -152,7 +152,7 @@ fn some_lanes_are_read_alone() {
     #[allow(clippy::reversed_empty_ranges)]
     let backwards = 3..2;
     assert!(model.decode_lanes(&payload, raw.len(), backwards, &NEVER).is_err());
-    for junk in [&b""[..], &[1], &[1, 9, 0], &[2, 10, 0], &[1, 17]] {
+    for junk in [&b""[..], &[1], &[1, 9, 0], &[3, 10, 0], &[1, 17], &[2, 9, 0]] {
         assert_eq!((lane_bytes(junk), model.decode(junk, 100, &NEVER).is_err()), (None, true), "{junk:?}");
     }
 }
@@ -167,7 +167,7 @@ fn lanes_beyond_memory_are_read_in_turns() {
     assert!(lanes.len() > lanes::LANES_AT_ONCE);
     // A lane takes two pages, of which the second comes late.
     for pages in [2, 3, 5, 33, 1000] {
-        let mut streams = model.network.streams(lanes::LANES_AT_ONCE);
+        let mut streams = model.streams(lanes::LANES_AT_ONCE);
         streams.limit(pages);
         assert_eq!(model.read(&lanes, &NEVER, &mut streams).unwrap().concat(), raw, "{pages} pages");
     }

@@ -8,7 +8,7 @@
 //! is nobody's business but the encoder's: a cut as the model was trained on codes smaller, and any cut is right. The cut is
 //! that of the model's own tokenizer, as the library `tokenizers` knows it; what it leaves out or changes is put right here,
 //! so that tokens always give back the bytes they were cut from. A byte that no token stands for is an escape, the token that
-//! begins a text, and then the byte itself.
+//! begins a text, and then the byte itself. For models of bytes every byte is a token.
 //!
 //! A tokenizer of pieces puts a space before a text. None is put here: a lane seldom begins where a text does, and what a
 //! first word takes more without it is some bits.
@@ -53,7 +53,8 @@ pub(super) struct Tokens {
     of_byte: [Option<u32>; 256],
     /// The token before a text, which is the escape too: it never comes within one.
     pub start: u32,
-    cutter: Tokenizer,
+    /// `None` where each byte is a token.
+    cutter: Option<Tokenizer>,
     /// Tokens are pieces.
     pieces: bool,
 }
@@ -413,7 +414,13 @@ impl Tokens {
             cutter.with_pre_tokenizer(Some(before));
         }
         cutter.add_tokens(whole).map_err(refused)?;
-        Ok(Tokens { bytes, ends, of_byte, start, cutter, pieces })
+        Ok(Tokens { bytes, ends, of_byte, start, cutter: Some(cutter), pieces })
+    }
+
+    /// Bytes for tokens, and another one that begins a text.
+    pub fn of_bytes(start: u32) -> Tokens {
+        let of_byte = std::array::from_fn(|byte| Some(byte as u32));
+        Tokens { bytes: (0..=255).collect(), ends: (1..=256).collect(), of_byte, start, cutter: None, pieces: false }
     }
 
     /// Tokens there are.
@@ -441,15 +448,19 @@ impl Tokens {
     /// Cuts bytes into tokens.
     pub fn cut(&self, raw: &[u8]) -> Vec<Symbol> {
         let mut out = Vec::new();
+        let Some(cutter) = &self.cutter else {
+            self.cut_bytes(raw, &mut out);
+            return out;
+        };
         for part in raw.utf8_chunks() {
             let mut rest = part.valid();
             // A token of pieces that has what stands for a space would give back a space.
             while let Some((text, after)) = rest.split_once(SPACE).filter(|_| self.pieces) {
-                self.cut_text(text, &mut out);
+                self.cut_text(cutter, text, &mut out);
                 self.cut_bytes(SPACE.encode_utf8(&mut [0; 4]).as_bytes(), &mut out);
                 rest = after;
             }
-            self.cut_text(rest, &mut out);
+            self.cut_text(cutter, rest, &mut out);
             self.cut_bytes(part.invalid(), &mut out);
         }
         out
@@ -463,13 +474,13 @@ impl Tokens {
         }));
     }
 
-    fn cut_text(&self, text: &str, out: &mut Vec<Symbol>) {
+    fn cut_text(&self, cutter: &Tokenizer, text: &str, out: &mut Vec<Symbol>) {
         if text.is_empty() {
             return;
         }
         let cut = match self.pieces {
-            true => self.cutter.encode_fast(text.replace(' ', "\u{2581}"), false),
-            false => self.cutter.encode_fast(text, false),
+            true => cutter.encode_fast(text.replace(' ', "\u{2581}"), false),
+            false => cutter.encode_fast(text, false),
         };
         // What the library makes of it is a proposal: tokens that come in the text in this order, and bytes between them.
         let mut rest = text.as_bytes();
@@ -564,7 +575,7 @@ mod tests {
         let check = |name: &str, text: &str, expected: &[&str]| {
             let mut cut = PreTokenizedString::from(text);
             let tokens = vocabulary(name);
-            tokens.cutter.get_pre_tokenizer().unwrap().pre_tokenize(&mut cut).unwrap();
+            tokens.cutter.as_ref().unwrap().get_pre_tokenizer().unwrap().pre_tokenize(&mut cut).unwrap();
             let parts = cut.get_splits(OffsetReferential::Original, OffsetType::Byte);
             let parts: Vec<&str> = parts.into_iter().map(|(_, (from, to), _)| &text[from..to]).collect();
             assert_eq!(parts, expected, "{name}");
