@@ -94,6 +94,42 @@ fn commands(text: &str) -> Vec<String> {
     out
 }
 
+/// The tour of the README, run as it stands but for its places.
+#[test]
+fn the_tour_of_the_readme_does_what_it_says() {
+    let readme = fs::read_to_string(format!("{ROOT}/README.md")).unwrap();
+    let tour = readme.split_once("## Five minutes").expect("a tour").1.split_once("\n## ").unwrap().0;
+    let mut blocks = tour.split("```").skip(1).step_by(2);
+    let script = blocks.next().unwrap().strip_prefix("sh\n").expect("commands").to_string();
+    let shown = blocks.next().expect("what they say");
+    let dir = tempfile::tempdir().unwrap();
+    let documents = dir.path().join("documents");
+    fs::create_dir(&documents).unwrap();
+    for name in ["eng", "html", "json", "log"] {
+        fs::copy(format!("{ROOT}/tests/data/{name}"), documents.join(name)).unwrap();
+    }
+    fs::rename(documents.join("eng"), documents.join("some-file")).unwrap();
+    let (build, rest) = script.split_once('\n').unwrap();
+    assert!(build.starts_with("cargo build --release; export PATH="), "{build}");
+    let (store, point) = (dir.path().join("store"), dir.path().join("mnt"));
+    let places = rest.replace("/mnt/cold", arg(&point)).replace("/srv/store", arg(&store));
+    let path = format!("{}:{}", Path::new(BINARY).parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let whole = format!("set -eu; export HOME={} PATH={path}\n{places}", arg(dir.path()));
+    let outcome = run("bash", &["-c", &whole], 300);
+    if outcome.code != Some(0) {
+        run("umount", &["-l", arg(&point)], 30);
+        panic!("{outcome:?}");
+    }
+    // What the README shows is what is said, but for numbers: each line begins as one of them.
+    let first = |line: &str| line.split_whitespace().next().map(str::to_string);
+    let said: Vec<Option<String>> = outcome.out.lines().map(first).collect();
+    for line in shown.lines().skip(1).filter(|line| !line.trim().is_empty() && !line.starts_with('/')) {
+        assert!(said.contains(&first(line)), "the README shows `{line}`: {}", outcome.out);
+    }
+    assert!(shown.lines().count() > 10, "{shown}");
+    assert!(!fs::read_to_string("/proc/mounts").unwrap().contains(arg(&point)));
+}
+
 #[test]
 fn verbs_and_flags_that_documents_name_exist() {
     let mut named = 0;

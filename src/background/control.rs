@@ -18,7 +18,7 @@ use super::scrubber;
 use crate::base::Ino;
 use crate::host;
 use crate::telemetry;
-use crate::volume::{ScrubOptions, Status, Volume};
+use crate::volume::{ScrubOptions, Status, Volume, WaitingReport};
 
 /// Connections at a time; more wait.
 const CONNECTIONS_MAX: usize = 32;
@@ -204,6 +204,8 @@ pub(super) async fn look(volume: &Arc<Volume>, compressor: &Compressor) -> Resul
         memory_bytes,
         memory_peak_bytes,
         coding_paused: compressor.is_paused(),
+        // Names are looked up for whoever asks for them, and are nothing for metrics.
+        coding_now: Vec::new(),
         priors: volume.priors(),
         languages: volume.languages().unwrap_or_default(),
     };
@@ -227,13 +229,34 @@ async fn answer(
         Request::Ping | Request::Wait | Request::Scrub { .. } => Ok(()),
         Request::Status => {
             return match look(volume, compressor).await {
-                Ok((status, work)) => Response::Status { status: Box::new(status), work },
+                Ok((status, mut work)) => {
+                    work.coding_now = blocking(move || Ok(v.coding_now())).await.unwrap_or_default();
+                    Response::Status { status: Box::new(status), work }
+                }
                 Err(message) => Response::Error { message },
             };
         }
         Request::Stat { ino } => {
             let done = blocking(move || v.report(Ino(ino)).map_err(|e| e.to_string())).await;
             return respond(done, |report| Response::Stat { report });
+        }
+        Request::Explain { ino } => {
+            let done = blocking(move || v.explain(Ino(ino)).map_err(|e| e.to_string())).await;
+            let waits = if compressor.is_paused() {
+                Some("coding is paused (`tersefs resume`)".to_string())
+            } else {
+                compressor.waits()
+            };
+            return respond(done, |mut explanation| {
+                if let (Some(waiting), Some(why)) = (&mut explanation.waiting, waits) {
+                    *waiting = WaitingReport { why, seconds: None };
+                }
+                Response::Explained { explanation }
+            });
+        }
+        Request::Survey { depth, top } => {
+            let done = blocking(move || v.survey(depth, top).map_err(|e| e.to_string())).await;
+            return respond(done, |report| Response::Surveyed { report });
         }
         Request::GcPlan => {
             let done = collector.plan().await;

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::host;
 use crate::volume::{
-    Backlog, FileReport, GcPlan, GcReport, LanguageReport, PriorReport, RecodeReport, ScrubOptions, ScrubReport,
-    ScrubStatus, Status, TrainReport,
+    Backlog, CodingNow, Explanation, FileReport, GcPlan, GcReport, LanguageReport, PriorReport, RecodeReport,
+    ScrubOptions, ScrubReport, ScrubStatus, Status, TrainReport, VolumeReport,
 };
 
 /// Longest line, bytes.
@@ -30,6 +30,15 @@ pub enum Request {
     Status,
     Stat {
         ino: u64,
+    },
+    /// What a file costs and why.
+    Explain {
+        ino: u64,
+    },
+    /// What the volume takes, by class, method, and the `top` directories down to a depth.
+    Survey {
+        depth: usize,
+        top: usize,
     },
     /// Answered when nothing is left to code; `Progress` lines come before.
     Wait,
@@ -80,6 +89,9 @@ pub struct Work {
     pub memory_bytes: u64,
     pub memory_peak_bytes: u64,
     pub coding_paused: bool,
+    /// Segments that are being coded.
+    #[serde(default)]
+    pub coding_now: Vec<CodingNow>,
     /// Priors that the volume's own files taught.
     #[serde(default)]
     pub priors: Vec<PriorReport>,
@@ -95,6 +107,8 @@ pub enum Response {
     Ok { backlog: Backlog },
     Status { status: Box<Status>, work: Work },
     Stat { report: FileReport },
+    Explained { explanation: Explanation },
+    Surveyed { report: VolumeReport },
     Progress { backlog: Backlog, encoded_bytes: u64 },
     GcPlan { plan: GcPlan },
     Gc { report: GcReport },

@@ -47,12 +47,61 @@ pub(super) enum Verb {
     Status {
         /// Store, mountpoint, or anything below it; may be left out when one volume is mounted
         path: Option<PathBuf>,
+        /// Look every second, show what it does, and end by q or Ctrl-C
+        #[arg(long)]
+        watch: bool,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a volume, mounted or not, takes: by class of data, by method, and by directory
+    ///
+    /// Looks at every inode and at the header of every segment.
+    Report {
+        /// Store, mountpoint, or anything below it
+        path: PathBuf,
+        /// Directories shown, those that take most
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=100_000).map(|n| n as usize))]
+        top: usize,
+        /// How deep below the root they lie at most
+        #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=4096).map(|n| n as usize))]
+        depth: usize,
+        /// Write it as a page with plots, which needs nothing beside it
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
         #[arg(long)]
         json: bool,
     },
     /// Show how a file is kept: per segment its method, bits per byte and predicted time to decode
     Stat {
         file: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell what a file takes and why: its methods, what stands against smaller ones, who decided, how long reading takes, and
+    /// what it waits for
+    Explain {
+        /// A file in a mounted volume; or a store that is not mounted, and PATH
+        file: PathBuf,
+        /// The file in that store, from the root of the volume
+        path: Option<PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell what a file or a directory would take under another tier or budget, from samples of it that are coded
+    ///
+    /// Without what a volume has learned of its files, or has of them already: what it makes of them is smaller if
+    /// anything.
+    WhatIf {
+        /// In a mounted volume or not
+        file: PathBuf,
+        /// All tiers without
+        tier: Option<TierArg>,
+        /// Longest time that decoding a segment may take, milliseconds; that of the tier without
+        #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=DECODE_MS_MAX as i64))]
+        decode_ms: Option<u32>,
+        /// Most bytes coded for each tier, MiB; what is smaller is coded as a whole
+        #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+        sample_mib: u64,
         #[arg(long)]
         json: bool,
     },

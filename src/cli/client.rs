@@ -11,7 +11,7 @@ use super::{Failure, Outcome, config, offline, show};
 use crate::background::protocol::{LINE_BYTES_MAX, Request, Response, SOCKET, Work, socket_of_reader};
 use crate::host::{self, Disk, RealDisk};
 use crate::tools::{self, Finding, Health};
-use crate::volume::{Backlog, LanguageReport, ScrubOptions, Status};
+use crate::volume::{Backlog, Explanation, LanguageReport, ScrubOptions, Status, VolumeReport};
 
 /// A daemon is given this long to put a store away, seconds.
 const CLOSE_SECONDS_MAX: u64 = 600;
@@ -23,7 +23,7 @@ const ONLINE_MIB_PER_S: u64 = 32;
 const LEFT: i32 = 4;
 
 /// A conversation with a daemon.
-struct Client {
+pub(super) struct Client {
     store: PathBuf,
     stream: BufReader<UnixStream>,
 }
@@ -80,7 +80,7 @@ fn connect(path: Option<&Path>, store: &Path) -> Result<UnixStream, (PathBuf, st
 }
 
 impl Client {
-    fn connect(path: Option<&Path>) -> Result<Client, Failure> {
+    pub(super) fn connect(path: Option<&Path>) -> Result<Client, Failure> {
         let store = match path {
             Some(path) => store_of(path)?,
             None => only_store()?,
@@ -109,7 +109,7 @@ impl Client {
         }
     }
 
-    fn ask(&mut self, request: &Request) -> Result<Response, Failure> {
+    pub(super) fn ask(&mut self, request: &Request) -> Result<Response, Failure> {
         self.send(request)?;
         self.receive()
     }
@@ -163,18 +163,35 @@ pub(super) fn status(path: Option<&Path>, json: bool) -> Outcome {
     match Client::connect(path)?.ask(&Request::Status)? {
         Response::Status { status, work } => {
             if json {
-                let mut value = serde_json::to_value(&status)?;
-                if let (Some(map), serde_json::Value::Object(work)) =
-                    (value.as_object_mut(), serde_json::to_value(&work)?)
-                {
-                    map.extend(work);
-                }
-                println!("{}", serde_json::to_string_pretty(&value)?);
+                print_status(&status, &work, true)?;
             } else {
                 show::status(&status, &work);
             }
             Ok(0)
         }
+        _ => Err(Failure("the daemon answered something else".into())),
+    }
+}
+
+/// Both as one JSON object, in one line or in many.
+pub(super) fn print_status(status: &Status, work: &Work, pretty: bool) -> Result<(), serde_json::Error> {
+    let mut value = serde_json::to_value(status)?;
+    if let (Some(map), serde_json::Value::Object(work)) = (value.as_object_mut(), serde_json::to_value(work)?) {
+        map.extend(work);
+    }
+    let text = if pretty { serde_json::to_string_pretty(&value)? } else { value.to_string() };
+    println!("{text}");
+    Ok(())
+}
+
+/// What a volume takes and how it is; of the daemon what it has done, where one serves the store.
+pub(super) fn survey(path: &Path, depth: usize, top: usize) -> Result<(VolumeReport, Status, Option<Work>), Failure> {
+    let store = store_of(path)?;
+    let Some(mut client) = daemon_of(&store) else {
+        return offline::survey(&store, depth, top).map(|(report, status)| (report, status, None));
+    };
+    match (client.ask(&Request::Survey { depth, top })?, client.ask(&Request::Status)?) {
+        (Response::Surveyed { report }, Response::Status { status, work }) => Ok((report, *status, Some(work))),
         _ => Err(Failure("the daemon answered something else".into())),
     }
 }
@@ -246,6 +263,25 @@ pub(super) fn stat(file: &Path, json: bool) -> Outcome {
             }
             Ok(0)
         }
+        _ => Err(Failure("the daemon answered something else".into())),
+    }
+}
+
+pub(super) fn explain(file: &Path, json: bool) -> Outcome {
+    let report = explained(file)?;
+    show::explanation(&file.display().to_string(), &report, json)?;
+    Ok(0)
+}
+
+/// What the daemon says of a file in a mounted volume.
+pub(super) fn explained(file: &Path) -> Result<Explanation, Failure> {
+    let ino = host::inode_of(file).map_err(|e| Failure(format!("{}: {e}", file.display())))?;
+    if host::mount_of(file)?.is_none_or(|m| m.kind != "fuse.tersefs") {
+        let what = format!("{} is not in a mounted tersefs volume", file.display());
+        return Err(Failure(format!("{what}; of a store that is not mounted give the store, then the path in it")));
+    }
+    match Client::connect(Some(file))?.ask(&Request::Explain { ino })? {
+        Response::Explained { explanation } => Ok(explanation),
         _ => Err(Failure("the daemon answered something else".into())),
     }
 }

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::show::bytes;
-use super::{Failure, Outcome, offline};
-use crate::tools::{self, BenchReport, BenchRow, EstimateReport, LanguageEstimate};
+use super::{Failure, Outcome, client, offline};
+use crate::codec::{Policy, Tier};
+use crate::tools::{self, BenchReport, BenchRow, EstimateReport, LanguageEstimate, TierEstimate};
+use crate::volume::Explanation;
 
 /// Width of the longest bar, characters.
 const BAR_CHARS: usize = 50;
@@ -23,6 +25,63 @@ pub(super) fn estimate(path: &Path, sample_mib: u64, model: Option<&Path>, json:
         show_estimate(&path.display().to_string(), &report);
     }
     Ok(0)
+}
+
+/// What a file takes, and would take under other policies.
+#[derive(serde::Serialize)]
+struct WhatIf {
+    bytes: u64,
+    whole: bool,
+    /// What it takes now, where it is one file of a mounted volume.
+    now: Option<Explanation>,
+    tiers: Vec<TierEstimate>,
+}
+
+pub(super) fn what_if(path: &Path, tier: Option<Tier>, decode_ms: Option<u32>, sample_mib: u64, json: bool) -> Outcome {
+    let now = client::explained(path).ok();
+    let tiers = tier.map_or(Tier::ALL.to_vec(), |tier| vec![tier]);
+    let policies: Vec<Policy> = tiers.into_iter().map(|tier| Policy { decode_ms, ..Policy::of(tier) }).collect();
+    let bar = offline::bar("coding a sample [{bar:30}] {pos}/{len} segments, {elapsed}");
+    let report =
+        offline::with_bar(bar, |progress| tools::estimate_under(path, sample_mib << 20, &policies, None, progress));
+    let report = report.map_err(|e| Failure(format!("cannot tell of {}: {e}", path.display())))?;
+    if let Some((path, why)) = report.unreadable_paths.first() {
+        return Err(Failure(format!("{path}: {why}")));
+    }
+    let found = WhatIf { bytes: report.bytes, whole: report.whole, now, tiers: report.tiers };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&found)?);
+    } else {
+        show_what_if(&path.display().to_string(), &found);
+    }
+    Ok(0)
+}
+
+fn show_what_if(name: &str, found: &WhatIf) {
+    println!("{name}: {} of data", bytes(found.bytes));
+    println!("  {:<10} {:>11} {:>8} {:>11} {:>11} {:>10}", "", "takes", "ratio", "cold read", "read MB/s", "code MB/s");
+    if let Some(now) = &found.now {
+        let taken = now.stored_bytes + now.staged_bytes;
+        let cold = now.kinds.iter().map(|k| k.cold_read_ms).max().unwrap_or(0);
+        let ratio = taken as f64 / found.bytes.max(1) as f64;
+        println!("  {:<10} {:>11} {ratio:>8.3} {:>8} ms", "now", bytes(taken), cold);
+    }
+    for t in &found.tiers {
+        println!(
+            "  {:<10} {:>11} {:>8.3} {:>8.0} ms {:>11} {:>10}",
+            t.tier,
+            bytes(t.coded_bytes),
+            t.ratio,
+            t.cold_read_ms,
+            known(t.decode_mb_s, 2),
+            known(t.encode_mb_s, 2)
+        );
+    }
+    if !found.whole {
+        let margins: Vec<String> = found.tiers.iter().map(|t| bytes(t.margin_bytes)).collect();
+        println!("from samples: with 95 % confidence no further off than {}", margins.join(", "));
+    }
+    println!("without what the volume has learned or has already; small files are coded together there");
 }
 
 pub(super) fn bench(files: &[PathBuf], model: Option<&Path>, json: bool) -> Outcome {

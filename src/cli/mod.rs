@@ -9,6 +9,8 @@ mod args;
 mod client;
 mod config;
 mod daemon;
+#[cfg(test)]
+mod documents;
 mod helper;
 mod manager;
 mod manual;
@@ -16,8 +18,10 @@ mod measure;
 mod model;
 mod offline;
 mod replica;
+mod report;
 mod show;
 mod train;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -77,8 +81,17 @@ pub fn run() -> i32 {
             }
         },
         Verb::Umount { mountpoint, now, json } => client::umount(&mountpoint, now, json),
-        Verb::Status { path, json } => client::status(path.as_deref(), json),
+        Verb::Status { path, watch: true, json } => watch::watch(path.as_deref(), json),
+        Verb::Status { path, watch: false, json } => client::status(path.as_deref(), json),
+        Verb::Report { path, top, depth, html, json } => {
+            report::report(&path, &report::Options { top, depth, html: html.as_deref(), json })
+        }
         Verb::Stat { file, json } => client::stat(&file, json),
+        Verb::Explain { file, path: None, json } => client::explain(&file, json),
+        Verb::Explain { file: store, path: Some(path), json } => offline::explain(&store, &path, json),
+        Verb::WhatIf { file, tier, decode_ms, sample_mib, json } => {
+            measure::what_if(&file, tier.map(args::TierArg::tier), decode_ms, sample_mib, json)
+        }
         Verb::Wait { path } => client::wait(path.as_deref()),
         Verb::Sync { path } => client::sync(path.as_deref()),
         Verb::Pause { path } => client::pause(path.as_deref(), true),

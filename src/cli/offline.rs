@@ -13,8 +13,8 @@ use crate::host::{self, Disk, RealDisk};
 use crate::store::Store;
 use crate::tools;
 use crate::volume::{
-    Error as VolumeError, GcRun, LanguageReport, RecodeReport, ScrubOptions, ScrubReport, TrainReport, Volume,
-    VolumeOptions,
+    Error as VolumeError, GcRun, LanguageReport, RecodeReport, ScrubOptions, ScrubReport, Status, TrainReport, Volume,
+    VolumeOptions, VolumeReport,
 };
 use crate::workers::Workers;
 
@@ -270,6 +270,22 @@ pub(super) fn cat_raw(store: &Path, path: &Path) -> Outcome {
         tools::cat(volume, &path_bytes(path), &mut out).map_err(Failure)?;
         Ok(out.flush()?)
     })?;
+    Ok(0)
+}
+
+/// What a volume that no daemon serves takes, and how it is.
+pub(super) fn survey(store: &Path, depth: usize, top: usize) -> Result<(VolumeReport, Status), Failure> {
+    with_volume(store, true, |volume| {
+        let report = volume.survey(depth, top).map_err(failed(store))?;
+        Ok((report, volume.status().map_err(failed(store))?))
+    })
+}
+
+/// Tells what a file of a store that no daemon serves costs and why.
+pub(super) fn explain(store: &Path, path: &Path, json: bool) -> Outcome {
+    let report =
+        with_volume(&store_to_open(store)?, true, |volume| tools::explain(volume, &path_bytes(path)).map_err(Failure))?;
+    show::explanation(&path.display().to_string(), &report, json)?;
     Ok(0)
 }
 

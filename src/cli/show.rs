@@ -4,7 +4,8 @@ use crate::background::protocol::Work;
 use crate::host;
 use crate::tools::{Finding, FsckReport, Health, InspectLine};
 use crate::volume::{
-    FileReport, GcAction, GcPlan, GcReport, KeptPack, RecodeReport, ScrubStatus, SegmentReport, Status, TrainReport,
+    CodingNow, Explanation, FileReport, GcAction, GcPlan, GcReport, KeptPack, RecodeReport, ScrubStatus, SegmentReport,
+    Status, TrainReport,
 };
 
 /// Bytes in a unit that reads well.
@@ -23,8 +24,28 @@ pub(super) fn bytes(n: u64) -> String {
     if *name == "B" { format!("{n} B") } else { format!("{value:.1} {name}") }
 }
 
-fn percent(part: u64, whole: u64) -> f64 {
+pub(super) fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
+}
+
+/// A text whose characters stand for themselves: names of files may hold what moves the cursor, or turns the direction.
+pub(super) fn visible(text: &str) -> String {
+    let turns = |c: char| matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if c.is_control() || turns(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// A segment that is being coded.
+pub(super) fn coding_now(now: &CodingNow) -> String {
+    let others = if now.files > 1 { format!(" and {} others", now.files - 1) } else { String::new() };
+    format!(
+        "coding    {}{others} from {} on: {} of {}, tier {}, since {} s",
+        visible(&now.file),
+        now.offset,
+        bytes(now.bytes),
+        now.class,
+        now.tier,
+        now.seconds
+    )
 }
 
 /// What `doctor` found, a line each.
@@ -53,6 +74,7 @@ pub(super) fn status(s: &Status, work: &Work) {
     println!("inodes    {}, {} of them in memory", s.inodes, s.inodes_in_memory);
     let about = if s.queue_in_memory < s.queue_files { "about " } else { "" };
     println!("queue     {about}{} files, {about}{} in staging", s.queue_files, bytes(s.queue_bytes));
+    work.coding_now.iter().for_each(|now| println!("{}", coding_now(now)));
     if s.plain_files > 0 {
         println!("plain     {} files stay plain, as user.tersefs.nocompress asks for", s.plain_files);
     }
@@ -275,6 +297,88 @@ pub(super) fn file(name: &str, r: &FileReport) {
                 s.file_offset, s.bytes, s.method, s.class, s.stored_bytes, s.bits_per_byte, s.predicted_decode_ms
             );
         }
+    }
+}
+
+/// What a file costs and why.
+pub(super) fn explanation(name: &str, e: &Explanation, json: bool) -> Result<(), serde_json::Error> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(e)?);
+        return Ok(());
+    }
+    let taken = e.stored_bytes + e.staged_bytes;
+    println!("{}: {} take {} ({:.1} %)", visible(name), bytes(e.size), bytes(taken), percent(taken, e.size));
+    for k in &e.kinds {
+        println!(
+            "\n{} by {} as {}, in {} segments: {} in {}, {:.3} bits per byte",
+            if k.method == "raw" { "kept" } else { "coded" },
+            k.method,
+            k.class,
+            k.segments,
+            bytes(k.bytes),
+            bytes(k.stored_bytes),
+            k.bits_per_byte
+        );
+        if let Some(model) = &k.model {
+            println!("  with what the volume learned or was given: model {model}");
+        }
+        if k.referring > 0 {
+            println!("  {} of them from segments that they are like, which a read decodes too", k.referring);
+        }
+        if k.shared_bytes > 0 {
+            println!("  {} are named by other places too, and charged to all of them in part", bytes(k.shared_bytes));
+        }
+        if k.partly > 0 {
+            println!("  {} of the segments hold other files or places too", k.partly);
+        }
+        println!(
+            "  a cold read of a few bytes takes up to {}, all of it {}",
+            ms(u64::from(k.cold_read_ms)),
+            ms(k.read_all_ms)
+        );
+        if let Some(at) = k.coded_before {
+            println!("  coded no later than {} ago", age(at));
+        }
+        for a in &k.against {
+            println!("  not by {}: {}", a.method, a.why);
+        }
+        if k.outdated {
+            println!("  what holds for it now would code it in another way: `tersefs recode` does");
+        }
+    }
+    if e.untold_bytes > 0 {
+        println!("\n{} more in further segments", bytes(e.untold_bytes));
+    }
+    if let Some(w) = &e.waiting {
+        let when = w.seconds.map_or(String::new(), |s| format!("; looked at again in {s} s"));
+        println!("\nplain as yet: {}: {}{when}", bytes(e.staged_bytes), w.why);
+    }
+    let p = &e.policy;
+    let only = p.method.as_ref().map_or(String::new(), |m| format!(", method {m} only"));
+    println!(
+        "\nwhat holds: tier {} ({}), {} ms to decode a segment ({}){only}",
+        p.tier, p.tier_from, p.decode_ms, p.decode_ms_from
+    );
+    Ok(())
+}
+
+/// A time in a unit that reads well.
+pub(super) fn ms(ms: u64) -> String {
+    match ms {
+        0..=9_999 => format!("{ms} ms"),
+        10_000..=7_199_999 => format!("{} s", ms / 1000),
+        _ => format!("{:.1} hours", ms as f64 / 3.6e6),
+    }
+}
+
+/// How long ago something was, from seconds since 1970.
+fn age(at: i64) -> String {
+    let (now, _) = host::now();
+    match now.saturating_sub(at).max(0) {
+        s @ 0..=119 => format!("{s} s"),
+        s @ 120..=7_199 => format!("{} minutes", s / 60),
+        s @ 7_200..=172_799 => format!("{} hours", s / 3600),
+        s => format!("{} days", s / 86_400),
     }
 }
 

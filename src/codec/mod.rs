@@ -7,6 +7,7 @@ mod bounds;
 mod classify;
 mod policy;
 mod rate;
+mod why;
 
 use std::fmt;
 use std::ops::Range;
@@ -29,6 +30,7 @@ pub use bounds::{Bounds, bounds, first_cut};
 pub use classify::{classify, segment_bytes};
 pub use policy::{DECODE_MS_MAX, Policy, SEGMENT_BYTES_MIN, Tier, climbs, cut, cut_beside, outgrows, planned};
 pub use rate::{forget as forget_rate, predicted_decode_ms};
+pub use why::{Against, against_stronger};
 
 /// True where a policy has a language model tried on a class, or one of bytes: its shortest lanes keep the budget.
 pub fn uses_language(class: Class, policy: &Policy) -> bool {

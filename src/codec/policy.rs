@@ -161,7 +161,7 @@ impl Policy {
 }
 
 /// Plain bytes that a read of a few of them decodes at least, of a segment of so many.
-fn cold_bytes(method: MethodId, segment_bytes: u32) -> u32 {
+pub(super) fn cold_bytes(method: MethodId, segment_bytes: u32) -> u32 {
     if method == MethodId::Language { segment_bytes.min(LANE_BYTES_MIN as u32) } else { segment_bytes }
 }
 

@@ -12,6 +12,7 @@ mod real;
 mod sim;
 mod spliced;
 mod sys;
+mod terminal;
 mod tree;
 
 pub use load::{Resource, local_time, on_battery, pressure};
@@ -30,6 +31,7 @@ pub use sys::{
     in_new_session, is_disconnected, limit_arenas, lower_priority, open_files_limit, raise_open_files_limit, remount,
     run_measured, thread_cpu_seconds, unmount,
 };
+pub use terminal::{CTRL_C, Keys};
 pub use tree::{Met, TreeFile, open_file, walk};
 
 use std::io;

@@ -649,6 +649,15 @@ impl Store {
         Ok((header, record.body))
     }
 
+    /// When a pack was last appended to, seconds since 1970; `None` where it cannot be told.
+    pub fn pack_modified(&self, pack: PackId) -> Option<i64> {
+        self.reader
+            .file(pack)
+            .and_then(|file| file.modified().map_err(Error::io("look at a pack")))
+            .ok()
+            .map(|(secs, _)| secs)
+    }
+
     /// As `fetch_segment`, and of a segment whose payload fails its check the payload as it is, with the sentence about it: for who
     /// can check parts of it by themselves.
     ///

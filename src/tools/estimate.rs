@@ -75,6 +75,8 @@ pub struct ClassCount {
 #[derive(Clone, Debug, Serialize)]
 pub struct TierEstimate {
     pub tier: &'static str,
+    /// Longest time that a segment may take to decode, milliseconds.
+    pub decode_ms_max: u32,
     pub sampled_bytes: u64,
     pub segments: u64,
     /// Records of segments with their headers, without metadata of files.
@@ -283,7 +285,7 @@ type Coded = Result<Option<Measured>, (Arc<Found>, String)>;
 
 /// One segment to be coded.
 struct Task {
-    tier: Tier,
+    policy: Policy,
     class: Class,
     what: What,
 }
@@ -332,7 +334,7 @@ fn cut_around(found: &Found, class: Class, policy: &Policy, offset: u64) -> io::
 impl Task {
     /// Codes it. `None` when nothing is left of its bytes.
     fn run(self) -> Coded {
-        let policy = Policy::of(self.tier);
+        let policy = self.policy;
         let (mut raw, mut owners) = (Vec::new(), Vec::new());
         let mut add = |found: &Arc<Found>, range: ByteRange| {
             let mut bytes = gather(found, range).map_err(|e| (found.clone(), e.to_string()))?;
@@ -392,14 +394,13 @@ impl Task {
 
 const EVERYTHING: ByteRange = ByteRange { start: 0, end: u64::MAX };
 
-/// Every segment of a tree under a tier. Those that cannot be read go to `failed`.
+/// Every segment of a tree under a policy. Those that cannot be read go to `failed`.
 fn cut_all(
     files: &[(Class, Arc<Found>)],
-    tier: Tier,
+    policy: Policy,
     tasks: &mut Vec<Task>,
     failed: &mut dyn FnMut(&Found, io::Error),
 ) {
-    let policy = Policy::of(tier);
     let mut small = Vec::new();
     for (class, found) in files {
         if is_small(found.file.len, codec::cut(*class, &policy)) {
@@ -408,7 +409,7 @@ fn cut_all(
         }
         match cuts(found, *class, &policy, 0, u64::MAX) {
             Ok(cuts) => tasks.extend(cuts.into_iter().map(|range| Task {
-                tier,
+                policy,
                 class: *class,
                 what: What::Cut(found.clone(), range),
             })),
@@ -418,26 +419,26 @@ fn cut_all(
     small.sort_by_key(|(class, _)| *class);
     for bundle in bundle(small, |(class, found)| (*class, policy, found.bytes()), codec::cut) {
         let files = bundle.files.into_iter().map(|(_, found)| found.clone()).collect();
-        tasks.push(Task { tier, class: bundle.class, what: What::Bundle(files) });
+        tasks.push(Task { policy, class: bundle.class, what: What::Bundle(files) });
     }
 }
 
-/// Segments that hold the places drawn, for a tier: as many as the sample may have bytes.
-fn cut_places(places: &[(Class, Place)], tier: Tier, sample_bytes: u64, tasks: &mut Vec<Task>) {
+/// Segments that hold the places drawn, for a policy: as many as the sample may have bytes.
+fn cut_places(places: &[(Class, Place)], policy: Policy, sample_bytes: u64, tasks: &mut Vec<Task>) {
     let mut bytes = 0;
     for (n, (class, place)) in places.iter().enumerate() {
         if bytes >= sample_bytes && n >= PLACES_PER_TIER_MIN {
             break;
         }
-        let segment_bytes = codec::cut(*class, &Policy::of(tier));
+        let segment_bytes = codec::cut(*class, &policy);
         let what = if is_small(place.file.file.len, segment_bytes) {
             bytes += u64::from(segment_bytes);
             What::Gathered(place.file.clone(), place.followers.clone())
         } else {
-            bytes += u64::from(codec::bounds(*class, &Policy::of(tier)).usual);
+            bytes += u64::from(codec::bounds(*class, &policy).usual);
             What::Around(place.file.clone(), place.file.offset(place.byte))
         };
-        tasks.push(Task { tier, class: *class, what });
+        tasks.push(Task { policy, class: *class, what });
     }
 }
 
@@ -493,7 +494,7 @@ fn mb_s(seconds_per_byte: f64) -> f64 {
 /// Files and bytes of each class.
 pub(super) type Shares = BTreeMap<Class, (u64, u64)>;
 
-fn estimate_of(tier: Tier, sums: &BTreeMap<Class, Sums>, shares: &Shares, whole: bool) -> TierEstimate {
+fn estimate_of(policy: &Policy, sums: &BTreeMap<Class, Sums>, shares: &Shares, whole: bool) -> TierEstimate {
     let mut all = Sums::default();
     for s in sums.values() {
         all.segments += s.segments;
@@ -525,7 +526,8 @@ fn estimate_of(tier: Tier, sums: &BTreeMap<Class, Sums>, shares: &Shares, whole:
     let classes: Vec<ClassEstimate> = shares.iter().map(of_class).collect();
     let coded_bytes: u64 = classes.iter().map(|c| c.coded_bytes).sum();
     TierEstimate {
-        tier: tier.name(),
+        tier: policy.tier.name(),
+        decode_ms_max: policy.decode_ms_max(),
         sampled_bytes: all.plain_bytes,
         segments: all.segments,
         coded_bytes,
@@ -539,7 +541,7 @@ fn estimate_of(tier: Tier, sums: &BTreeMap<Class, Sums>, shares: &Shares, whole:
 }
 
 /// Runs tasks on all cores; hands each result to `done`.
-fn run_all(tasks: Vec<Task>, done: &mut dyn FnMut(Tier, Class, Coded)) {
+fn run_all(tasks: Vec<Task>, done: &mut dyn FnMut(Policy, Class, Coded)) {
     let tasks: Vec<std::sync::Mutex<Option<Task>>> =
         tasks.into_iter().map(|t| std::sync::Mutex::new(Some(t))).collect();
     let next = AtomicUsize::new(0);
@@ -551,14 +553,14 @@ fn run_all(tasks: Vec<Task>, done: &mut dyn FnMut(Tier, Class, Coded)) {
                 while let Some(slot) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let task = slot.lock().unwrap_or_else(|e| e.into_inner()).take();
                     if let Some(task) = task {
-                        let (tier, class) = (task.tier, task.class);
-                        let _ = tx.send((tier, class, task.run()));
+                        let (policy, class) = (task.policy, task.class);
+                        let _ = tx.send((policy, class, task.run()));
                     }
                 }
             });
         }
         drop(tx);
-        rx.into_iter().for_each(|(tier, class, outcome)| done(tier, class, outcome));
+        rx.into_iter().for_each(|(policy, class, outcome)| done(policy, class, outcome));
     });
 }
 
@@ -575,6 +577,17 @@ fn run_all(tasks: Vec<Task>, done: &mut dyn FnMut(Tier, Class, Coded)) {
 pub fn estimate(
     root: &Path,
     sample_bytes: u64,
+    model: Option<&Path>,
+    progress: Progress<'_>,
+) -> io::Result<EstimateReport> {
+    estimate_under(root, sample_bytes, &Tier::ALL.map(Policy::of), model, progress)
+}
+
+/// As `estimate`, under any policies, none of them twice. With a language model the last of them is that of the tier deep.
+pub fn estimate_under(
+    root: &Path,
+    sample_bytes: u64,
+    policies: &[Policy],
     model: Option<&Path>,
     progress: Progress<'_>,
 ) -> io::Result<EstimateReport> {
@@ -608,8 +621,8 @@ pub fn estimate(
         // The largest files tell most.
         pieces.extend(files.iter().map(|(class, found)| (*class, found.clone(), 0)));
         pieces.sort_by_key(|(_, found, _)| std::cmp::Reverse(found.bytes()));
-        for tier in Tier::ALL {
-            cut_all(&files, tier, &mut tasks, &mut |found, e| {
+        for policy in policies {
+            cut_all(&files, *policy, &mut tasks, &mut |found, e| {
                 failed.insert(found.file.path.clone(), e.to_string());
             });
         }
@@ -632,18 +645,18 @@ pub fn estimate(
             }
         }
         pieces.extend(places.iter().map(|(class, p)| (*class, p.file.clone(), p.file.offset(p.byte))));
-        Tier::ALL.into_iter().for_each(|tier| cut_places(&places, tier, sample_bytes, &mut tasks));
+        policies.iter().for_each(|policy| cut_places(&places, *policy, sample_bytes, &mut tasks));
     }
     let total = tasks.len() as u64;
-    let mut sums: BTreeMap<Tier, BTreeMap<Class, Sums>> = BTreeMap::new();
+    let mut sums: BTreeMap<Policy, BTreeMap<Class, Sums>> = BTreeMap::new();
     let mut coded = 0;
-    run_all(tasks, &mut |tier, class, outcome| {
+    run_all(tasks, &mut |policy, class, outcome| {
         coded += 1;
         progress(coded, total);
         match outcome {
             Ok(Some(m)) => {
                 let weight = if whole.is_some() { m.plain_bytes as f64 } else { 1.0 };
-                sums.entry(tier).or_default().entry(class).or_default().add(&m, weight);
+                sums.entry(policy).or_default().entry(class).or_default().add(&m, weight);
             }
             Ok(None) => {}
             Err((found, why)) => {
@@ -660,8 +673,8 @@ pub fn estimate(
         bytes: *bytes,
     };
     report.classes = shares.iter().map(count).collect();
-    let of_tier = |tier| estimate_of(tier, &sums.remove(&tier).unwrap_or_default(), &shares, report.whole);
-    report.tiers = Tier::ALL.into_iter().map(of_tier).collect();
+    let of = |policy| estimate_of(policy, &sums.remove(policy).unwrap_or_default(), &shares, report.whole);
+    report.tiers = policies.iter().map(of).collect();
     if let (Some(model), Some(deep)) = (model, report.tiers.last()) {
         let estimated = estimate_language(model, &pieces, &shares, deep, progress).map_err(io::Error::other)?;
         report.language = Some(estimated);
@@ -710,7 +723,7 @@ mod tests {
         assert!((sums.margin() - 1.96 * 0.1 / 49f64.sqrt()).abs() < 1e-6, "{}", sums.margin());
         assert_eq!(mb_s(sums.mean(sums.decode)).round(), 100.0);
         let shares = Shares::from([(Class::Text, (3, 1000))]);
-        let e = estimate_of(Tier::Fast, &BTreeMap::from([(Class::Text, sums)]), &shares, false);
+        let e = estimate_of(&Policy::of(Tier::Fast), &BTreeMap::from([(Class::Text, sums)]), &shares, false);
         assert_eq!((e.coded_bytes, e.margin_bytes), (300, 28));
     }
 }

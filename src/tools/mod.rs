@@ -23,13 +23,13 @@ mod scrub;
 
 #[cfg(feature = "lora")]
 pub use adapt::{AdaptOptions, AdaptReport, News, model_adapt};
-pub use archive::{ArchiveReport, cat, export, import};
+pub use archive::{ArchiveReport, cat, explain, export, import};
 pub use bench::{
     BENCH_FILE_BYTES_MAX, BENCH_SEGMENT_BYTES, BenchFile, BenchReport, BenchRow, Peer, Taken, bench, bench_method,
     builtin_samples,
 };
 pub use doctor::{Finding, Health, doctor};
-pub use estimate::{ClassCount, ClassEstimate, EstimateReport, TierEstimate, estimate};
+pub use estimate::{ClassCount, ClassEstimate, EstimateReport, TierEstimate, estimate, estimate_under};
 pub use fsck::{FsckOptions, FsckReport, Kind, Problem, fsck, fsck_with};
 #[cfg(feature = "hub")]
 pub use hub::{Fetched, Hub, HubName};

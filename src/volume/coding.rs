@@ -12,7 +12,7 @@ use super::inode::{Inode, InodeState, lock_all, locked};
 use super::policy::{self, Readiness, SmallFile};
 use super::sharing::{Claims, Gathered, Place, SHARED_BYTES_MIN, worth_decoding};
 use super::types::{Coded, CodedSegment, CodingTask, Error, Piece};
-use super::{EVERYTHING, Volume, seal, similar, staging};
+use super::{EVERYTHING, Volume, WaitingReport, seal, similar, staging};
 use crate::base::{ByteRange, Class, Generation, Ino, MethodId, PlainHash};
 use crate::codec::{self, Basis, Policy};
 use crate::format::{Extent, InodeRecord, MetaOp, SegmentHeader};
@@ -248,6 +248,23 @@ impl Queue {
             self.ready.insert((until_ms, ino));
             self.continuing.remove(&ino);
         }
+    }
+
+    /// What a file of the window waits for; `None` for one outside of it.
+    pub fn about(&self, ino: Ino, now_ms: u64) -> Option<WaitingReport> {
+        let item = self.items.get(&ino)?;
+        let why = match &item.reason {
+            _ if item.progress.is_some() => "it is being coded".to_string(),
+            _ if item.pooled => "it is put beside others like it".to_string(),
+            _ if item.parked => "another file with the same content is being coded".to_string(),
+            _ if item.held_up => "others that take minutes are being coded".to_string(),
+            Some(why) => format!("it could not be coded: {why}"),
+            None if item.ready_ms > now_ms => "it was changed a moment ago".to_string(),
+            None => "it is next in line".to_string(),
+        };
+        let waits = self.ready.contains(&(item.ready_ms, ino));
+        let seconds = waits.then(|| item.ready_ms.saturating_sub(now_ms).div_ceil(1000)).filter(|seconds| *seconds > 0);
+        Some(WaitingReport { why, seconds })
     }
 
     /// Has a file that was taken out wait for the commit of another with the same content. False when there is none: then
@@ -958,6 +975,7 @@ impl Volume {
     /// Collects the plain bytes, codes, decodes, compares. For a worker thread; never panics.
     pub fn code(&self, task: CodingTask) -> CodedSegment {
         let slow = task.takes_minutes();
+        let _begun = self.counts.at_work.begin(&task);
         let CodingTask { class, policy, pieces, claims, known, reference } = task;
         let outcome = catch_unwind(AssertUnwindSafe(|| self.code_pieces((class, &policy), &pieces, known, reference)))
             .unwrap_or(Err(Error::Invalid("the coder failed on this data; the bytes stay in staging")));

@@ -37,6 +37,7 @@ mod clusters;
 mod coding;
 mod cover;
 mod data;
+mod explain;
 mod gc;
 mod inode;
 mod ladder;
@@ -55,6 +56,7 @@ mod sharing;
 mod similar;
 mod space;
 mod staging;
+mod survey;
 mod training;
 mod types;
 mod wishes;
@@ -77,6 +79,7 @@ pub use crate::host::may_set_group;
 pub use crate::store::{Error as StoreError, ParityShape};
 pub use crate::store::{GcAction, GcPack};
 pub use acl::{acl_from_text, acl_to_text};
+pub use explain::{AgainstReport, Explanation, KindReport, WaitingReport};
 pub use gc::{GcPlan, GcReport, GcRun, KeptPack};
 pub use ladder::LadderRun;
 pub use languages::{LanguageReport, language_reports, load_brought};
@@ -86,11 +89,12 @@ pub use policy::{FILES_PER_BUNDLE_MAX, bundle, is_small};
 pub use rules::{PathPattern, RULES_MAX, Rule, Rules, parse_age};
 pub use scrub::{Damaged, ScrubOptions, ScrubReport, ScrubStatus, scrub};
 pub use seal::check_staged;
+pub use survey::{DirectoryReport, UseReport, VolumeReport};
 pub use training::{PriorReport, RecodeReport, RecodeRun, TrainReport, Trained, library_of};
 pub use types::{
-    Adjustable, AllocateMode, Atime, Attr, Backlog, Caller, CodedSegment, CodingTask, Entry, Error, FileReport,
-    HandleId, NewMode, OpenFor, Opened, PolicyReport, RenameMode, SeekFor, SegmentReport, SetAttr, SetTime, Share,
-    StatFs, Status, VolumeOptions, XattrMode,
+    Adjustable, AllocateMode, Atime, Attr, Backlog, Caller, CodedSegment, CodingNow, CodingTask, Entry, Error,
+    FileReport, HandleId, NewMode, OpenFor, Opened, PolicyReport, RenameMode, SeekFor, SegmentReport, SetAttr, SetTime,
+    Share, StatFs, Status, VolumeOptions, XattrMode,
 };
 
 use cache::SegmentCache;

@@ -1,18 +1,21 @@
 //! What `status` and `stat` show.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
-use super::types::{Backlog, Error, FileReport, SegmentReport, Status};
+use super::types::{Backlog, CodingNow, CodingTask, Error, FileReport, SegmentReport, Status};
 use super::{Volume, data::stored_share, staging};
 use crate::base::{Class, Ino, MethodId};
-use crate::codec;
+use crate::codec::{self, Tier};
+use crate::host;
 
 /// Segments that failed a check and are remembered; more are counted only.
 pub(super) const QUARANTINE_MAX: usize = 10_000;
 /// Waiting files whose staging is looked at for `status`; for more the sum is extrapolated.
 const QUEUED_LOOKED_AT_MAX: usize = 4096;
 /// Segments listed one by one for a file; the rest is in its sums.
-const SEGMENTS_LISTED_MAX: usize = 10_000;
+pub(super) const SEGMENTS_LISTED_MAX: usize = 10_000;
 
 /// Counts since the volume was opened.
 #[derive(Debug, Default)]
@@ -24,6 +27,59 @@ pub(crate) struct Counts {
     pub found_bytes: AtomicU64,
     /// Segments that were coded from others, their plain bytes, and their bytes in packs.
     pub referring: [AtomicU64; 3],
+    /// Segments that are being coded, by numbers of their own.
+    pub at_work: AtWork,
+}
+
+/// One segment that is being coded: its first piece, its files, its plain bytes, and since when (monotonic milliseconds).
+#[derive(Debug)]
+struct Job {
+    first: (Ino, u64),
+    files: u64,
+    bytes: u64,
+    class: Class,
+    tier: Tier,
+    since_ms: u64,
+}
+
+/// Segments that are being coded.
+#[derive(Debug, Default)]
+pub(crate) struct AtWork(Mutex<(u64, BTreeMap<u64, Job>)>);
+
+impl AtWork {
+    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Job>)> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// A segment is being coded until what is returned is dropped.
+    pub fn begin(&self, task: &CodingTask) -> Option<Begun<'_>> {
+        let first = task.pieces.first()?;
+        let job = Job {
+            first: (first.ino, first.range.start),
+            files: task.pieces.chunk_by(|a, b| a.ino == b.ino).count() as u64,
+            bytes: task.pieces.iter().map(|piece| piece.range.len()).sum(),
+            class: task.class,
+            tier: task.policy.tier,
+            since_ms: host::monotonic_ms(),
+        };
+        let mut jobs = self.lock();
+        jobs.0 += 1;
+        let number = jobs.0;
+        jobs.1.insert(number, job);
+        Some(Begun { at_work: self, number })
+    }
+}
+
+/// A segment that is being coded.
+pub(crate) struct Begun<'a> {
+    at_work: &'a AtWork,
+    number: u64,
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.at_work.lock().1.remove(&self.number);
+    }
 }
 
 /// Name of a method number.
@@ -37,6 +93,29 @@ impl Volume {
         let queue = self.queue_lock();
         let (stuck, reason) = queue.stuck();
         Backlog { files: queue.len(), stuck, reason: reason.or_else(|| self.coding_waits()) }
+    }
+
+    /// Segments that are being coded, the one that takes longest so far first.
+    ///
+    /// # Blocking
+    /// Disk: their files' names are looked up.
+    pub fn coding_now(&self) -> Vec<CodingNow> {
+        let now_ms = host::monotonic_ms();
+        let told = |job: &Job| {
+            let now = CodingNow {
+                offset: job.first.1,
+                files: job.files,
+                bytes: job.bytes,
+                class: job.class.name().to_string(),
+                tier: job.tier.name().to_string(),
+                seconds: now_ms.saturating_sub(job.since_ms) / 1000,
+                ..CodingNow::default()
+            };
+            (job.first.0, now)
+        };
+        let jobs: Vec<(Ino, CodingNow)> = self.counts.at_work.lock().1.values().map(told).collect();
+        let named = |(ino, now)| CodingNow { file: self.path_of(ino).unwrap_or_else(|| format!("inode {ino}")), ..now };
+        jobs.into_iter().map(named).collect()
     }
 
     /// Has files that could not be coded tried once more at the next look, instead of after their pause.

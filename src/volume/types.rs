@@ -454,6 +454,21 @@ pub struct Status {
     pub damaged_staged: u64,
 }
 
+/// A segment that is being coded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct CodingNow {
+    /// The first of its files, from the root of the volume, and where it begins there.
+    pub file: String,
+    pub offset: u64,
+    /// Files that lie in it, and plain bytes of all of them.
+    pub files: u64,
+    pub bytes: u64,
+    pub class: String,
+    pub tier: String,
+    /// Since when.
+    pub seconds: u64,
+}
+
 /// One segment of a file.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct SegmentReport {

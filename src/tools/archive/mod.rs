@@ -17,7 +17,7 @@ pub use import::import;
 
 use crate::base::{ByteRange, Ino};
 use crate::format::{FileKind, Time};
-use crate::volume::{Attr, Error, Volume};
+use crate::volume::{Attr, Error, Explanation, Volume};
 
 /// What went through a stream.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -67,6 +67,15 @@ fn names(path: &[u8]) -> Option<Vec<&[u8]>> {
 fn find(volume: &Volume, path: &[u8]) -> Result<Attr, Error> {
     let names = names(path).ok_or(Error::Invalid("a path from the root of the volume has no `..`"))?;
     walk(volume, Ino::ROOT, &names)
+}
+
+/// What a file costs and why, by its path from the root of the volume.
+///
+/// # Errors
+/// A sentence: there is no such file, or it is no regular one.
+pub fn explain(volume: &Volume, path: &[u8]) -> Result<Explanation, String> {
+    let found = find(volume, path).and_then(|attr| volume.explain(attr.ino));
+    found.map_err(|e| format!("{}: {e}", shown(path)))
 }
 
 /// What names lead to from a directory, one after the other. No symlink is followed.
