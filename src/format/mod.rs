@@ -10,7 +10,7 @@
 //! FORMAT, FORMAT.copy         superblock, twice (superblock.rs)
 //! metadata-lost               metadata was lost and not repaired since (store/recovery.rs)
 //! LOCK                        flock: shared by readers, exclusive for a mount
-//! packs/<xx>/pack-<16 hex>    records (record.rs), append-only; <xx> = low byte of the number
+//! packs/<xx>/pack-<16 hex>.tpk  records (record.rs), append-only; <xx> = low byte of the number
 //! packs/<xx>/pack-<16 hex>.par  parity of a pack, optional (parity.rs)
 //! staging/<ino>.<epoch>       plain bytes not coded yet (volume room)
 //! index/                      derived, may be deleted at any time (store/index.rs)
