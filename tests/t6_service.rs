@@ -251,6 +251,72 @@ fn a_service_manager_hears_when_it_is_ready_how_it_is_and_when_it_ends() {
 }
 
 #[test]
+fn putting_away_is_given_more_time_while_it_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ear = Ear::new(dir.path());
+    let settings = "quiet-seconds = 0.2\nstop-seconds = 25\nno-passthrough = true\nno-coding = true";
+    let mut service = Service::start(dir.path(), &ear, WORD_MAX, settings);
+    ear.until("READY=1");
+    // A program goes on writing into its file, so the daemon waits for it, and works.
+    let mut open = File::create(service.point.join("open")).unwrap();
+    service.signal(libc::SIGTERM);
+    ear.until("STOPPING=1");
+    ear.heard.clear();
+    let begun = Instant::now();
+    let mut longer = 0;
+    // The first is for what was done before, the next for what is done now.
+    while longer < 2 && begun.elapsed() < Duration::from_secs(20) {
+        open.write_all(&[7; 1 << 16]).unwrap();
+        open.sync_data().unwrap();
+        let heard = ear.within("EXTEND_TIMEOUT_USEC=", Duration::from_millis(1));
+        longer += usize::from(heard.is_some_and(|line| line == "EXTEND_TIMEOUT_USEC=300000000"));
+    }
+    assert!(longer == 2 && begun.elapsed() > Duration::from_secs(3), "{:?}", ear.heard);
+    drop(open);
+    let status = service.ended(Duration::from_secs(30));
+    assert!(status.success(), "{status}: {}", fs::read_to_string(dir.path().join("log")).unwrap());
+}
+
+#[test]
+fn the_journal_is_told_priorities_and_nobody_else() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    for (n, is_journal) in [true, false].into_iter().enumerate() {
+        let (store, point) = (dir.path().join(format!("store {n}")), dir.path().join(format!("mnt {n}")));
+        fs::create_dir(&point).unwrap();
+        let log = File::create(dir.path().join(format!("log {n}"))).unwrap();
+        // What a journal's stream is known by; or one that a parent had.
+        let about = log.metadata().unwrap();
+        let stream = format!("{}:{}", about.dev(), about.ino() + u64::from(!is_journal));
+        let mut daemon = Command::new(BINARY)
+            .args(["mount", arg(&store), arg(&point)])
+            .env("JOURNAL_STREAM", stream)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let started = Instant::now();
+        let shown = arg(&point).replace(' ', "\\040");
+        while !fs::read_to_string("/proc/mounts").unwrap().contains(&shown) {
+            assert!(started.elapsed() < WORD_MAX, "it mounts");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let refused = run("setfattr", &["-n", "user.tersefs.tier", "-v", "warp", arg(&point)], 30);
+        assert_ne!(refused.code, Some(0));
+        ok(BINARY, &["umount", arg(&point)], 60);
+        assert!(wait_for(&mut daemon, WORD_MAX).expect("it ends").success());
+        let said = fs::read_to_string(dir.path().join(format!("log {n}"))).unwrap();
+        let warning =
+            said.lines().find(|line| line.contains("\"warp\" is refused")).unwrap_or_else(|| panic!("{said}"));
+        assert_eq!(warning.starts_with("<4>"), is_journal, "{said}");
+        // The journal knows the time; whoever reads a file does not.
+        assert_eq!(said.lines().all(|line| line.starts_with('<')), is_journal, "{said}");
+        assert_eq!(said.lines().any(|line| line.starts_with("<6>")), is_journal, "{said}");
+    }
+}
+
+#[test]
 fn a_service_that_cannot_start_says_why_and_is_never_ready() {
     let dir = tempfile::tempdir().unwrap();
     let mut ear = Ear::new(dir.path());
