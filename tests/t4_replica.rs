@@ -1,6 +1,8 @@
 //! A store that follows another: what is sent comes, all of it or none, after any cut, and nothing that is damaged.
 
 mod common;
+#[path = "common/llama.rs"]
+mod llama;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,10 +19,14 @@ fn held(disk: &SimDisk) -> String {
     tools::held(disk).unwrap()
 }
 
+fn shared(disk: &SimDisk) -> Arc<dyn Disk> {
+    Arc::new(disk.clone())
+}
+
 /// What `disk` sends to somebody who has what the list says.
 fn sent(disk: &SimDisk, have: Option<&str>) -> (Vec<u8>, tools::ReplicaReport) {
     let mut out = Vec::new();
-    let report = tools::send(disk, have, &mut out, &mut |_, _| ()).unwrap();
+    let report = tools::send(&shared(disk), have, &mut out, &mut |_, _| ()).unwrap();
     (out, report)
 }
 
@@ -81,7 +87,11 @@ fn a_store_follows_another() {
         let (stream, report) = sent(&disk, Some(&have));
         assert!(stream.len() as u64 >= report.sent_bytes);
         assert_eq!(receive(&replica, &stream).unwrap(), report, "round {round}");
-        assert_eq!(held(&replica), store::list_to_text(&store::store_files(&disk).unwrap().0), "round {round}");
+        assert_eq!(
+            held(&replica),
+            store::list_to_text(&store::store_files(&shared(&disk)).unwrap().0),
+            "round {round}"
+        );
         check(&replica, &files, &workers);
         all += report.bytes;
         grown += report.sent_bytes;
@@ -249,7 +259,7 @@ fn damaged_and_foreign_streams_change_nothing() {
     // Of another volume.
     let (foreign, _) = sent(&fresh(), None);
     assert!(receive(&replica, &foreign).unwrap_err().contains("follows the volume"));
-    assert!(tools::send(&disk, Some("junk"), &mut Vec::new(), &mut |_, _| ()).unwrap_err().contains("--have"));
+    assert!(tools::send(&shared(&disk), Some("junk"), &mut Vec::new(), &mut |_, _| ()).unwrap_err().contains("--have"));
     // While somebody has it open.
     let volume = open(&replica, read_only(), &workers).unwrap();
     assert!(receive(&replica, &stream).is_err());
@@ -259,8 +269,97 @@ fn damaged_and_foreign_streams_change_nothing() {
     check(&replica, &after, &workers);
     // A mounted store sends nothing.
     let volume = open(&disk, options(None), &workers).unwrap();
-    assert!(tools::send(&disk, None, &mut Vec::new(), &mut |_, _| ()).is_err());
+    assert!(tools::send(&shared(&disk), None, &mut Vec::new(), &mut |_, _| ()).is_err());
     shut(volume);
-    let empty: Arc<dyn Disk> = Arc::new(SimDisk::new());
-    assert!(tools::send(&*empty, None, &mut Vec::new(), &mut |_, _| ()).is_err());
+    assert!(tools::send(&shared(&SimDisk::new()), None, &mut Vec::new(), &mut |_, _| ()).is_err());
+}
+
+#[test]
+fn models_come_and_go_whole() {
+    let workers = Arc::new(Workers::new(1));
+    let (disk, replica) = (fresh(), SimDisk::new());
+    receive(&replica, &sent(&disk, None).0).unwrap();
+    let brought = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(brought.path(), llama::tiny().bytes()).unwrap();
+    let volume = open(&disk, options(None), &workers).unwrap();
+    let report = volume.add_language(brought.path(), None, &mut |_, _| ()).unwrap();
+    shut(volume);
+    let (stream, _) = sent(&disk, Some(&held(&replica)));
+    // A part of it is no model, and no damage.
+    for share in [3, 8] {
+        receive(&replica, &stream[..stream.len() * share / 9]).unwrap_err();
+        assert!(store::language_names(&replica).unwrap().is_empty());
+        check(&replica, &Files::new(), &workers);
+    }
+    assert_eq!(store::promote(&replica.survivor(Survival::Kernel)).ok(), Some(true));
+    receive(&replica, &sent(&disk, Some(&held(&replica))).0).unwrap();
+    assert_eq!(store::language_names(&replica).unwrap()[0].to_string(), report.id);
+    assert!(tools::model_verify(&replica, None, &mut |_, _| ()).unwrap().is_empty());
+    let volume = open(&disk, options(None), &workers).unwrap();
+    volume.remove_language(tersefs::base::ModelId::parse(&report.id).unwrap()).unwrap();
+    shut(volume);
+    receive(&replica, &sent(&disk, Some(&held(&replica))).0).unwrap();
+    assert_eq!(replica.list("languages").unwrap(), [""; 0]);
+    check(&replica, &Files::new(), &workers);
+}
+
+#[test]
+fn what_a_crash_tore_is_not_sent_before_it_is_cut_off() {
+    let workers = Arc::new(Workers::new(1));
+    let (disk, mut files) = (fresh(), Files::new());
+    change(&disk, &mut files, &mut Dice::new(3), &workers);
+    let packs: Vec<(String, u64)> = disk.files().into_iter().filter(|(path, _)| path.ends_with(".tpk")).collect();
+    assert!(packs.len() >= 2, "{packs:?}");
+    for (path, len) in packs {
+        let torn = disk.survivor(Survival::Kernel);
+        // The end of the last record.
+        torn.rot(&path, len - 20, 1);
+        let sent = tools::send(&shared(&torn), None, &mut Vec::new(), &mut |_, _| ());
+        let e = sent.expect_err(&path);
+        assert!(e.contains("tore") || e.contains("is lost"), "{path}: {e}");
+    }
+    let volume = open(&disk, options(None), &workers).unwrap();
+    shut(volume);
+    let replica = SimDisk::new();
+    receive(&replica, &sent(&disk, None).0).unwrap();
+    check(&replica, &files, &workers);
+}
+
+#[test]
+fn a_full_disk_leaves_the_follower_as_it_was() {
+    let workers = Arc::new(Workers::new(1));
+    let (disk, replica, before, after) = pair(&workers);
+    let (stream, report) = sent(&disk, Some(&held(&replica)));
+    let used: u64 = replica.files().iter().map(|(_, len)| len.div_ceil(4096) * 4096).sum();
+    let mut refused = 0;
+    for share in 0..12 {
+        let left = replica.survivor(Survival::Kernel);
+        left.set_capacity(used + 8192 + report.sent_bytes * share / 4);
+        if receive(&left, &stream).is_err() {
+            refused += 1;
+            check(&left.survivor(Survival::Kernel), &before, &workers);
+        } else {
+            check(&left.survivor(Survival::Kernel), &after, &workers);
+        }
+    }
+    assert!((2..12).contains(&refused), "{refused}");
+}
+
+#[test]
+fn nothing_but_an_empty_directory_begins_to_follow() {
+    let (stream, _) = sent(&fresh(), None);
+    let taken = SimDisk::new();
+    taken.create_dir("index").unwrap();
+    let file = taken.open("index/page.html", tersefs::host::OpenMode::Create).unwrap();
+    file.write_at(b"mine", 0).unwrap();
+    assert!(receive(&taken, &stream).unwrap_err().contains("not empty"));
+    assert_eq!(taken.files().len(), 1);
+    // What follows is not made a store of its own by another way.
+    let replica = SimDisk::new();
+    receive(&replica, &stream[..stream.len() - 1]).unwrap_err();
+    assert!(store::Store::create(&shared(&replica), 1 << 20).unwrap_err().to_string().contains("receive"));
+    receive(&replica, &stream).unwrap();
+    let repair = tools::FsckOptions { repair: true, ..tools::FsckOptions::default() };
+    let e = tools::fsck_with(shared(&replica), repair, &mut |_, _| ()).unwrap_err();
+    assert!(e.to_string().contains("--promote"), "{e}");
 }

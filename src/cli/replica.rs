@@ -7,8 +7,6 @@ use super::offline::{bar, disk, store_to_open, with_bar};
 use super::{Failure, Outcome, show};
 use crate::{host, store, tools};
 
-/// Longest list of files, bytes.
-const LIST_BYTES_MAX: u64 = 4 << 30;
 const BAR: &str = "[{bar:30}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
 
 fn told(store: &Path) -> impl Fn(String) -> Failure {
@@ -33,13 +31,14 @@ pub(super) fn send(path: &Path, have: Option<&Path>) -> Outcome {
             io::stdin().lock().read_to_string(&mut text)?;
         }
         Some(have) => {
-            text = host::read_text(have, LIST_BYTES_MAX).map_err(|e| Failure(format!("{}: {e}", have.display())))?
+            text =
+                host::read_text(have, store::LIST_BYTES_MAX).map_err(|e| Failure(format!("{}: {e}", have.display())))?
         }
     }
     let path = store_to_open(path)?;
     let disk = disk(&path, false)?;
     let report = with_bar(bar(BAR), |progress| {
-        tools::send(&*disk, have.map(|_| text.as_str()), &mut out, progress).map_err(told(&path))
+        tools::send(&disk, have.map(|_| text.as_str()), &mut out, progress).map_err(told(&path))
     })?;
     eprintln!("sent {}", line(&report));
     Ok(0)

@@ -209,7 +209,14 @@ pub fn languages(disk: &dyn Disk) -> Result<Vec<LanguageEntry>, Error> {
 /// When they cannot be listed.
 pub fn language_names(disk: &dyn Disk) -> Result<Vec<ModelId>, Error> {
     let names = disk.list(LANGUAGES_DIR).map_err(Error::io("list languages"))?;
-    let mut ids: Vec<ModelId> = names.iter().filter_map(|name| ModelId::parse(name)).collect();
+    let mut ids = Vec::new();
+    for id in names.iter().filter_map(|name| ModelId::parse(name)) {
+        // One that another store sends has drafts alone, as long as not all of it came.
+        let files = disk.list(&home(id)).map_err(Error::io(format!("list {}", home(id))))?;
+        if files.iter().any(|name| !name.ends_with(DRAFT)) {
+            ids.push(id);
+        }
+    }
     ids.sort();
     Ok(ids)
 }

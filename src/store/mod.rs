@@ -62,8 +62,8 @@ pub use ledger::{Ledger, MethodUse, PackUse, SegmentUse, stored_share};
 pub use parity::{Mended, ParityShape};
 pub use recovery::Recovery;
 pub use replica::{
-    Comes, Receiver, StoreFile, comes, finish, is_replica, list_from_text, list_to_text, promote, replica_files,
-    store_files, volume_of,
+    Comes, LIST_BYTES_MAX, Receiver, StoreFile, comes, finish, is_replica, list_from_text, list_to_text, promote,
+    replica_files, store_files, volume_of,
 };
 pub use reserve::Marks;
 pub use survey::{RecordSummary, Survey};
@@ -206,8 +206,14 @@ impl Store {
     /// All of it is on disk at return; before, there is no superblock and so no store.
     pub fn create(disk: &Arc<dyn Disk>, pack_bytes_max: u64) -> Result<Uuid, Error> {
         let _lock = lock(&**disk, false)?;
+        replica::check_not_half_placed(&**disk)?;
         if Store::exists(disk)? {
             return Err(Error::Unusable("there is a tersefs store here already".into()));
+        }
+        if is_replica(&**disk)? {
+            return Err(Error::Unusable(
+                "a store that follows another is to come here: `tersefs receive` brings it".into(),
+            ));
         }
         let uuid = Uuid(host::random_id().map_err(Error::io("random bytes for the volume's UUID"))?);
         // Only a mkfs that was cut off leaves packs without a superblock, and only the first one with the root.
@@ -257,6 +263,7 @@ impl Store {
     /// Both are on disk at return.
     pub fn rescue_superblock(disk: &Arc<dyn Disk>, pack_bytes_max: u64) -> Result<bool, Error> {
         let _lock = lock(&**disk, false)?;
+        replica::check_not_half_placed(&**disk)?;
         match superblock::find(&**disk) {
             Ok(_) => Ok(false),
             Err(Error::Unusable(_)) => {
@@ -289,6 +296,11 @@ impl Store {
         }
         options.read_only |= options.peek;
         let lock = if options.peek { Box::new(()) } else { lock(&*disk, options.read_only)? };
+        // Before, somebody may have put other files in their places.
+        replica::check_not_half_placed(&*disk)?;
+        if !options.peek && superblock::find(&*disk)?.block != block {
+            return Err(Error::Locked);
+        }
         let mut recovery = Recovery::default();
         for what in found.wrong {
             log::warn!("{what}");

@@ -9,24 +9,28 @@
 //! ```
 //! What comes lies beside its place, since a rename from one directory to another may be on disk in one of them alone.
 //!
-//! Packs are only appended to, and never written anew under their number with the same beginning and end; so a pack is known
-//! by its length, its first 4 KiB and its last 64 KiB, without all of it being read. Whether its middle is whole is what scrub
-//! tells, on either side. Other files are known by all of their bytes.
+//! Packs are only appended to; but what a crash tore at the end of one is written anew, and a store that has such an end is not
+//! sent before it was opened. So a pack is known by its length, its first 4 KiB and its last 64 KiB, without all of it being
+//! read. Whether its middle is whole is what scrub tells, on either side. Other files are known by all of their bytes.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
 
 use super::draft::write_whole;
 use super::error::Error;
 use super::languages::LANGUAGES_DIR;
 use super::models::MODELS_DIR;
-use super::{index, lock, pack, recovery, superblock};
-use crate::base::{Uuid, crc32c};
-use crate::host::{Disk, DiskFile, OpenMode};
+use super::{IndexEngine, Store, StoreOptions, index, lock, pack, recovery, superblock};
+use crate::base::{PackId, Uuid, crc32c};
+use crate::host::{Disk, DiskFile, OpenMode, Seek};
 
+/// The lock of any store.
+const LOCK_FILE: &str = "LOCK";
 /// Says that a store follows another.
 const REPLICA_FILE: &str = "replica";
 /// Says that what came is being put in its places: text, a list of all files and how they come.
-const COMMIT_FILE: &str = "replica.commit";
+pub(super) const COMMIT_FILE: &str = "replica.commit";
 /// How the names end of files that are not in their places; of those that come; and of what is to be added to a file.
 const DRAFT: &str = ".new";
 const PART: &str = ".part.new";
@@ -38,13 +42,14 @@ const STAGING_DIR: &str = "staging";
 /// What is looked at of a pack: so many bytes of its beginning and of its end.
 const HEAD_BYTES: u64 = 4 << 10;
 const END_BYTES: u64 = 64 << 10;
-/// Bytes read at a time.
+/// Bytes copied at a time.
 const STEP_BYTES: usize = 1 << 20;
 /// Longest path of a file of a store, bytes.
 const PATH_BYTES_MAX: usize = 300;
-/// Most files of a store that a list may have; and its longest text, bytes.
-const FILES_MAX: usize = 1 << 24;
-const LIST_BYTES_MAX: u64 = 4 << 30;
+/// Longest list of files, bytes.
+pub const LIST_BYTES_MAX: u64 = 4 << 30;
+/// Blocks by which files with holes are hashed: those of zeros alone are passed over.
+const BLOCK_BYTES: u64 = 64 << 10;
 const HEAD: &str = "tersefs files 1";
 
 /// A file of a store.
@@ -73,7 +78,9 @@ pub enum Comes {
 pub fn is_store_path(path: &str) -> bool {
     let plain = |name: &str| {
         let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        !name.is_empty() && !name.starts_with('.') && name.chars().all(good) && !name.ends_with(DRAFT)
+        // Names of drafts, and what is left of them without their end, are no names of files.
+        let draft = [DRAFT, ".part", ".tail"].iter().any(|end| name.ends_with(end));
+        !name.is_empty() && !name.starts_with('.') && name.chars().all(good) && !draft
     };
     let names: Vec<&str> = path.split('/').collect();
     path.len() <= PATH_BYTES_MAX
@@ -81,7 +88,7 @@ pub fn is_store_path(path: &str) -> bool {
         && match names.as_slice() {
             [name] => ALONE.contains(name),
             [dir, _] => [MODELS_DIR, STAGING_DIR].contains(dir),
-            [dir, _, _] => [pack::PACKS_DIR, LANGUAGES_DIR].contains(dir),
+            [dir, sub, _] => [pack::PACKS_DIR, LANGUAGES_DIR].contains(dir) && !sub.contains('.'),
             _ => false,
         }
 }
@@ -117,44 +124,47 @@ fn paths(disk: &dyn Disk) -> Result<Vec<String>, Error> {
 
 /// The paths of the files that came whole and are not in their places, ascending.
 fn came(disk: &dyn Disk) -> Result<Vec<String>, Error> {
-    let whole = |path: &String| path.strip_suffix(DRAFT).filter(|path| is_whole(path)).map(str::to_string);
+    let whole = |path: &String| path.strip_suffix(DRAFT).filter(|path| is_store_path(path)).map(str::to_string);
     let mut out: Vec<String> = all_paths(disk)?.iter().filter_map(whole).collect();
     out.sort();
     Ok(out)
 }
 
-/// Not what came in part, or is to be added: for this the end of drafts is off already.
-fn is_whole(path: &str) -> bool {
-    is_store_path(path) && [PART, TAIL].iter().all(|end| !path.ends_with(end.trim_end_matches(DRAFT)))
-}
-
 /// What the first `len` bytes of a file are known by.
 fn print(file: &dyn DiskFile, path: &str, len: u64) -> Result<[u8; 32], Error> {
     let mut hash = blake3::Hasher::new();
-    let mut buffer = vec![0; STEP_BYTES];
-    let mut take = |mut at: u64, end: u64| -> Result<(), Error> {
-        while at < end {
-            let wanted = (end - at).min(STEP_BYTES as u64) as usize;
-            let got = file.read_at(buffer.get_mut(..wanted).unwrap_or_default(), at);
-            let got = got.map_err(Error::io(format!("read {path}")))?;
-            if got == 0 {
-                return Err(Error::Unusable(format!("{path} became shorter while it was read")));
-            }
-            hash.update(buffer.get(..got).unwrap_or_default());
-            at += got as u64;
+    let mut buffer = vec![0; BLOCK_BYTES as usize];
+    let mut block = |hash: &mut blake3::Hasher, at: u64, end: u64| -> Result<(), Error> {
+        let piece = buffer.get_mut(..(end - at) as usize).unwrap_or_default();
+        let got = file.read_at(piece, at).map_err(Error::io(format!("read {path}")))?;
+        if got != piece.len() {
+            return Err(Error::Unusable(format!("{path} became shorter while it was read")));
+        }
+        if piece.iter().any(|byte| *byte != 0) {
+            hash.update(&at.to_le_bytes());
+            hash.update(piece);
         }
         Ok(())
     };
     if is_pack(path) && len > HEAD_BYTES + END_BYTES {
-        take(0, HEAD_BYTES)?;
-        take(len - END_BYTES, len)?;
+        block(&mut hash, 0, HEAD_BYTES)?;
+        block(&mut hash, len - END_BYTES, len)?;
     } else {
-        take(0, len)?;
+        let mut at = 0;
+        while at < len {
+            block(&mut hash, at, (at + BLOCK_BYTES).min(len))?;
+            let next = (at + BLOCK_BYTES).min(len);
+            // Files that are not coded yet may be holes for the most part.
+            let data = if next < len { file.seek(next, Seek::Data) } else { Ok(None) };
+            let data = data.map_err(Error::io(format!("read {path}")))?.unwrap_or(len);
+            at = if data >= len { len } else { (data / BLOCK_BYTES * BLOCK_BYTES).max(next) };
+        }
     }
+    hash.update(&len.to_le_bytes());
     Ok(*hash.finalize().as_bytes())
 }
 
-fn open(disk: &dyn Disk, path: &str) -> Result<std::sync::Arc<dyn DiskFile>, Error> {
+fn open(disk: &dyn Disk, path: &str) -> Result<Arc<dyn DiskFile>, Error> {
     disk.open(path, OpenMode::Read).map_err(Error::io(format!("open {path}")))
 }
 
@@ -173,16 +183,35 @@ fn files(disk: &dyn Disk) -> Result<Vec<StoreFile>, Error> {
 /// The files that a store is made of, ascending. Its index is none: packs say all of it.
 ///
 /// # Errors
-/// `Locked` while it is mounted, or something else writes to it; `Unusable` where there is none, or only half of one.
+/// `Locked` while it is mounted, or something else writes to it. `Unusable` where there is none, or only half of one; where a
+/// crash tore the end of a pack that the next opening cuts off; and where metadata is lost, which a follower may have still.
 ///
 /// # Locks
-/// The store's, shared, as long as the second value lives: until then all stays as it is.
-#[allow(clippy::type_complexity)]
-pub fn store_files(disk: &dyn Disk) -> Result<(Vec<StoreFile>, Box<dyn Send + Sync>), Error> {
-    let held = lock(disk, true)?;
-    check_not_half_placed(disk)?;
-    superblock::find(disk)?;
-    Ok((files(disk)?, held))
+/// The store's, shared, as long as the store that comes with them lives: until then all stays as it is.
+pub fn store_files(disk: &Arc<dyn Disk>) -> Result<(Vec<StoreFile>, Store), Error> {
+    let options = StoreOptions { engine: IndexEngine::Memory, read_only: true, ..StoreOptions::default() };
+    let (store, recovery) = Store::open(disk.clone(), options)?;
+    if recovery.has_lost_metadata() {
+        return Err(Error::Unusable(
+            "metadata of the store is lost, and the other store may have it still: look at it with `tersefs fsck` first".into(),
+        ));
+    }
+    let ends = |id, end: u64| Ok::<bool, Error>(store.file_len(id)? == end);
+    let log = store.log_lock();
+    let (last, position) = (log.packs.last().copied(), log.position);
+    drop(log);
+    let log_ends = last.is_some_and(|id| id.0 == position.pack) && ends(PackId(position.pack), position.next_offset)?;
+    let data = store.data_lock().closed.keys().last().copied();
+    let data_ends = match data {
+        Some(id) => ends(id, recovery::tail_of(&store.reader, id)?)?,
+        None => true,
+    };
+    if recovery.cut || !log_ends || !data_ends {
+        return Err(Error::Unusable(
+            "a pack of the store has an end that a crash tore: mount the store and unmount it, and send it then".into(),
+        ));
+    }
+    Ok((files(&**disk)?, store))
 }
 
 /// What a store that follows another has, also of what it was sent in part: of two files of a path the one that came last.
@@ -191,7 +220,12 @@ pub fn store_files(disk: &dyn Disk) -> Result<(Vec<StoreFile>, Box<dyn Send + Sy
 /// # Errors
 /// As those of `Receiver::open`.
 pub fn replica_files(disk: &dyn Disk) -> Result<Vec<StoreFile>, Error> {
+    check_follows(disk)?;
     let _held = lock(disk, true)?;
+    held(disk)
+}
+
+fn held(disk: &dyn Disk) -> Result<Vec<StoreFile>, Error> {
     check_follows(disk)?;
     check_not_half_placed(disk)?;
     let came = came(disk)?;
@@ -239,13 +273,15 @@ pub fn is_replica(disk: &dyn Disk) -> Result<bool, Error> {
     Ok(names.iter().any(|name| name == REPLICA_FILE))
 }
 
-/// A store that follows another may take what it sends; so may a directory without a store.
+/// A store that follows another may take what it sends; so may an empty directory. Another may hold anything.
 fn check_follows(disk: &dyn Disk) -> Result<(), Error> {
-    let what = "the store here is one of its own, and does not follow another: give a new directory";
-    match is_replica(disk)? || paths(disk)?.is_empty() {
-        true => Ok(()),
-        false => Err(Error::Unusable(what.into())),
-    }
+    let names = disk.list("").map_err(Error::io("list the store"))?;
+    let what = match superblock::exists(disk)? {
+        _ if names.iter().all(|name| name == LOCK_FILE) || is_replica(disk)? => return Ok(()),
+        true => "the store here is one of its own, and does not follow another: give a new directory",
+        false => "the directory is not empty: give a new one",
+    };
+    Err(Error::Unusable(what.into()))
 }
 
 /// Refuses a store in which files are being put in their places.
@@ -280,7 +316,7 @@ pub fn list_from_text(text: &str) -> Option<Vec<StoreFile>> {
         let (len, print, path) = (words.next()?.parse().ok()?, words.next()?, words.next()?);
         let print = *blake3::Hash::from_hex(print).ok()?.as_bytes();
         let ascends = files.last().is_none_or(|last| *last.path < *path);
-        if !is_store_path(path) || !ascends || files.len() >= FILES_MAX {
+        if !is_store_path(path) || !ascends {
             return None;
         }
         files.push(StoreFile { path: path.to_string(), len, print });
@@ -308,6 +344,8 @@ impl<'a> Receiver<'a> {
     /// # Durability
     /// That it follows another is on disk at return.
     pub fn open(disk: &'a dyn Disk) -> Result<Receiver<'a>, Error> {
+        // Before there is a lock file in a directory that is somebody else's.
+        check_follows(disk)?;
         let held = lock(disk, false)?;
         check_follows(disk)?;
         check_not_half_placed(disk)?;
@@ -317,11 +355,31 @@ impl<'a> Receiver<'a> {
         Ok(Receiver { disk, _held: held })
     }
 
+    /// As `replica_files`, under the lock that is held.
+    ///
+    /// # Errors
+    /// When files cannot be read.
+    pub fn held(&self) -> Result<Vec<StoreFile>, Error> {
+        held(self.disk)
+    }
+
+    /// Removes what earlier streams brought and this one has no use for: their space may be needed.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn tidy(&self, files: &[StoreFile], comes: &[Comes]) -> Result<(), Error> {
+        let used = |path: &str| {
+            let at = files.binary_search_by(|file| (*file.path).cmp(path)).ok();
+            at.and_then(|at| comes.get(at)).is_some_and(|comes| *comes != Comes::Whole)
+        };
+        remove_drafts(self.disk, &|path| is_store_path(path) && used(path))
+    }
+
     /// Opens the file for what comes of one: its bytes from the first that is not there on, at offset 0.
     ///
     /// # Errors
     /// `NoSpace` and such; the store is as it was.
-    pub fn begin(&self, path: &str) -> Result<std::sync::Arc<dyn DiskFile>, Error> {
+    pub fn begin(&self, path: &str) -> Result<Arc<dyn DiskFile>, Error> {
         for dir in dirs_of(path) {
             self.disk.create_dir(dir).map_err(Error::write(format!("make a directory for {path}")))?;
         }
@@ -350,10 +408,7 @@ impl<'a> Receiver<'a> {
         }
         let (part, whole) = (format!("{path}{PART}"), format!("{path}{end}"));
         self.disk.rename(&part, &whole).map_err(Error::io(format!("name what came of {path}")))?;
-        for dir in dirs_of(path).chain([""]) {
-            self.disk.sync_dir(dir).map_err(Error::io(format!("sync the directory `{dir}`")))?;
-        }
-        Ok(())
+        dirs_of(path).chain([""]).try_for_each(|dir| sync_dir(self.disk, dir))
     }
 
     /// Puts all that came in its place, and removes what the other store has not. From then on the store is as the other
@@ -365,6 +420,9 @@ impl<'a> Receiver<'a> {
     /// # Durability
     /// On disk at return.
     pub fn place(&self, files: &[StoreFile], comes: &[Comes]) -> Result<(), Error> {
+        for (file, comes) in files.iter().zip(comes) {
+            self.ready(file, *comes)?;
+        }
         let mut text = list_to_text(files);
         for comes in comes {
             text += &match comes {
@@ -376,6 +434,36 @@ impl<'a> Receiver<'a> {
         text += &format!("{:08x}\n", crc32c(text.as_bytes()));
         write_whole(self.disk, "", COMMIT_FILE, COMMIT_FILE, text.as_bytes())?;
         put_in_place(self.disk, files, comes)
+    }
+
+    /// All that placing a file needs is there, with the space for it.
+    fn ready(&self, file: &StoreFile, comes: Comes) -> Result<(), Error> {
+        let path = &file.path;
+        let draft = format!("{path}{DRAFT}");
+        let there = self.disk.open(&draft, OpenMode::Write).or_else(|_| self.disk.open(path, OpenMode::Write));
+        let base = match comes {
+            Comes::Whole => self.disk.open(&draft, OpenMode::Write),
+            Comes::Stays | Comes::Grows(_) => there,
+        };
+        let base = base.map_err(Error::io(format!("open what came of {path}")))?;
+        let mut len = base.len().map_err(Error::io(format!("stat what came of {path}")))?;
+        if let Comes::Grows(from) = comes {
+            let tail = open(self.disk, &format!("{path}{TAIL}"))?;
+            let tail = tail.len().map_err(Error::io(format!("stat what came of {path}")))?;
+            // Once files are being put in their places there is no way back.
+            match base.allocate(from, tail) {
+                Err(e) if e.kind() != io::ErrorKind::Unsupported => {
+                    return Err(Error::write(format!("take space to add to {path}"))(e));
+                }
+                Ok(()) | Err(_) => {}
+            }
+            len = if len == from { from.saturating_add(tail) } else { len };
+        }
+        if len == file.len {
+            Ok(())
+        } else {
+            Err(Error::Unusable(format!("what came of {path} has {len} bytes and not {}: send it again", file.len)))
+        }
     }
 }
 
@@ -444,7 +532,10 @@ fn put_in_place(disk: &dyn Disk, files: &[StoreFile], comes: &[Comes]) -> Result
         }
         let len = open(disk, path)?.len().map_err(fail())?;
         if len != file.len {
-            return Err(Error::Unusable(format!("{path} has {len} bytes and not {}: have it sent again", file.len)));
+            return Err(Error::Unusable(format!(
+                "{path} has {len} bytes and not {}: remove the store, and have all of it sent again",
+                file.len
+            )));
         }
     }
     for path in paths(disk)? {
@@ -453,24 +544,54 @@ fn put_in_place(disk: &dyn Disk, files: &[StoreFile], comes: &[Comes]) -> Result
             touched.insert(parent(&path).to_string());
         }
     }
+    remove_empty_languages(disk)?;
+    touched.insert(LANGUAGES_DIR.to_string());
     // What it says is of packs that are gone.
     for dir in [index::INDEX_DIR, index::NEW_DIR] {
         disk.remove_dir_all(dir).map_err(Error::io("remove the index"))?;
     }
     for dir in &touched {
-        disk.sync_dir(dir).map_err(Error::io(format!("sync the directory `{dir}`")))?;
+        sync_dir(disk, dir)?;
     }
     disk.remove(COMMIT_FILE).map_err(Error::io(format!("remove {COMMIT_FILE}")))?;
-    disk.sync_dir("").map_err(Error::io("sync the store"))?;
-    remove_drafts(disk)
+    sync_dir(disk, "")?;
+    remove_drafts(disk, &|_| false)
 }
 
-/// Removes what lies beside its place: what was added to files, and what an earlier stream brought and nobody needs.
-fn remove_drafts(disk: &dyn Disk) -> Result<(), Error> {
-    for path in all_paths(disk)?.iter().filter(|path| path.ends_with(DRAFT)) {
-        disk.remove(path).map_err(Error::io(format!("remove {path}")))?;
+/// Makes names in a directory durable, where it is there.
+fn sync_dir(disk: &dyn Disk, dir: &str) -> Result<(), Error> {
+    match disk.sync_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(Error::io(format!("sync the directory `{dir}`"))),
+    }
+}
+
+/// A language model without files is none.
+fn remove_empty_languages(disk: &dyn Disk) -> Result<(), Error> {
+    for sub in disk.list(LANGUAGES_DIR).map_err(Error::io("list languages"))? {
+        let dir = format!("{LANGUAGES_DIR}/{sub}");
+        if !sub.contains('.') && disk.list(&dir).map_err(Error::io(format!("list {dir}")))?.is_empty() {
+            disk.remove_dir_all(&dir).map_err(Error::io(format!("remove {dir}")))?;
+        }
     }
     Ok(())
+}
+
+/// Removes what lies beside its place, but for drafts of paths that are kept.
+///
+/// # Durability
+/// On disk at return.
+fn remove_drafts(disk: &dyn Disk, kept: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+    let mut touched = BTreeSet::new();
+    for path in all_paths(disk)? {
+        if path.strip_suffix(DRAFT).is_some_and(|of| !kept(of)) {
+            disk.remove(&path).map_err(Error::io(format!("remove {path}")))?;
+            touched.insert(parent(&path).to_string());
+        }
+    }
+    remove_empty_languages(disk)?;
+    touched.insert(LANGUAGES_DIR.to_string());
+    touched.iter().try_for_each(|dir| sync_dir(disk, dir))
 }
 
 fn parent(path: &str) -> &str {
@@ -508,11 +629,11 @@ pub fn promote(disk: &dyn Disk) -> Result<bool, Error> {
     check_not_half_placed(disk)?;
     superblock::find(disk)?;
     let was = is_replica(disk)?;
-    remove_drafts(disk)?;
+    remove_drafts(disk, &|_| false)?;
     if was {
         disk.remove(REPLICA_FILE).map_err(Error::io(format!("remove {REPLICA_FILE}")))?;
     }
-    disk.sync_dir("").map_err(Error::io("sync the store"))?;
+    sync_dir(disk, "")?;
     Ok(was)
 }
 

@@ -302,6 +302,7 @@ impl Hub {
                     Ok(0) => break None,
                     Ok(got) if file.bytes.is_some_and(|bytes| at + got as u64 > bytes) => {
                         let said = file.bytes.unwrap_or(0);
+                        disk.remove(&part).map_err(failed)?;
                         return Err(format!("{url}: it has more than the {said} bytes that the hub says: try again"));
                     }
                     Ok(got) => {
@@ -320,6 +321,8 @@ impl Hub {
             }
         }
         if let Some(bytes) = file.bytes.filter(|bytes| *bytes != at) {
+            // An answer that was whole, and is something else.
+            disk.remove(&part).map_err(failed)?;
             return Err(format!("{url}: it has {at} bytes, and the hub says {bytes}: try again"));
         }
         if let Some(said) = &file.sha256 {

@@ -9,19 +9,20 @@
 //! hash of all this                                    BLAKE3-256
 //! of each that does not stay, its bytes:
 //!     pieces                                          length (u32), bytes; with the highest bit set so many zeros
-//!     end                                             0 (u32), BLAKE3-256 of the bytes
+//!     end                                             0 (u32), BLAKE3-256 of the bytes, and of the lengths of zeros
 //! tersefs end LF
 //! ```
 //! Numbers are little-endian. All that came is checked before any of it gets to its place.
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::Progress;
 use crate::base::Uuid;
 use crate::host::{Disk, DiskFile, OpenMode, Seek};
-use crate::store::{self, Comes, Receiver, StoreFile};
+use crate::store::{self, Comes, LIST_BYTES_MAX, Receiver, StoreFile};
 
 const MAGIC: &[u8] = b"tersefs stream 1\n";
 const END: &[u8] = b"tersefs end\n";
@@ -29,8 +30,6 @@ const END: &[u8] = b"tersefs end\n";
 const PIECE_BYTES: usize = 1 << 20;
 /// Set in the length of a piece of zeros.
 const ZEROS: u32 = 1 << 31;
-/// Longest list of files, bytes.
-const LIST_BYTES_MAX: u64 = 4 << 30;
 
 /// What went through a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -97,7 +96,7 @@ pub fn held(disk: &dyn Disk) -> Result<String, String> {
 /// # Blocking
 /// Reads all that is sent, and of the rest what it is known by. The store cannot be mounted for writing meanwhile.
 pub fn send(
-    disk: &dyn Disk,
+    disk: &Arc<dyn Disk>,
     have: Option<&str>,
     out: &mut dyn Write,
     progress: Progress<'_>,
@@ -108,8 +107,9 @@ pub fn send(
             .ok_or("the list of what is there is none, or not all of one: `tersefs receive --have STORE` writes it")?,
         None => Vec::new(),
     };
-    let (files, _held) = store::store_files(disk).map_err(fail)?;
-    let volume = store::volume_of(disk).map_err(fail)?.ok_or("there is no tersefs store here")?;
+    let (files, held) = store::store_files(disk).map_err(fail)?;
+    let volume = held.uuid();
+    let disk = &**disk;
     let there =
         |file: &StoreFile| have.binary_search_by(|held| held.path.cmp(&file.path)).ok().and_then(|at| have.get(at));
     let comes: Vec<Comes> =
@@ -163,8 +163,9 @@ fn write_file(
         let data = opened.seek(at, Seek::Data).map_err(failed)?.unwrap_or(file.len).min(file.len);
         while at < data {
             let zeros = (data - at).min(u64::from(ZEROS - 1));
-            out.write_all(&(zeros as u32 | ZEROS).to_le_bytes()).map_err(written)?;
-            hash_zeros(&mut hash, zeros);
+            let word = (zeros as u32 | ZEROS).to_le_bytes();
+            out.write_all(&word).map_err(written)?;
+            hash.update(&word);
             at += zeros;
         }
         if at == file.len {
@@ -183,15 +184,6 @@ fn write_file(
         told(at - from);
     }
     out.write_all(&0u32.to_le_bytes()).and_then(|()| out.write_all(hash.finalize().as_bytes())).map_err(written)
-}
-
-fn hash_zeros(hash: &mut blake3::Hasher, mut bytes: u64) {
-    const SOME: [u8; 4096] = [0; 4096];
-    while bytes > 0 {
-        let now = bytes.min(SOME.len() as u64);
-        hash.update(SOME.get(..now as usize).unwrap_or_default());
-        bytes -= now;
-    }
 }
 
 /// Reads, and hashes what was read.
@@ -269,8 +261,9 @@ fn read_head(stream: &mut dyn Read) -> Result<Head, String> {
 pub fn receive(disk: &dyn Disk, stream: &mut dyn Read, progress: Progress<'_>) -> Result<ReplicaReport, String> {
     let fail = |e: store::Error| e.to_string();
     let head = read_head(stream)?;
+    let receiver = Receiver::open(disk).map_err(fail)?;
     let needs = head.comes.iter().any(|comes| *comes != Comes::Whole);
-    let held = store::list_to_text(&store::replica_files(disk).map_err(fail)?);
+    let held = store::list_to_text(&receiver.held().map_err(fail)?);
     if needs && *blake3::hash(held.as_bytes()).as_bytes() != head.made_for {
         return Err("the stream was made for what another store has, or this one had: make a list of it anew with `tersefs receive \
                     --have STORE`, and send again"
@@ -279,7 +272,7 @@ pub fn receive(disk: &dyn Disk, stream: &mut dyn Read, progress: Progress<'_>) -
     if let Some(volume) = store::volume_of(disk).map_err(fail)?.filter(|volume| *volume != head.volume) {
         return Err(format!("the store follows the volume {volume}, and the stream is of {}", head.volume));
     }
-    let receiver = Receiver::open(disk).map_err(fail)?;
+    receiver.tidy(&head.files, &head.comes).map_err(fail)?;
     let report = ReplicaReport::of(&head.files, &head.comes);
     let mut done = 0;
     for (file, comes) in head.files.iter().zip(&head.comes) {
@@ -314,13 +307,13 @@ fn read_file(
     loop {
         let mut len = [0; 4];
         stream.read_exact(&mut len).map_err(cut_off)?;
-        let len = u32::from_le_bytes(len);
-        let (zeros, len) = (len & ZEROS != 0, u64::from(len & !ZEROS));
+        let word = u32::from_le_bytes(len);
+        let (zeros, len) = (word & ZEROS != 0, u64::from(word & !ZEROS));
         if at + len > bytes || (!zeros && len > PIECE_BYTES as u64) {
             return Err(damaged(&format!("{path} has more bytes than its list says")));
         }
         if zeros {
-            hash_zeros(&mut hash, len);
+            hash.update(&word.to_le_bytes());
         } else if len == 0 {
             break;
         } else {

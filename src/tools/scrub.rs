@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::Progress;
 use crate::host::Disk;
-use crate::store::{Error, IndexEngine, Store, StoreOptions};
+use crate::store::{self, Error, IndexEngine, Store, StoreOptions};
 use crate::volume::{self, ScrubOptions, ScrubReport};
 
 /// Reads and checks everything. `progress` is told bytes of packs.
@@ -19,7 +19,8 @@ pub fn scrub(disk: Arc<dyn Disk>, options: ScrubOptions, progress: Progress<'_>)
         Store::open(disk.clone(), options)
     };
     let ((store, _), peek) = match open(false) {
-        Err(Error::Locked) => (open(true)?, true),
+        // What is put in its place under a follower would be taken for damage.
+        Err(Error::Locked) if !store::is_replica(&*disk)? => (open(true)?, true),
         other => (other?, false),
     };
     let stop = AtomicBool::new(false);

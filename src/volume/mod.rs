@@ -295,6 +295,8 @@ impl Volume {
         let listed = self.disk.each_name(staging::STAGING_DIR, &mut |name| {
             match staging::parse(name) {
                 Some(named) => page.push(named),
+                // What another store sends lies beside its place.
+                None if name.ends_with(".new") => {}
                 None => found.push(format!("staging holds a file that is not ours: {name}")),
             }
             if page.len() >= NAMES_PER_STEP

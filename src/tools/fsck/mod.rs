@@ -243,6 +243,11 @@ pub fn fsck(disk: Arc<dyn Disk>, rebuild_index: bool, progress: Progress<'_>) ->
 /// All repairs are on disk at return.
 pub fn fsck_with(disk: Arc<dyn Disk>, wanted: FsckOptions, progress: Progress<'_>) -> Result<FsckReport, Error> {
     let repair = wanted.repair && !wanted.dry_run;
+    if (repair || wanted.rebuild_index) && store::is_replica(&*disk)? {
+        let what = "the store follows another: repair that one, and have it sent; or make this one a store of its own first, with \
+                    `tersefs receive --promote`";
+        return Err(Error::Unusable(what.into()));
+    }
     let mut report = FsckReport::default();
     if let Some(why) = store::superblocks_lost(&disk)? {
         report.problems.push(Problem {

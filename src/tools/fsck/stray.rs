@@ -54,7 +54,7 @@ impl Check<'_> {
         for name in list(self.disk, "staging")? {
             let path = format!("staging/{name}");
             let Some((ino, epoch, _)) = known.iter().find(|(_, _, n)| *n == name) else {
-                found.note(Kind::ForeignFile, path, "it is not a file of this store".into(), None);
+                stray_file(found, path);
                 continue;
             };
             let rec = self.store.inode(*ino)?;
