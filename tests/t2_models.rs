@@ -54,10 +54,56 @@ fn nucleotides(dice: &mut Dice, len: usize, reads: bool) -> Vec<u8> {
     out
 }
 
+/// Sound: two waves that go up and down by whole numbers, with noise, in samples of so many bytes; those of a byte are unsigned.
+fn sound(dice: &mut Dice, len: usize, width: usize, channels: usize, big: bool) -> Vec<u8> {
+    let mut waves: Vec<[i64; 2]> = (0..channels as i64).map(|n| [9_000 + 700 * n, 0]).collect();
+    let mut out = Vec::with_capacity(len + 24);
+    while out.len() < len {
+        for wave in &mut waves {
+            wave[1] -= wave[0] / 300;
+            wave[0] += wave[1] / 2 + dice.roll(40) as i64 - 20;
+            let sample = match width {
+                1 => (wave[0] >> 8) + 128,
+                2 => wave[0],
+                _ => (wave[0] << 6) + dice.roll(256) as i64,
+            };
+            let bytes = &sample.to_le_bytes()[..width];
+            if big { out.extend(bytes.iter().rev()) } else { out.extend(bytes) }
+        }
+    }
+    out.truncate(len);
+    out
+}
+
+/// A file of sound with pieces that nobody knows before and behind the samples.
+fn wav(samples: &[u8], width: usize, channels: usize) -> Vec<u8> {
+    let piece = |name: &[u8], bytes: &[u8]| [name, &(bytes.len() as u32).to_le_bytes(), bytes].concat();
+    let (frame, rate) = ((width * channels) as u16, 44_100u32);
+    let fmt = [
+        &1u16.to_le_bytes()[..],
+        &(channels as u16).to_le_bytes(),
+        &rate.to_le_bytes(),
+        &(rate * u32::from(frame)).to_le_bytes(),
+        &frame.to_le_bytes(),
+        &(8 * width as u16).to_le_bytes(),
+    ];
+    let pieces = [
+        piece(b"JUNK", &[7; 20]),
+        piece(b"fmt ", &fmt.concat()),
+        piece(b"data", samples),
+        piece(b"LIST", b"INFOwhatever"),
+    ];
+    piece(b"RIFF", &[b"WAVE", &pieces.concat()[..]].concat())
+}
+
 /// Data of the kind that a model is for.
 fn suitable(model: &dyn Model, len: usize) -> Vec<u8> {
     let mut dice = Dice::new(3);
-    if model.id() == MethodId::Genome { nucleotides(&mut dice, len, true) } else { dice.text(len) }
+    match model.id() {
+        MethodId::Genome => nucleotides(&mut dice, len, true),
+        MethodId::Sound => sound(&mut dice, len, 2, 2, false),
+        _ => dice.text(len),
+    }
 }
 
 /// Models that code with nothing known. A language model is brought by somebody: `t4_language` and its own tests hold it to the
@@ -98,6 +144,8 @@ fn round_trips() {
         [dice.text(30_000), noise(3000), vec![0; 40_000]].concat(),
         nucleotides(&mut dice, 50_000, false),
         nucleotides(&mut dice, 50_000, true),
+        sound(&mut dice, 40_001, 2, 2, false),
+        wav(&sound(&mut dice, 30_000, 3, 1, false), 3, 1),
     ];
     inputs.extend(cuts().into_iter().map(|(_, data)| data));
     for model in alone() {
@@ -149,6 +197,7 @@ fn damaged_payloads_give_errors_or_bounded_bytes() {
 fn threads_and_what_came_before_do_not_matter() {
     let mut data = cuts();
     data.push(("reads".into(), nucleotides(&mut Dice::new(4), 90_000, true)));
+    data.push(("sound".into(), sound(&mut Dice::new(4), 60_000, 2, 2, false)));
     data.push(("sequence".into(), nucleotides(&mut Dice::new(4), 90_000, false)));
     for model in alone() {
         let alone: Vec<_> = data.iter().map(|(_, d)| encode(model, d, Class::Text)).collect();
@@ -218,7 +267,7 @@ fn profiles_rank_as_they_promise() {
     assert!(usual.decode_rate_guess() < swift.decode_rate_guess());
 }
 
-const SWIFT: [(&str, u8, usize, u32); 10] = [
+const SWIFT: [(&str, u8, usize, u32); 11] = [
     ("unknown", 13, 663, 431682793),
     ("text", 13, 663, 431682793),
     ("markup", 16, 662, 3856474320),
@@ -229,9 +278,10 @@ const SWIFT: [(&str, u8, usize, u32); 10] = [
     ("binary", 0, 624, 1405077144),
     ("incompressible", 0, 624, 833432647),
     ("nucleotides", 18, 597, 1465628921),
+    ("sound", 0, 624, 1405077144),
 ];
 
-const PRIMED: [(&str, u8, usize, u32); 10] = [
+const PRIMED: [(&str, u8, usize, u32); 11] = [
     ("unknown", 13, 584, 1954679594),
     ("text", 13, 584, 1954679594),
     ("markup", 16, 574, 3647718217),
@@ -242,9 +292,10 @@ const PRIMED: [(&str, u8, usize, u32); 10] = [
     ("binary", 0, 577, 3927048830),
     ("incompressible", 0, 591, 748381200),
     ("nucleotides", 18, 555, 914417954),
+    ("sound", 0, 577, 3927048830),
 ];
 
-const STRONG: [(&str, u8, usize, u32); 10] = [
+const STRONG: [(&str, u8, usize, u32); 11] = [
     ("unknown", 13, 571, 854862640),
     ("text", 13, 571, 854862640),
     ("markup", 16, 565, 2163355531),
@@ -255,6 +306,7 @@ const STRONG: [(&str, u8, usize, u32); 10] = [
     ("binary", 0, 572, 424392656),
     ("incompressible", 0, 575, 1398076702),
     ("nucleotides", 18, 549, 1490797953),
+    ("sound", 0, 572, 424392656),
 ];
 
 /// Decodes the payloads of a file of `tests/golden`, whose README says what is in it, as those of `revision`; later ones
@@ -290,6 +342,98 @@ fn decode_golden(file: &[u8], revision: u16) -> BTreeSet<(u8, u8)> {
     found
 }
 
+/// Samples of every width, order and number of channels come back, coded as what they are wherever they are cut, and heads
+/// and whatever is behind the samples with them.
+#[test]
+fn sound_is_found_and_comes_back() {
+    let model = tersefs::models::model(MethodId::Sound);
+    let mut found = Vec::new();
+    for (width, channels, big) in [
+        (1, 1, false),
+        (1, 2, false),
+        (2, 1, false),
+        (2, 2, false),
+        (2, 2, true),
+        (3, 1, false),
+        (3, 2, true),
+        (2, 6, false),
+    ] {
+        let mut dice = Dice::new(width as u64 * 10 + channels as u64);
+        let samples = sound(&mut dice, 60_000 + width * channels, width, channels, big);
+        // From the middle of a file, at any byte.
+        let cut = &samples[7..samples.len() - 2];
+        let payload = encode(model, cut, Class::Sound).unwrap_or_else(|| panic!("{width} {channels} {big}"));
+        assert!(decode(model, &payload, cut.len()).unwrap() == cut);
+        let (bytes, order, others) = (payload[0] & 3, payload[0] >> 2 & 1, payload[0] >> 4);
+        assert_eq!((bytes, order), (width as u8 - 1, u8::from(big)));
+        // One channel is coded as two as well.
+        assert!(usize::from(others) + 1 == channels || channels == 1, "{width} {channels}: {others}");
+        // Samples that lie apart are as likely fields of records.
+        let expected = if channels > 2 { Class::Binary } else { Class::Sound };
+        assert_eq!(tersefs::codec::classify(&cut[..32 << 10]), expected, "{width} {channels}");
+        found.push((payload.len(), crc32c(&payload)));
+        if !big {
+            let file = wav(&samples, width, channels);
+            let payload = encode(model, &file, Class::Sound).unwrap();
+            assert!(decode(model, &payload, file.len()).unwrap() == file);
+            assert_eq!(payload[0] >> 4, channels as u8 - 1);
+            assert_eq!(tersefs::codec::classify(&file[..100]), Class::Sound, "by its head");
+        }
+    }
+    assert_eq!(found, SOUND, "the coded bytes have changed");
+}
+
+const SOUND: [(usize, u32); 8] = [
+    (2816, 1574585280),
+    (3180, 513265153),
+    (21181, 990790054),
+    (21236, 1407875977),
+    (21236, 118800857),
+    (29421, 303649374),
+    (29498, 1174775645),
+    (21795, 3062990477),
+];
+
+/// What is no sound is not taken for it, and files of sound that are no whole numbers are left to others.
+#[test]
+fn what_is_no_sound_is_declined() {
+    let model = tersefs::models::model(MethodId::Sound);
+    let mut floats = wav(&sound(&mut Dice::new(1), 40_000, 2, 2, false), 2, 2);
+    let kind = floats.windows(4).position(|w| w == b"fmt ").unwrap() + 8;
+    floats[kind] = 3;
+    let mut others = vec![("floats".to_string(), floats), ("noise".into(), noise(60_000))];
+    others.extend(cuts());
+    for (name, data) in others {
+        assert!(encode(model, &data, Class::Sound).is_none(), "{name}");
+        assert!(tersefs::codec::classify(&data) != Class::Sound, "{name}");
+    }
+    // Heads that end early or say nonsense.
+    let file = wav(&sound(&mut Dice::new(1), 30_000, 2, 1, false), 2, 1);
+    for len in [0, 4, 12, 20, 40, 60, 79, 80, 90, 200] {
+        check(model, Class::Sound, &file[..len.max(1)]);
+    }
+    for at in 0..90 {
+        let mut bad = file.clone();
+        bad[at] = 255;
+        check(model, Class::Sound, &bad[..4000]);
+    }
+}
+
+/// Whole segments by the policy: sound is coded by its own method, and by what is for any data where it repeats itself.
+#[test]
+fn sound_goes_to_the_smallest_method() {
+    let samples = sound(&mut Dice::new(8), 100_000, 2, 2, false);
+    let policy = tersefs::codec::Policy { decode_ms: Some(60_000), ..Default::default() };
+    for (raw, expected) in [(samples.clone(), MethodId::Sound), (samples[..1000].repeat(100), MethodId::Primed)] {
+        let coded = tersefs::codec::encode(&raw, Class::Sound, &policy, Basis::default()).unwrap();
+        assert_eq!(MethodId::from_u16(coded.coding.method), Some(expected));
+        assert!(tersefs::codec::decode(&coded.coding, &coded.payload, Basis::default()).unwrap() == raw);
+    }
+    let fast = tersefs::codec::Policy::of(tersefs::codec::Tier::Fast);
+    let coded = tersefs::codec::encode(&samples, Class::Sound, &fast, Basis::default()).unwrap();
+    assert_eq!(coded.coding.method, MethodId::Zstd as u16);
+}
+
 #[test]
 fn payloads_of_older_revisions_decode() {
     // Every prior and one of a volume, in three profiles.
@@ -303,6 +447,9 @@ fn payloads_of_older_revisions_decode() {
     // By flags: line feeds alone, carriage returns, uracil.
     let genome = decode_golden(include_bytes!("golden/genome-1"), 1);
     assert_eq!(genome, BTreeSet::from([(6, 0), (6, 1), (6, 2)]));
+    // By format: 8 bits, 16 bits of one and two channels, 24 bits, highest byte first.
+    let sound = decode_golden(include_bytes!("golden/sound-1"), 1);
+    assert_eq!(sound, BTreeSet::from([(9, 0), (9, 1), (9, 0x11), (9, 0x12), (9, 0x15)]));
 }
 
 #[test]

@@ -72,6 +72,19 @@ fn reads(dice: &mut Dice, many: usize) -> Vec<u8> {
     out.into_bytes()
 }
 
+/// A file of sound: a wave in 16 bits with noise.
+fn wave(dice: &mut Dice, samples: u32) -> Vec<u8> {
+    let mut out = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x22\x56\0\0\x44\xac\0\0\x02\0\x10\0data".to_vec();
+    out.extend_from_slice(&(2 * samples).to_le_bytes());
+    let (mut x, mut speed) = (9000i32, 0);
+    for _ in 0..samples {
+        speed -= x / 300;
+        x += speed / 2 + dice.roll(40) as i32 - 20;
+        out.extend_from_slice(&(x as i16).to_le_bytes());
+    }
+    out
+}
+
 /// A store with everything that a store can hold but language models, which are large.
 fn make(store: &Path, teaches: bool) {
     let disk = RealDisk::open(store, true).unwrap();
@@ -86,6 +99,7 @@ fn make(store: &Path, teaches: bool) {
         by(Some(method));
         let text = match method {
             MethodId::Genome => reads(&mut Dice::new(7), 60),
+            MethodId::Sound => wave(&mut Dice::new(7), 8000),
             _ => sample(texts[n % texts.len()], n * 9000, 9000),
         };
         write(&volume, methods, method.name(), &[(0, &text)]);

@@ -96,11 +96,13 @@ pub enum MethodId {
     Genome = 6,
     /// Text by a language model that the volume keeps, other data by one of images or bytes.
     Language = 7,
+    /// Sound that nobody has compressed.
+    Sound = 9,
 }
 
 impl MethodId {
     /// Every method this build decodes, in the order of their numbers.
-    pub const ALL: [MethodId; 8] = [
+    pub const ALL: [MethodId; 9] = [
         MethodId::Raw,
         MethodId::Zstd,
         MethodId::Cm,
@@ -109,7 +111,11 @@ impl MethodId {
         MethodId::Strong,
         MethodId::Genome,
         MethodId::Language,
+        MethodId::Sound,
     ];
+
+    /// One more than the largest number of a method: numbers may have gaps.
+    pub const NUMBERS: usize = MethodId::ALL[MethodId::ALL.len() - 1] as usize + 1;
 
     /// Reads a number from disk; `None` for a method this build does not know.
     pub fn from_u16(value: u16) -> Option<MethodId> {
@@ -127,6 +133,7 @@ impl MethodId {
             MethodId::Strong => "strong",
             MethodId::Genome => "genome",
             MethodId::Language => "language",
+            MethodId::Sound => "sound",
         }
     }
 }
@@ -181,11 +188,13 @@ pub enum Class {
     Incompressible = 8,
     /// FASTA, FASTQ, bare sequences of nucleotides.
     Nucleotides = 9,
+    /// Samples of sound that nobody has compressed.
+    Sound = 12,
 }
 
 impl Class {
     /// Every class, in the order of their numbers.
-    pub const ALL: [Class; 10] = [
+    pub const ALL: [Class; 11] = [
         Class::Unknown,
         Class::Text,
         Class::Markup,
@@ -196,6 +205,7 @@ impl Class {
         Class::Binary,
         Class::Incompressible,
         Class::Nucleotides,
+        Class::Sound,
     ];
 
     /// Reads a number from disk; an unknown number is `Unknown`, since decoding never depends on the class.
@@ -216,6 +226,7 @@ impl Class {
             Class::Binary => "binary",
             Class::Incompressible => "incompressible",
             Class::Nucleotides => "nucleotides",
+            Class::Sound => "sound",
         }
     }
 }

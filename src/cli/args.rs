@@ -653,6 +653,7 @@ pub(super) enum MethodArg {
     Swift,
     Primed,
     Strong,
+    Sound,
     Language,
 }
 
@@ -666,6 +667,7 @@ impl MethodArg {
             MethodArg::Swift => Some(MethodId::Swift),
             MethodArg::Primed => Some(MethodId::Primed),
             MethodArg::Strong => Some(MethodId::Strong),
+            MethodArg::Sound => Some(MethodId::Sound),
             MethodArg::Language => Some(MethodId::Language),
         }
     }

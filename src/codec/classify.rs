@@ -3,7 +3,7 @@
 //! Cheap: one pass over at most 64 KiB. A wrong answer costs some bytes, never data.
 
 use crate::base::Class;
-use crate::models::is_nucleotides;
+use crate::models::{begins_as_sound, is_nucleotides, is_sound};
 
 /// First bytes of formats that are compressed already.
 const COMPRESSED: [&[u8]; 22] = [
@@ -42,6 +42,9 @@ pub fn classify(sample: &[u8]) -> Class {
     if sample.starts_with(b"\x7fELF") || sample.starts_with(b"MZ") {
         return Class::Exec;
     }
+    if begins_as_sound(sample) {
+        return Class::Sound;
+    }
     let mut counts = [0u32; 256];
     for byte in sample {
         counts[usize::from(*byte)] += 1;
@@ -50,8 +53,11 @@ pub fn classify(sample: &[u8]) -> Class {
         || sample.get(4..8) == Some(b"ftyp")
         || (sample.starts_with(b"RIFF") && sample.get(8..12) == Some(b"WEBP"));
     let entropy = order0_bits(&counts, sample.len());
-    if sample.len() >= 1024 && ((entropy > RANDOM_BITS && !is_smooth(sample)) || (looks_packed && entropy > 7.5)) {
+    if sample.len() >= 1024 && looks_packed && entropy > 7.5 {
         return Class::Incompressible;
+    }
+    if sample.len() >= 1024 && entropy > RANDOM_BITS && !is_smooth(sample) {
+        return if is_sound(sample) { Class::Sound } else { Class::Incompressible };
     }
     let total = sample.len() as u64;
     let sum = |f: &dyn Fn(u8) -> bool| -> u64 {
@@ -59,7 +65,7 @@ pub fn classify(sample: &[u8]) -> Class {
     };
     let controls = sum(&|b| b < 32 && !matches!(b, b'\n' | b'\r' | b'\t' | 0x0c | 0x1b));
     if controls * 50 > total || (sum(&|b| b >= 128) * 4 > total && !mostly_utf8(sample)) {
-        return Class::Binary;
+        return if is_sound(sample) { Class::Sound } else { Class::Binary };
     }
     if is_nucleotides(sample) {
         return Class::Nucleotides;
@@ -124,7 +130,7 @@ fn count(sample: &[u8], marker: &[u8]) -> usize {
 /// given long segments, since each starts knowing nothing.
 pub fn segment_bytes(class: Class) -> u32 {
     match class {
-        Class::Json | Class::Nucleotides => 1 << 20,
+        Class::Json | Class::Nucleotides | Class::Sound => 1 << 20,
         Class::Markup | Class::Log => 512 << 10,
         Class::Unknown | Class::Text | Class::Source | Class::Exec | Class::Binary | Class::Incompressible => 256 << 10,
     }
@@ -164,7 +170,7 @@ mod tests {
             level = level.wrapping_add(next() % 1001).wrapping_sub(500);
             sound.extend_from_slice(&level.to_le_bytes());
         }
-        check(&sound, Class::Binary);
+        check(&sound, Class::Sound);
         for (n, byte) in sound.iter_mut().enumerate() {
             *byte ^= (next() >> 8) as u8 * (n % 2) as u8;
         }

@@ -139,6 +139,12 @@ fn zstd_cannot_win(raw: &[u8], method: MethodId, best: usize) -> bool {
     zstd::bulk::compress(raw, 3).is_ok_and(|quick| quick.len() * quick_part > best * best_part)
 }
 
+/// True when zstd's quick level comes near the `best` bytes of a method that looks at what is near alone: then what is for any
+/// data may gain on it.
+fn repeats(raw: &[u8], best: usize) -> bool {
+    zstd::bulk::compress(raw, 3).is_ok_and(|quick| quick.len() * 4 < best * 5)
+}
+
 /// Codes `raw` (1 to `SEGMENT_BYTES_MAX` bytes) by the smallest method within the policy, and proves that it decodes.
 /// Priors of the library are used where they help; the coding names the one that was. A reference is used where it saves an
 /// eighth at least and more than it costs; the coding names it then.
@@ -152,7 +158,7 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Re
     let best = match by_reference.flatten() {
         Some(from) if from.1.refers && surely_smaller(raw, from.1.payload.len()) => Some(from),
         // Even what no method shrinks by itself may be there already.
-        from if class == Class::Incompressible || looks_incompressible(raw) => {
+        from if class == Class::Incompressible || (class != Class::Sound && looks_incompressible(raw)) => {
             telemetry::EARLY_ABORTS.add(1);
             from.filter(|(_, coded)| coded.refers && reference_pays(coded.payload.len(), raw.len()))
         }
@@ -209,6 +215,9 @@ fn smallest(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Resu
         if models::starts_from_priors(id) {
             // Nor does what is for any data on what is for this kind alone, where there is no other.
             if best.as_ref().is_some_and(|(best, _)| *best == MethodId::Genome) && models::is_nucleotides_alone(raw) {
+                continue;
+            }
+            if best.as_ref().is_some_and(|(id, b)| *id == MethodId::Sound && !repeats(raw, b.payload.len())) {
                 continue;
             }
             // Of the profiles of one predictor a weaker one never gains on a stronger.

@@ -58,7 +58,7 @@ impl Tier {
     fn allows(self, method: MethodId) -> bool {
         match method {
             MethodId::Raw | MethodId::Zstd => true,
-            MethodId::Primed | MethodId::Swift | MethodId::Genome => self != Tier::Fast,
+            MethodId::Primed | MethodId::Swift | MethodId::Genome | MethodId::Sound => self != Tier::Fast,
             MethodId::Strong | MethodId::Language => self == Tier::Deep,
             MethodId::Cm => false,
         }
@@ -125,9 +125,12 @@ impl Policy {
             MethodId::Cm => self.allows(MethodId::Cm) || self.allows(MethodId::Primed),
             // The smaller one of two that keep the budget.
             MethodId::Strong => self.allows(MethodId::Strong) || self.allows(MethodId::Primed),
-            MethodId::Zstd | MethodId::Primed | MethodId::Swift | MethodId::Genome | MethodId::Language => {
-                self.allows(method)
-            }
+            MethodId::Zstd
+            | MethodId::Primed
+            | MethodId::Swift
+            | MethodId::Genome
+            | MethodId::Language
+            | MethodId::Sound => self.allows(method),
         };
         alike && predicted_decode_ms(method, cold_bytes(method, bytes)) <= self.decode_ms_max()
     }
@@ -263,7 +266,7 @@ mod tests {
             MethodId::Strong => len >> 9,
             MethodId::Genome => len >> 11,
             MethodId::Language => len,
-            MethodId::Cm | MethodId::Primed => len >> 10,
+            MethodId::Cm | MethodId::Primed | MethodId::Sound => len >> 10,
             MethodId::Swift => len >> 12,
             MethodId::Raw | MethodId::Zstd => (len >> 10).div_ceil(100),
         }

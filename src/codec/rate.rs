@@ -17,8 +17,7 @@ const LENGTHS: usize = 7;
 type Rates = [AtomicU64; LENGTHS];
 
 /// By method number.
-static NS_PER_KIB: [Rates; MethodId::ALL.len()] =
-    [const { [const { AtomicU64::new(0) }; LENGTHS] }; MethodId::ALL.len()];
+static NS_PER_KIB: [Rates; MethodId::NUMBERS] = [const { [const { AtomicU64::new(0) }; LENGTHS] }; MethodId::NUMBERS];
 
 fn length(bytes: u64) -> usize {
     ((bytes / BYTES_MIN).max(1).ilog2() as usize).min(LENGTHS - 1)

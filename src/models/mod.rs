@@ -3,18 +3,22 @@
 //! Must not know: segments' headers, packs, files, threads. A model turns plain bytes into a payload and back.
 //!
 //! # Invariants
-//! 1. Encoder and decoder step a predictor through the same function, in the same order, on integers alone: the same
-//!    payload decodes to the same bytes on every machine.
+//! 1. Encoder and decoder step a predictor through the same function, in the same order, on integers, or on floats that are
+//!    only added, subtracted, multiplied, divided and compared, in one written order: the same payload decodes to the same
+//!    bytes on every machine.
 //! 2. A decoder is given any bytes. It gives back exactly `raw_len` bytes or an error; it never panics, and its work and
 //!    memory are bounded by `raw_len`.
 //! 3. `revision` is raised whenever the bytes that a model writes change; older revisions keep decoding.
 
+mod channel;
 mod cm;
 mod genome;
 mod library;
 mod lm;
 mod primed;
 mod raw;
+mod sound;
+mod values;
 mod zstd;
 
 use std::fmt;
@@ -33,6 +37,7 @@ pub use lm::{
     Spliced, as_safetensors, kind_of_tensors, load as load_language_model, load_checkpoint, load_tensors,
 };
 pub use primed::{Kind, Likeness, PACKED_BYTES_MAX, TEXT_BYTES_MAX, VolumePrior, prior_name, train, train_from};
+pub use sound::{begins_as_sound, is_sound};
 
 /// Bytes that are kept beside the tables of the default method.
 static KEPT_BYTES: AtomicU64 = AtomicU64::new(0);
@@ -220,13 +225,23 @@ pub trait Predictor {
 }
 
 /// Every model of this build, in the order of their numbers.
-pub static MODELS: [&dyn Model; 8] =
-    [&raw::Raw, &zstd::Zstd, &cm::Cm, primed::USUAL, primed::SWIFT, primed::STRONG, &genome::Genome, &lm::Language];
+pub static MODELS: [&dyn Model; MethodId::ALL.len()] = [
+    &raw::Raw,
+    &zstd::Zstd,
+    &cm::Cm,
+    primed::USUAL,
+    primed::SWIFT,
+    primed::STRONG,
+    &genome::Genome,
+    &lm::Language,
+    &sound::Sound,
+];
 
 /// Methods, the strongest first: each codes most of the data it suits smaller than those behind it, and slower.
-pub const BY_STRENGTH: [MethodId; 8] = [
+pub const BY_STRENGTH: [MethodId; MethodId::ALL.len()] = [
     MethodId::Language,
     MethodId::Genome,
+    MethodId::Sound,
     MethodId::Strong,
     MethodId::Primed,
     MethodId::Swift,
@@ -240,6 +255,7 @@ pub fn suits(id: MethodId, class: Class) -> bool {
     match id {
         MethodId::Genome => class == Class::Nucleotides,
         MethodId::Language => ModelKind::ALL.into_iter().any(|kind| kind.suits(class)),
+        MethodId::Sound => class == Class::Sound,
         MethodId::Raw | MethodId::Zstd | MethodId::Cm | MethodId::Primed | MethodId::Swift | MethodId::Strong => true,
     }
 }
@@ -248,7 +264,9 @@ pub fn suits(id: MethodId, class: Class) -> bool {
 pub fn starts_from_priors(id: MethodId) -> bool {
     match id {
         MethodId::Primed | MethodId::Swift | MethodId::Strong => true,
-        MethodId::Raw | MethodId::Zstd | MethodId::Cm | MethodId::Genome | MethodId::Language => false,
+        MethodId::Raw | MethodId::Zstd | MethodId::Cm | MethodId::Genome | MethodId::Language | MethodId::Sound => {
+            false
+        }
     }
 }
 
@@ -263,5 +281,6 @@ pub fn model(id: MethodId) -> &'static dyn Model {
         MethodId::Strong => primed::STRONG,
         MethodId::Genome => &genome::Genome,
         MethodId::Language => &lm::Language,
+        MethodId::Sound => &sound::Sound,
     }
 }

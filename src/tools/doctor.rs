@@ -169,18 +169,32 @@ fn dead_mounts() -> Vec<Finding> {
     .collect()
 }
 
+/// A wave in 16 bits, by whole numbers, with a little noise.
+fn sound() -> Vec<u8> {
+    let (mut x, mut speed, mut noise) = (12_000i32, 0i32, 1u32);
+    let sample = |_| {
+        speed -= x / 256;
+        x += speed / 2;
+        noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (x + (noise >> 27) as i32) as i16
+    };
+    (0..SAMPLE_BYTES / 2).map(sample).flat_map(i16::to_le_bytes).collect()
+}
+
 /// Every method codes a sample and gives it back.
 fn methods() -> Vec<Finding> {
     let samples = builtin_samples();
     let nucleotides: Vec<u8> =
         (0..SAMPLE_BYTES as u32).map(|n| b"ACGT"[(n.wrapping_mul(2_654_435_761) >> 30) as usize]).collect();
     let text = samples.first().map_or(&[][..], |(_, bytes)| bytes.get(..SAMPLE_BYTES).unwrap_or(bytes));
+    let sound = sound();
     let mut good = Vec::new();
     let mut found = Vec::new();
     // A language model codes nothing unless a volume has been given one: `tersefs model check`.
     for method in MethodId::ALL.into_iter().filter(|m| *m != MethodId::Language) {
         let (sample, class) = match method {
             MethodId::Genome => (&nucleotides[..], Class::Nucleotides),
+            MethodId::Sound => (&sound[..], Class::Sound),
             _ => (text, Class::Source),
         };
         match bench_method(sample, class, method, SAMPLE_BYTES as u32) {

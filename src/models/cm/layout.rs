@@ -23,7 +23,7 @@ impl Kind {
             Class::Unknown | Class::Text | Class::Source | Class::Nucleotides => Kind::Text,
             Class::Markup | Class::Json => Kind::Nested,
             Class::Log => Kind::Lines,
-            Class::Exec | Class::Binary | Class::Incompressible => Kind::Binary,
+            Class::Exec | Class::Binary | Class::Incompressible | Class::Sound => Kind::Binary,
         }
     }
 }

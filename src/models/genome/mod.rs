@@ -16,7 +16,6 @@
 //! encoding, some two megabytes a second.
 
 mod bases;
-mod channel;
 mod counter;
 mod layout;
 mod phase;
@@ -26,11 +25,11 @@ mod tree;
 
 use std::slice::Iter;
 
+use super::channel::Channel;
 use super::{Basis, Coded, Declined, Error, Model, stands_alone};
 use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX};
 use crate::entropy::{Decoder, Encoder};
 use bases::Bases;
-use channel::Channel;
 use counter::Counter;
 use layout::{Given, Item, Layout, Reads, Sequence, letter_of, number_of};
 use quality::Quality;

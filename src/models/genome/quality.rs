@@ -5,11 +5,11 @@
 //! bit, and they are mixed. Of reads of 101 bases the place alone, as one context more and in a last stage, gained 0.8 %, the base
 //! 1.6 %.
 
-use super::channel::Channel;
 use super::counter::Counter;
 use super::layout::Weight;
 use super::tree::{Step, Tree};
 use crate::entropy::{Lanes, Layers, Stage, squash_within, stretch};
+use crate::models::channel::Channel;
 
 /// Contexts.
 const CONTEXTS: usize = 11;

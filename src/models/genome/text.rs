@@ -1,9 +1,9 @@
 //! Predicts names of reads, headers and other lines of text: bytes, by those before them and by the line above, token by
 //! token (the idea of the name models of J. Bonfield's fqzcomp, 2013, here mixed bit by bit).
 
-use super::channel::Channel;
 use super::counter::Counter;
 use crate::entropy::{Lanes, Layers, Stage, squash_within, stretch};
+use crate::models::channel::Channel;
 
 /// Contexts.
 const CONTEXTS: usize = 11;

@@ -11,6 +11,16 @@ const LEVEL: i32 = 19;
 /// zstd by its reference implementation.
 pub(crate) struct Zstd;
 
+/// A frame of few bytes that another method puts into its payload; `None` where they do not shrink.
+pub(super) fn pack(bytes: &[u8], level: i32) -> Option<Vec<u8>> {
+    zstd::bulk::compress(bytes, level).ok().filter(|frame| frame.len() < bytes.len())
+}
+
+/// The `len` bytes of such a frame. Any bytes may be given.
+pub(super) fn unpack(frame: &[u8], len: usize) -> Option<Vec<u8>> {
+    zstd::bulk::decompress(frame, len).ok().filter(|bytes| bytes.len() == len)
+}
+
 impl Model for Zstd {
     fn id(&self) -> MethodId {
         MethodId::Zstd

@@ -4,7 +4,7 @@
 use crate::entropy::{Decoder, Encoder};
 
 /// One way of the two.
-pub(super) trait Channel {
+pub trait Channel {
     /// Passes a bit on, which was 1 with a probability of `p` (1/65536), and gives back what it is. The way out of a payload
     /// has the bit from there and does not look at the one that is given.
     fn pass(&mut self, bit: u8, p: u16) -> u8;

@@ -1,0 +1,168 @@
+//! `sound`: samples that nobody has compressed, 8 to 24 bits, up to eight channels: WAV, AIFF, AU, and samples alone.
+//!
+//! A sample is predicted from those before it in its channel and in the one beside it (`predictor`), and what it is beside
+//! the predictions is decided bit by bit (`values`). What samples are like is told by the head of a file; a segment from the
+//! middle of one has none, so the likely formats are tried on a part of it (`format`). Bytes that are no samples, before and
+//! behind them, stay as they are. Every segment stands alone.
+//!
+//! What was found, in segments of 1 MiB: the least squares over five hundred samples alone cost 3 to 5 % more than all stages
+//! together; weighing samples by the errors around them gives 0.7 % of music; the channel beside, from its last sample on, 2 %;
+//! solving four times as often gives less than 0.1 %.
+//!
+//! Idea: cascades, F. Ghido, OptimFROG, and S. Lehmann, Sac; T. Liebchen and others, MPEG-4 ALS (RLS-LMS). Limits: memory as
+//! `memory_bytes` says, taken for a segment and given back; decoding is as fast as encoding, about a megabyte a second.
+
+mod format;
+mod layout;
+mod predictor;
+
+use super::zstd::pack;
+use super::{Basis, Coded, Declined, Error, Model, stands_alone};
+use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX};
+use crate::entropy::{Decoder, Encoder};
+use format::{CHANNELS_MAX, Format, Found, Head};
+use predictor::Range;
+
+/// Revision of the payloads that are written.
+const REVISION: u16 = 1;
+/// The largest segment of eight channels, its samples as numbers, and their predictors.
+const BYTES: u64 = CHANNELS_MAX as u64 * predictor::CHANNEL_BYTES + 4 * SEGMENT_BYTES_MAX as u64;
+/// Bytes that formats are tried on, in so many parts.
+const TRIAL_BYTES: usize = 32 << 10;
+const TRIAL_PARTS: usize = 2;
+/// Bytes of a sample of a file that are looked at to tell sound from other data.
+const SNIFF_BYTES_MIN: usize = 16 << 10;
+/// What one channel must be better by than two after a trial, millionths.
+const MONO_PENALTY: usize = 15_000;
+/// Channels that are tried as the first one.
+const SHIFTS: usize = 3;
+/// What zstd's quick level makes of a part must be this much larger, 1/100, than what sound is coded to.
+const QUICK_PART: usize = 115;
+
+/// Sound.
+pub(crate) struct Sound;
+
+/// Memory of a segment in use, counted while it is.
+struct InUse;
+
+impl InUse {
+    fn new() -> InUse {
+        super::keep(BYTES);
+        InUse
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        super::release(BYTES);
+    }
+}
+
+fn range(format: &Format) -> Range {
+    let (least, most, zero) = format.range();
+    Range { least, most, zero }
+}
+
+/// The range code of samples.
+fn code(format: &Format, bytes: &[u8]) -> Vec<u8> {
+    let mut samples: Vec<i32> = bytes.chunks_exact(format.width).map(|bytes| format.sample(bytes)).collect();
+    let mut coder = Encoder::new(bytes.len());
+    predictor::pass(&mut coder, &mut samples, format.channels, range(format));
+    coder.finish()
+}
+
+/// Bytes that parts of the samples take, and bytes that zstd makes of the same parts.
+fn trial(raw: &[u8], found: &Found) -> (usize, usize, usize) {
+    let samples = raw.get(found.from..found.to).unwrap_or_default();
+    let frame = found.format.frame();
+    let part = TRIAL_BYTES / TRIAL_PARTS / frame * frame;
+    let parts: Vec<u8> = if samples.len() <= TRIAL_BYTES {
+        samples.to_vec()
+    } else {
+        let step = (samples.len() - part) / TRIAL_PARTS / frame * frame;
+        (1..=TRIAL_PARTS).flat_map(|n| samples.get(n * step..n * step + part).unwrap_or_default()).copied().collect()
+    };
+    let quick = pack(&parts, 1).map_or(parts.len(), |quick| quick.len());
+    (code(&found.format, &parts).len(), quick, parts.len())
+}
+
+/// The format that bytes without a head are coded by to the fewest bytes, if it is worth anything.
+fn found_in(raw: &[u8]) -> Option<Found> {
+    let share = |found: Found| {
+        let (bytes, quick, len) = trial(raw, &found);
+        let worth = bytes * QUICK_PART < quick * 100 && bytes * QUICK_PART < len * 100;
+        // Parts have whole frames, and so not all the same length. Two channels know little of each other by then.
+        let penalty = if found.format.channels == 1 { MONO_PENALTY } else { 0 };
+        worth.then_some((bytes * (1_000_000 + penalty) / len.max(1), found))
+    };
+    let best = format::likely(raw).into_iter().filter_map(share).min_by_key(|(share, _)| *share)?;
+    // Which channel is the first.
+    let (_, found) = best;
+    let shifted = (1..found.format.channels.min(SHIFTS)).filter_map(|n| format::shifted(found, n, raw.len()));
+    shifted.filter_map(share).chain([best]).min_by_key(|(share, _)| *share).map(|(_, found)| found)
+}
+
+/// True for the first bytes of a file of sound that this method codes.
+pub fn begins_as_sound(sample: &[u8]) -> bool {
+    matches!(format::head(sample), Head::Samples(_))
+}
+
+/// True for bytes that are coded as samples of one channel or two to much less than otherwise; too few are not looked at. More
+/// channels are as likely the fields of records.
+pub fn is_sound(sample: &[u8]) -> bool {
+    matches!(format::head(sample), Head::None)
+        && sample.len() >= SNIFF_BYTES_MIN
+        && found_in(sample).is_some_and(|found| found.format.channels <= 2)
+}
+
+impl Model for Sound {
+    fn id(&self) -> MethodId {
+        MethodId::Sound
+    }
+
+    fn revision(&self) -> u16 {
+        REVISION
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        BYTES
+    }
+
+    fn decode_rate_guess(&self) -> u64 {
+        900
+    }
+
+    fn encode(&self, raw: &[u8], _class: Class, _basis: Basis<'_>) -> Result<Coded, Declined> {
+        let _in_use = InUse::new();
+        let found = match format::head(raw) {
+            Head::Samples(found) => found,
+            Head::Foreign => return Err(Declined::Foreign),
+            Head::None => found_in(raw).ok_or(Declined::Foreign)?,
+        };
+        let samples = raw.get(found.from..found.to).unwrap_or_default();
+        let payload = layout::join(&found, raw, &code(&found.format, samples));
+        if payload.len() < raw.len() { Ok(Coded::alone(payload)) } else { Err(Declined::DoesNotShrink) }
+    }
+
+    fn decode(
+        &self,
+        payload: &[u8],
+        raw_len: usize,
+        revision: u16,
+        model: ModelId,
+        basis: Basis<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        stands_alone(model, basis)?;
+        if revision != REVISION {
+            return Err(Error::UnknownRevision(revision));
+        }
+        let _in_use = InUse::new();
+        let layout::Parts { format, before: mut raw, behind, samples, code } = layout::split(payload, raw_len)?;
+        let mut samples = vec![0; samples];
+        predictor::pass(&mut Decoder::new(code), &mut samples, format.channels, range(&format));
+        raw.reserve(raw_len - raw.len());
+        samples.into_iter().for_each(|sample| format.put(sample, &mut raw));
+        raw.extend_from_slice(&behind);
+        Ok(raw)
+    }
+}
