@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
+use std::rc::Rc;
 
 use zip::{CompressionMethod, ZipArchive};
 
@@ -15,6 +16,8 @@ use super::LoadError;
 
 /// Longest pickle, bytes: one of 200 tensors takes 30 KB, and thrice that with what an optimizer knew of them.
 const PICKLE_BYTES_MAX: u64 = 1 << 20;
+/// Longest text that is a name, bytes; what is longer names nothing.
+const NAME_BYTES_MAX: usize = 1024;
 /// Most tensors, and most dimensions of one.
 const TENSORS_MAX: usize = 16_384;
 const DIMENSIONS_MAX: usize = 8;
@@ -36,15 +39,15 @@ pub struct Spliced {
 #[derive(Clone, Debug)]
 enum Node {
     Number(i64),
-    Text(String),
+    Text(Rc<str>),
     /// A module and a name in it.
-    Named(String, String),
+    Named(Rc<str>, Rc<str>),
     List(Vec<usize>),
     Pairs(Vec<(usize, usize)>),
     Storage {
         kind: &'static str,
         bytes_each: u64,
-        key: String,
+        key: Rc<str>,
     },
     Tensor(Tensor),
     Other,
@@ -153,7 +156,7 @@ impl Machine<'_> {
     fn storage(&self, at: usize) -> Node {
         let &[_, class, key, ..] = self.items(at) else { return Node::Other };
         let (Node::Named(_, class), Node::Text(key)) = (self.node(class), self.node(key)) else { return Node::Other };
-        let known = STORAGES.iter().find(|(name, ..)| name == class);
+        let known = STORAGES.iter().find(|(name, ..)| *name == &**class);
         known.map_or(Node::Other, |(_, kind, bytes_each)| Node::Storage {
             kind,
             bytes_each: *bytes_each,
@@ -176,7 +179,7 @@ impl Machine<'_> {
     fn call(&self, function: usize, arguments: usize) -> Result<usize, Node> {
         let Node::Named(module, name) = self.node(function) else { return Err(Node::Other) };
         let arguments = self.items(arguments);
-        match (module.as_str(), name.as_str()) {
+        match (&**module, &**name) {
             ("collections", "OrderedDict" | "defaultdict") => Err(Node::Pairs(Vec::new())),
             ("torch._utils", "_rebuild_tensor_v2") => Err(self.tensor(arguments)),
             ("torch._utils", "_rebuild_parameter") => arguments.first().copied().ok_or(Node::Other),
@@ -258,11 +261,11 @@ impl Machine<'_> {
                 op @ (b'X' | 0x8c | b'U' | b'T' | b'B' | b'C') => {
                     let len = self.number(if matches!(op, 0x8c | b'U' | b'C') { 1 } else { 4 })?;
                     let text = self.text(len)?;
-                    self.push(Node::Text(text));
+                    self.push(if text.len() <= NAME_BYTES_MAX { Node::Text(text.into()) } else { Node::Other });
                 }
                 b'c' => {
                     let (module, name) = (self.line()?, self.line()?);
-                    self.push(Node::Named(module, name));
+                    self.push(Node::Named(module.into(), name.into()));
                 }
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?);
@@ -336,12 +339,12 @@ impl Machine<'_> {
     }
 
     /// The tensors of what was made, by their names: of its part that is called so, where there is one.
-    fn tensors(&self, root: usize) -> Vec<(String, Tensor)> {
+    fn tensors(&self, root: usize) -> Vec<(&str, &Tensor)> {
         let pairs = |at: usize| if let Node::Pairs(pairs) = self.node(at) { pairs.as_slice() } else { &[] };
-        let named = |at: usize| if let Node::Text(name) = self.node(at) { name.as_str() } else { "" };
+        let named = |at: usize| if let Node::Text(name) = self.node(at) { &**name } else { "" };
         let part = pairs(root).iter().find(|(name, value)| STATES.contains(&named(*name)) && !pairs(*value).is_empty());
         let of = |(name, value): &(usize, usize)| match self.node(*value) {
-            Node::Tensor(tensor) => Some((named(*name).to_string(), tensor.clone())),
+            Node::Tensor(tensor) => Some((named(*name), tensor)),
             _ => None,
         };
         pairs(part.map_or(root, |(_, value)| *value)).iter().filter_map(of).collect()
@@ -417,7 +420,7 @@ pub fn as_safetensors<R: Read + Seek>(mut file: R) -> Result<Spliced, LoadError>
         let Node::Storage { kind, bytes_each, key } = machine.node(tensor.storage) else {
             return Err(strange("has elements of a kind that is not known"));
         };
-        if !stands_in_rows(&tensor) {
+        if !stands_in_rows(tensor) {
             return Err(strange("does not stand row after row: save it contiguous"));
         }
         let product = |shape: &[u64]| shape.iter().try_fold(*bytes_each, |n, len| n.checked_mul(*len));
@@ -440,7 +443,7 @@ pub fn as_safetensors<R: Read + Seek>(mut file: R) -> Result<Spliced, LoadError>
             return Err(strange("ends beyond the file: it was cut off"));
         }
         let fields = serde_json::json!({ "dtype": kind, "shape": tensor.shape, "data_offsets": [at, end] });
-        header.insert(name, fields);
+        header.insert(name.to_string(), fields);
         parts.push((start, len));
         at = end;
     }

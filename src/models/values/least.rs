@@ -8,8 +8,17 @@ use super::within;
 
 /// What a pivot is at least; below it the weights stay what they were.
 const PIVOT_MIN: f64 = 1e-9;
+/// A mean below this is none. Otherwise the means of a silence shrink to numbers so small that processors take a hundred times as
+/// long for each, and stay there.
+const MEAN_MIN: f64 = 1e-150;
 /// No weight is larger, either way: it would be a runaway.
 const WEIGHT_MAX: f64 = 1e6;
+
+/// A mean, or nothing.
+#[inline(always)]
+fn held(mean: f64) -> f64 {
+    if mean.abs() < MEAN_MIN { 0.0 } else { mean }
+}
 
 /// Predicts a value from `N` others.
 pub struct Least<const N: usize> {
@@ -69,9 +78,9 @@ impl<const N: usize> Least<N> {
             // From the last whole vector before the diagonal on.
             let from = i & !3;
             for (mean, input) in row[from..].iter_mut().zip(&self.inputs[from..]) {
-                *mean = *mean * keep + scaled * input;
+                *mean = held(*mean * keep + scaled * input);
             }
-            self.with[i] = self.with[i] * keep + scaled * came;
+            self.with[i] = held(self.with[i] * keep + scaled * came);
         }
         self.since += 1;
         if self.since >= self.every {
@@ -136,6 +145,19 @@ mod tests {
             assert!(n < 100 || (least.predict() - came).abs() < 1e-3, "{n}: {} for {came}", least.predict());
             least.observe(came, 1.0);
         }
+    }
+
+    /// After a second of silence nothing is left that is smaller than what processors are fast with.
+    #[test]
+    fn silence_leaves_no_tiny_numbers() {
+        let mut least: Least<4> = Least::new(0.985, 1e-3, 8);
+        for n in 0..60_000 {
+            least.inputs = if n < 100 { [1.0, -2.0, f64::from(n), 0.5] } else { [0.0; 4] };
+            least.observe(if n < 100 { 3.0 } else { 0.0 }, 1.0);
+        }
+        let all = least.means.iter().flatten().chain(&least.with).chain(&least.weights);
+        assert!(all.into_iter().all(|x| *x == 0.0 || x.is_normal()));
+        assert!(least.means.iter().flatten().all(|x| *x == 0.0));
     }
 
     #[test]
