@@ -58,8 +58,8 @@ fn against(id: MethodId, class: Class, raw_len: u32, policy: &Policy) -> Against
 
 #[cfg(test)]
 mod tests {
-    use super::super::Tier;
     use super::*;
+    use crate::codec::Tier;
 
     #[test]
     fn each_stronger_method_has_what_stands_against_it() {
