@@ -130,7 +130,7 @@ impl Compressor {
             let quick = under_way - slow;
             // One segment in hand after the other keeps to a share of the processor.
             let threads = self.workers.threads();
-            let (room, slow_room) = if self.neighbour.has_quota() {
+            let (room, slow_room) = if !draining && self.neighbour.has_quota() {
                 (1, 1)
             } else {
                 (threads * SEGMENTS_PER_THREAD, threads * SLOW_PER_THREAD)
@@ -198,11 +198,15 @@ impl Compressor {
     fn submit(&self, task: CodingTask, done: &mpsc::UnboundedSender<CodedSegment>) {
         let volume = self.volume.clone();
         let (done, neighbour) = (done.clone(), self.neighbour.clone());
+        let asked_for = self.drainers.load(Ordering::SeqCst) > 0;
         let priority = if task.takes_minutes() { Priority::SlowBackground } else { Priority::Background };
         let job = Box::new(move || {
             let before = host::thread_cpu_seconds();
             let coded = volume.code(task);
-            neighbour.charge(host::thread_cpu_seconds() - before);
+            // What somebody asked for is not owed by what nobody did.
+            if !asked_for {
+                neighbour.charge(host::thread_cpu_seconds() - before);
+            }
             // Nobody listens when the volume is closing: the bytes stay in staging.
             let _ = done.send(coded);
         });

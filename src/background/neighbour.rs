@@ -18,6 +18,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const CALM: f64 = 0.5;
 /// Processor time that may be saved up while nothing is coded, seconds of the clock.
 const SAVED_S: f64 = 10.0;
+/// And what was taken beyond it is paid back within this time, seconds of the clock: a segment may take minutes.
+const OWED_S: f64 = 3600.0;
 const DAY_MINUTES: u32 = 24 * 60;
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
@@ -172,9 +174,15 @@ struct Bucket {
 impl Bucket {
     /// Fills it until `now` and takes `spent_s` out.
     fn turn(&mut self, percent: u32, spent_s: f64, now: Instant) {
+        if percent == 0 {
+            // There is no share to keep to, and nothing is owed when there is one again.
+            (self.level_s, self.at) = (0.0, now);
+            return;
+        }
         let rate = f64::from(percent) / 100.0;
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.level_s = (self.level_s + passed * rate).min(rate * SAVED_S) - spent_s;
+        self.level_s = self.level_s.max(-rate * OWED_S);
         self.at = now;
     }
 }
@@ -208,6 +216,10 @@ impl Neighbour {
     pub fn change(&self, manners: Manners) {
         let mut state = self.lock();
         if state.manners != manners {
+            if state.manners.cpu_percent != manners.cpu_percent {
+                state.bucket = Bucket { level_s: 0.0, at: Instant::now() };
+                self.spent_us.store(0, Ordering::Relaxed);
+            }
             (state.manners, state.seen) = (manners, None);
         }
     }
@@ -321,6 +333,13 @@ mod tests {
             }
         }
         assert!((148.0..=151.0).contains(&spent), "a quarter of 600 s: {spent}");
+        // What was taken without a share is not owed, and no debt is for ever.
+        bucket.turn(0, 1e6, start + Duration::from_secs(1000));
+        bucket.turn(25, 0.0, start + Duration::from_secs(1001));
+        assert!(bucket.level_s > 0.0);
+        bucket.turn(25, 1e6, start + Duration::from_secs(1002));
+        bucket.turn(25, 0.0, start + Duration::from_secs(5000));
+        assert!(bucket.level_s > 0.0);
         // After a long pause no more is there than was saved up.
         bucket.turn(25, 0.0, start + Duration::from_secs(100_000));
         assert!(bucket.level_s <= 2.5);

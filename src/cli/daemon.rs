@@ -353,6 +353,7 @@ fn serve(
             return Err(Failure(format!("cannot start background work: {e}")));
         }
     };
+    let own_socket = host::inode_of(&socket).ok();
     // The first request to the mountpoint is answered only when it is served: from another thread.
     let (point, ready) = (mountpoint.to_path_buf(), manager.ready(&volume, background.pulse()));
     std::thread::spawn(move || {
@@ -374,7 +375,10 @@ fn serve(
     drop(workers);
     // The process ends, and its memory with it; piece by piece that takes seconds for a million files.
     std::mem::forget(volume);
-    let _ = host::remove_socket(&socket);
+    // Another reader may have the number of this mount by now, and its socket that name.
+    if own_socket.is_some() && host::inode_of(&socket).ok() == own_socket {
+        let _ = host::remove_socket(&socket);
+    }
     served.map_err(|e| Failure(format!("the connection to the kernel failed: {e}")))?;
     closed.map_err(|e| Failure(format!("closing the store: {e}")))?;
     log::info!("{} is unmounted", mountpoint.display());

@@ -125,7 +125,12 @@ impl Volume {
         if rules.ends_plain_by_age() {
             self.queue_lock().look_again();
         }
-        let memory = Memory::load(&*self.disk, &self.store.uuid().to_string(), rules.fingerprint());
+        let mut memory = Memory::load(&*self.disk, &self.store.uuid().to_string(), rules.fingerprint());
+        let clock = self.now().secs;
+        if memory.through > clock || memory.under_way.is_some_and(|(then, _)| then > clock) {
+            // The clock was ahead once: what came of age since would be passed over until it is as late again.
+            (memory.through, memory.under_way) = (i64::MIN, None);
+        }
         let (now, after) = memory.under_way.unwrap_or((self.now().secs, 0));
         Some(LadderRun {
             rules,
@@ -211,6 +216,10 @@ impl Volume {
     }
 
     fn climb_some(&self, run: &mut LadderRun) -> Result<(), Error> {
+        // What is left of a full disk is for new files, and for giving space back.
+        if self.room_to_code(1) == 0 {
+            return Err(Error::Store(store::Error::NoSpace { what: "code anew what came of age".into() }));
+        }
         let mut moves = Vec::new();
         for _ in 0..SEGMENTS_PER_STEP {
             if self.hurried.load(Ordering::Relaxed) {
@@ -231,7 +240,11 @@ impl Volume {
                         break;
                     }
                 }
-                Err(e) if e.is_refusal() || self.writable().is_err() => return Err(e),
+                Err(e) if e.is_refusal() || self.writable().is_err() => {
+                    // What is coded already is not coded again, where it can be put in its place.
+                    self.apply_moves(&moves)?;
+                    return Err(e);
+                }
                 Err(_) if self.store.has_deleted(at.pack) => {}
                 Err(e) => {
                     log::warn!("{at} is not coded anew: {e}");

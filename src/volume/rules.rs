@@ -25,8 +25,18 @@ const AGE_S_MAX: u64 = 100 * 366 * 86_400;
 /// A pattern of paths from the root of the volume. `*`, `?` and `[a-z]` stand for what is within a name, `**` for any
 /// directories. Without a slash before its end it is held against names in all directories; one that ends in a slash
 /// matches what is below such directories.
+///
+/// It is held against names one by one: over a whole path the library tries every place of every star again at each slash, which
+/// for some patterns and paths never ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PathPattern(Pattern);
+pub struct PathPattern(Vec<Part>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    /// Any directories, or none; at the end of a pattern what is below, however deep.
+    Any,
+    Name(Pattern),
+}
 
 impl FromStr for PathPattern {
     type Err = String;
@@ -35,23 +45,55 @@ impl FromStr for PathPattern {
         if text.len() > PATTERN_BYTES_MAX {
             return Err(format!("a pattern has at most {PATTERN_BYTES_MAX} bytes"));
         }
-        let (body, below) = text.strip_suffix('/').map_or((text, ""), |body| (body, "/**"));
+        let (body, below) = text.strip_suffix('/').map_or((text, false), |body| (body, true));
         let from_root = body.trim_start_matches('/');
         if from_root.is_empty() {
             return Err("a pattern names files, like \"*.log\" or \"logs/**\"".into());
         }
-        let anywhere = if body.contains('/') { "" } else { "**/" };
-        let pattern = Pattern::new(&format!("{anywhere}{from_root}{below}"));
-        pattern.map(PathPattern).map_err(|e| format!("pattern {text:?}: {}", e.msg))
+        let mut parts = if body.contains('/') { Vec::new() } else { vec![Part::Any] };
+        for name in from_root.split('/') {
+            parts.push(match name {
+                "**" => Part::Any,
+                "" => return Err(format!("pattern {text:?}: there is no name between two slashes")),
+                _ if name.contains("**") => {
+                    return Err(format!("pattern {text:?}: ** stands for directories, and alone between slashes"));
+                }
+                _ => Part::Name(Pattern::new(name).map_err(|e| format!("pattern {text:?}: {}", e.msg))?),
+            });
+        }
+        parts.extend(below.then_some(Part::Any));
+        Ok(PathPattern(parts))
     }
 }
 
 impl PathPattern {
-    /// Holds it against a path without its first slash.
+    /// Holds it against a path without its first slash. Takes as long as names times parts.
     pub fn matches(&self, path: &str) -> bool {
-        let options =
-            MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
-        self.0.matches_with(path, options)
+        let names: Vec<&str> = path.split('/').collect();
+        // Of the first names which numbers of them the parts so far match.
+        let mut matched = vec![false; names.len() + 1];
+        matched[0] = true;
+        for (n, part) in self.0.iter().enumerate() {
+            let mut next = vec![false; names.len() + 1];
+            match part {
+                Part::Any => {
+                    // What is below a directory is not the directory.
+                    let last = n + 1 == self.0.len();
+                    let mut any = false;
+                    for (from, to) in matched.iter().zip(&mut next) {
+                        *to = any || (*from && !last);
+                        any |= *from;
+                    }
+                }
+                Part::Name(pattern) => {
+                    for ((from, name), to) in matched.iter().zip(&names).zip(next.iter_mut().skip(1)) {
+                        *to = *from && pattern.matches_with(name, MatchOptions::default());
+                    }
+                }
+            }
+            matched = next;
+        }
+        matched.last().copied().unwrap_or(false)
     }
 }
 
@@ -199,13 +241,16 @@ mod tests {
         check("a/**", &["a/b", "a/b/c"], &["a", "b/a/c"]);
         check("**", &["a", "a/b"], &[]);
         check("v[0-9]?.bin", &["v12.bin", "x/v0_.bin"], &["va1.bin", "v1/.bin"]);
+        check("a/**/b/**/c", &["a/b/c", "a/x/b/y/z/c", "a/b/b/c"], &["a/c", "a/b", "a/b/c/d"]);
         check("é*", &["été", "x/é"], &["e"]);
-        for bad in ["", "/", "//", "a**", "a/***", "[a", "x".repeat(PATTERN_BYTES_MAX + 1).as_str()] {
+        for bad in ["", "/", "//", "a//b", "a**", "a/***", "[a", "x".repeat(PATTERN_BYTES_MAX + 1).as_str()] {
             assert!(bad.parse::<PathPattern>().is_err(), "{bad}");
         }
         // Nothing that somebody writes into the settings of a store takes long to hold against a name.
         let slow: PathPattern = "*a*a*a*a*a*a*a*a*a*a*b".parse().unwrap();
         assert!(!slow.matches(&"a".repeat(255)));
+        assert!(!slow.matches(&format!("{}/f", "a".repeat(255))));
+        assert!(!slow.matches(&vec!["a".repeat(255); 16].join("/")));
     }
 
     #[test]

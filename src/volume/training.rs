@@ -472,7 +472,10 @@ impl Volume {
                         break;
                     }
                 }
-                Err(e) if e.is_refusal() || self.writable().is_err() => return Err(e),
+                Err(e) if e.is_refusal() || self.writable().is_err() => {
+                    self.apply_moves(&moves)?;
+                    return Err(e);
+                }
                 Err(_) if self.store.has_deleted(pack) => {}
                 Err(e) => {
                     log::warn!("{at} is not coded anew: {e}");
