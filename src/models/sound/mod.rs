@@ -112,6 +112,7 @@ pub fn begins_as_sound(sample: &[u8]) -> bool {
 pub fn is_sound(sample: &[u8]) -> bool {
     matches!(format::head(sample), Head::None)
         && sample.len() >= SNIFF_BYTES_MIN
+        && format::may_be_sound(sample)
         && found_in(sample).is_some_and(|found| found.format.channels <= 2)
 }
 
