@@ -214,17 +214,22 @@ pub(super) fn may_be_sound(raw: &[u8]) -> bool {
 
 fn is_smooth(bytes: &[u8], mono: &Format) -> bool {
     let samples: Vec<i32> = bytes.chunks_exact(mono.width).map(|bytes| mono.sample(bytes)).collect();
-    let (_, _, zero) = mono.range();
+    let sum: i64 = samples.iter().map(|sample| i64::from(*sample)).sum();
+    let mean = (sum / (samples.len() as i64).max(1)) as i32;
     (1..=2).any(|channels| {
-        let (mut own, mut step, mut line) = (0, 0, 0);
+        let (mut own, mut step, mut line, mut count) = (0, 0, 0, 0);
         for row in samples.windows(2 * channels + 1) {
             let (Some(a), Some(b), Some(c)) = (row.first(), row.get(channels), row.last()) else { continue };
-            own += octaves(c - zero);
+            // What stays the same says nothing: most zeros are no silence.
+            if a == b && b == c {
+                continue;
+            }
+            own += octaves(c - mean);
             step += octaves(c - b);
             line += octaves(c - 2 * b + a);
+            count += 1;
         }
-        let count = samples.len().saturating_sub(2 * channels) as u64;
-        step.min(line) + GLANCE_GAIN * count < own
+        count * 4 >= samples.len() && step.min(line) + GLANCE_GAIN * (count as u64) < own
     })
 }
 
