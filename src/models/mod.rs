@@ -58,6 +58,22 @@ fn release(bytes: u64) {
     KEPT_BYTES.fetch_sub(bytes, Ordering::Relaxed);
 }
 
+/// Memory that a segment takes while it is coded or decoded, counted for so long.
+struct InUse(u64);
+
+impl InUse {
+    fn new(bytes: u64) -> InUse {
+        keep(bytes);
+        InUse(bytes)
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        release(self.0);
+    }
+}
+
 /// Why a model does not code a segment. Not an error: the segment is coded otherwise. Numbers are counted and never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::gc::{Move, Unpacked};
+use super::gc::{Part, Unpacked};
 use super::rules::Rules;
 use super::types::Error;
 use super::{RecodeReport, Volume};
@@ -227,37 +227,16 @@ impl Volume {
             }
             let Some(at) = run.segments.pop_front() else { break };
             run.report.segments_looked_at += 1;
-            match self.climb(at) {
-                Ok(None) => {}
-                Ok(Some((part, before))) => {
-                    run.report.segments_recoded += 1;
-                    run.report.before_bytes += before;
-                    run.report.after_bytes += u64::from(part.segment.stored_len);
-                    let slow = part.method == Some(MethodId::Language as u16);
-                    moves.push(Move { old: at, parts: vec![part] });
-                    if slow {
-                        // It took minutes: it is not lost with the next.
-                        break;
-                    }
-                }
-                Err(e) if e.is_refusal() || self.writable().is_err() => {
-                    // What is coded already is not coded again, where it can be put in its place.
-                    self.apply_moves(&moves)?;
-                    return Err(e);
-                }
-                Err(_) if self.store.has_deleted(at.pack) => {}
-                Err(e) => {
-                    log::warn!("{at} is not coded anew: {e}");
-                    run.report.unreadable += 1;
-                }
+            let coded = self.climb(at);
+            if !self.take_anew(at, coded, &mut moves, &mut run.report)? {
+                break;
             }
         }
         self.apply_moves(&moves)
     }
 
-    /// Codes a segment anew and appends it, where all who need it may have it by a stronger method; with the bytes that it took
-    /// before.
-    fn climb(&self, at: SegmentRef) -> Result<Option<(super::gc::Part, u64)>, Error> {
+    /// Codes a segment anew and appends it, where all who need it may have it by a stronger method.
+    fn climb(&self, at: SegmentRef) -> Result<Option<Part>, Error> {
         let coding = self.store.segment_header(at).map_err(Error::Store)?.coding;
         let Some(method) = MethodId::from_u16(coding.method) else { return Ok(None) };
         let owners = self.store.owners_of(at, OWNERS_MAX).map_err(Error::Store)?;
@@ -284,8 +263,7 @@ impl Volume {
             return Ok(None);
         }
         let Some(unpacked) = self.unpack(at)? else { return Ok(None) };
-        let part = self.code_anew(at, &Unpacked { policy, ..unpacked }, SAVES_PERCENT, false)?;
-        Ok(part.map(|part| (part, u64::from(at.stored_len))))
+        self.code_anew(at, &Unpacked { policy, ..unpacked }, SAVES_PERCENT, false)
     }
 }
 

@@ -459,31 +459,47 @@ impl Volume {
             if used.is_sparse() || self.hurried.load(Ordering::Relaxed) {
                 continue;
             }
-            match self.recode(at, run.saves_percent) {
-                Ok(None) => {}
-                Ok(Some(part)) => {
-                    run.report.segments_recoded += 1;
-                    run.report.before_bytes += u64::from(at.stored_len);
-                    run.report.after_bytes += u64::from(part.segment.stored_len);
-                    let slow = part.method == Some(MethodId::Language as u16);
-                    moves.push(Move { old: at, parts: vec![part] });
-                    if slow {
-                        // It took minutes: it is not lost with the next.
-                        break;
-                    }
-                }
-                Err(e) if e.is_refusal() || self.writable().is_err() => {
-                    self.apply_moves(&moves)?;
-                    return Err(e);
-                }
-                Err(_) if self.store.has_deleted(pack) => {}
-                Err(e) => {
-                    log::warn!("{at} is not coded anew: {e}");
-                    run.report.unreadable += 1;
-                }
+            let coded = self.recode(at, run.saves_percent);
+            if !self.take_anew(at, coded, &mut moves, &mut run.report)? {
+                break;
             }
         }
         self.apply_moves(&moves)
+    }
+
+    /// Takes in what became of a segment that was to be coded anew. False where the step is to end with it: it took minutes,
+    /// and is not to be lost with the next.
+    ///
+    /// # Errors
+    /// When nothing can go on. What was coded before is in its place then, where that could be.
+    pub(super) fn take_anew(
+        &self,
+        at: SegmentRef,
+        coded: Result<Option<Part>, Error>,
+        moves: &mut Vec<Move>,
+        report: &mut RecodeReport,
+    ) -> Result<bool, Error> {
+        match coded {
+            Ok(None) => {}
+            Ok(Some(part)) => {
+                report.segments_recoded += 1;
+                report.before_bytes += u64::from(at.stored_len);
+                report.after_bytes += u64::from(part.segment.stored_len);
+                let slow = part.method == Some(MethodId::Language as u16);
+                moves.push(Move { old: at, parts: vec![part] });
+                return Ok(!slow);
+            }
+            Err(e) if e.is_refusal() || self.writable().is_err() => {
+                self.apply_moves(moves)?;
+                return Err(e);
+            }
+            Err(_) if self.store.has_deleted(at.pack) => {}
+            Err(e) => {
+                log::warn!("{at} is not coded anew: {e}");
+                report.unreadable += 1;
+            }
+        }
+        Ok(true)
     }
 
     /// Codes one segment anew and appends it, where another prior than that it has, or a language model, promises more and it

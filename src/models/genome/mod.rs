@@ -26,7 +26,7 @@ mod tree;
 use std::slice::Iter;
 
 use super::channel::Channel;
-use super::{Basis, Coded, Declined, Error, Model, stands_alone};
+use super::{Basis, Coded, Declined, Error, InUse, Model, stands_alone};
 use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX};
 use crate::entropy::{Decoder, Encoder};
 use bases::Bases;
@@ -42,22 +42,6 @@ const REVISION: u16 = 1;
 
 /// Nucleotides.
 pub(crate) struct Genome;
-
-/// Memory of a segment in use, counted while it is.
-struct InUse;
-
-impl InUse {
-    fn new() -> InUse {
-        super::keep(BYTES);
-        InUse
-    }
-}
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        super::release(BYTES);
-    }
-}
 
 /// Bytes of memory that the largest segment takes: the tables of all predictors, and what it is taken apart to. An item is told
 /// in two bytes at least, and a row of them grows by doubling.
@@ -358,7 +342,7 @@ impl Model for Genome {
         if bytes.len() > layout::layout_bytes_max(raw.len()) {
             return Err(Declined::Foreign);
         }
-        let _in_use = InUse::new();
+        let _in_use = InUse::new(BYTES);
         let mut payload = vec![flags];
         layout::put(&mut payload, bytes.len() as u32);
         layout::put(&mut payload, given.text.len() as u32);
@@ -391,7 +375,7 @@ impl Model for Genome {
         if layout_len > layout::layout_bytes_max(raw_len) || text_len > raw_len {
             return Err(TOO_LONG);
         }
-        let _in_use = InUse::new();
+        let _in_use = InUse::new(BYTES);
         let mut coder = Decoder::new(rest);
         let bytes = pass_layout(&mut coder, &[], layout_len);
         let layout = Layout::split(*flags, &bytes, raw_len)?;

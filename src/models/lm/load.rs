@@ -53,13 +53,7 @@ impl<T: Tensors> Source<T> {
     }
 
     pub fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
-        self.expect(name, 1, len)?;
-        let mut out = Vec::new();
-        self.0.rows(name, &mut |_, row| {
-            out.extend_from_slice(row);
-            Ok(())
-        })?;
-        Ok(out)
+        self.table(name, 1, len)
     }
 
     /// All rows of a tensor, plain.

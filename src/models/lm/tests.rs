@@ -43,16 +43,13 @@ pub(super) fn sample(len: usize) -> Vec<u8> {
     out
 }
 
-#[test]
-fn any_bytes_come_back_by_every_path_in_lanes_of_any_length() {
-    let mut model = loaded(&tiny()).unwrap();
-    // Longer than the context, with an end that is no whole lane.
-    let raw = sample(4500);
-    for lane_bytes in [1 << 10, 1 << 12] {
+/// Every path codes bytes alike and gives them back, in lanes of some lengths, whole and lane by lane.
+pub(super) fn comes_back(model: &mut LanguageModel, raw: &[u8], lengths: &[usize]) {
+    for lane_bytes in lengths.iter().copied() {
         let mut payloads = Vec::new();
         for path in Path::all() {
             model.path = path;
-            payloads.push(coded(&model, &raw, lane_bytes));
+            payloads.push(coded(model, raw, lane_bytes));
         }
         assert!(payloads.windows(2).all(|two| two[0] == two[1]), "every path codes alike");
         for path in Path::all() {
@@ -64,6 +61,14 @@ fn any_bytes_come_back_by_every_path_in_lanes_of_any_length() {
         }
         assert!(model.decode_lanes(&payloads[0], raw.len(), 9..10, &NEVER).is_err());
     }
+}
+
+#[test]
+fn any_bytes_come_back_by_every_path_in_lanes_of_any_length() {
+    let mut model = loaded(&tiny()).unwrap();
+    // Longer than the context, with an end that is no whole lane.
+    let raw = sample(4500);
+    comes_back(&mut model, &raw, &[1 << 10, 1 << 12]);
     for raw in [&b""[..], b"x", &[0; 1100], &[200; 1024], &[b' '; 3000]] {
         let payload = coded(&model, raw, 1 << 10);
         assert_eq!(model.decode(&payload, raw.len(), &NEVER).unwrap(), raw);

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::sync::atomic::AtomicBool;
 
 use super::step::{Row, Work};
-use super::tests::{NEVER, coded, sample};
+use super::tests::{NEVER, coded, comes_back, sample};
 use super::*;
 use crate::models::Error;
 
@@ -50,22 +50,7 @@ fn any_bytes_come_back_by_every_path_in_lanes_of_any_length() {
         assert_eq!(model.facts().context, context);
         // Longer than the context, with an end that is no whole lane, channel or patch.
         for raw in [sample(2101), pixels(2101)] {
-            for lane_bytes in [1 << 10, 1 << 11] {
-                let mut payloads = Vec::new();
-                for path in Path::all() {
-                    model.path = path;
-                    payloads.push(coded(&model, &raw, lane_bytes));
-                }
-                assert!(payloads.windows(2).all(|two| two[0] == two[1]), "every path codes alike");
-                for path in Path::all() {
-                    model.path = path;
-                    assert_eq!(model.decode(&payloads[0], raw.len(), &NEVER).unwrap(), raw, "{}", path.name());
-                }
-                for (n, lane) in raw.chunks(lane_bytes).enumerate() {
-                    assert_eq!(model.decode_lanes(&payloads[0], raw.len(), n..n + 1, &NEVER).unwrap(), lane);
-                }
-                assert!(model.decode_lanes(&payloads[0], raw.len(), 9..10, &NEVER).is_err());
-            }
+            comes_back(&mut model, &raw, &[1 << 10, 1 << 11]);
         }
         for raw in [&b""[..], b"x", b"xyz", &[0; 1100], &[200; 1024], &[b' '; 17]] {
             let payload = coded(&model, raw, 1 << 10);

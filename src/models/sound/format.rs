@@ -191,46 +191,42 @@ fn octaves(x: i32) -> u64 {
     u64::from(whole - 4) * 16 + ((size << 4 >> whole) - 16)
 }
 
-/// Bytes that are looked at in each of two places before any trial, and what samples of sound differ by from the one before, or
-/// from the line through two, less than by their own sizes, 1/16 of a bit on average.
-const GLANCE_BYTES: usize = 4 << 10;
-const GLANCE_GAIN: u64 = 8;
+/// What a sample takes where one guess is made for all of them, 1/16 of a bit: where the guess is right, and beyond the octaves of
+/// its difference where it is not.
+const GUESS_RIGHT: u64 = 8;
+const GUESS_SPREAD: u64 = 24;
 
-/// True where bytes may be samples of one channel or two: cheap, and false for noise and for what is compressed, which most
-/// other bytes that nobody shrinks are.
-pub(super) fn may_be_sound(raw: &[u8]) -> bool {
-    let places = [raw.len() / 3, raw.len() / 3 * 2];
-    places.into_iter().any(|at| {
-        let at = at / 24 * 24;
-        let looked_at = raw.get(at..(at + GLANCE_BYTES).min(raw.len())).unwrap_or_default();
-        [(1, false, false), (1, false, true), (2, false, false), (2, true, false), (3, false, false), (3, true, false)]
-            .into_iter()
-            .flat_map(|(width, big, signed)| {
-                (0..width).map(move |phase| (phase, Format { width, channels: 1, big, signed }))
-            })
-            .any(|(phase, mono)| is_smooth(looked_at.get(phase..).unwrap_or_default(), &mono))
-    })
+/// Formats of one channel that bytes without head may have, each with what comes before its first whole sample, bytes.
+fn of_one_channel() -> impl Iterator<Item = (usize, Format)> {
+    [(1, false, false), (1, false, true), (2, false, false), (2, true, false), (3, false, false), (3, true, false)]
+        .into_iter()
+        .flat_map(|(width, big, signed)| {
+            (0..width).map(move |phase| (phase, Format { width, channels: 1, big, signed }))
+        })
 }
 
-fn is_smooth(bytes: &[u8], mono: &Format) -> bool {
-    let samples: Vec<i32> = bytes.chunks_exact(mono.width).map(|bytes| mono.sample(bytes)).collect();
-    let sum: i64 = samples.iter().map(|sample| i64::from(*sample)).sum();
-    let mean = (sum / (samples.len() as i64).max(1)) as i32;
-    (1..=2).any(|channels| {
-        let (mut own, mut step, mut line, mut count) = (0, 0, 0, 0);
-        for row in samples.windows(2 * channels + 1) {
-            let (Some(a), Some(b), Some(c)) = (row.first(), row.get(channels), row.last()) else { continue };
-            // What stays the same says nothing: most zeros are no silence.
-            if a == b && b == c {
-                continue;
+fn samples(bytes: &[u8], phase: usize, format: &Format) -> Vec<i32> {
+    let bytes = bytes.get(phase..).unwrap_or_default();
+    bytes.chunks_exact(format.width).map(|bytes| format.sample(bytes)).collect()
+}
+
+/// About what bytes take as samples of one channel or two, of the format that suits them best: bits. Each is guessed from the one
+/// before, or from the line through two, whichever is better for all of them.
+pub(super) fn guessed_bits(bytes: &[u8]) -> u64 {
+    let guesses = of_one_channel().flat_map(|(phase, mono)| {
+        let samples = samples(bytes, phase, &mono);
+        (1..=2).map(move |channels| {
+            let taken = |off: i32| if off == 0 { GUESS_RIGHT } else { octaves(off) + GUESS_SPREAD };
+            let (mut step, mut line) = (0, 0);
+            for row in samples.windows(2 * channels + 1) {
+                let (Some(a), Some(b), Some(c)) = (row.first(), row.get(channels), row.last()) else { continue };
+                step += taken(c - b);
+                line += taken(c - 2 * b + a);
             }
-            own += octaves(c - mean);
-            step += octaves(c - b);
-            line += octaves(c - 2 * b + a);
-            count += 1;
-        }
-        count * 4 >= samples.len() && step.min(line) + GLANCE_GAIN * (count as u64) < own
-    })
+            step.min(line) / 16
+        })
+    });
+    guesses.min().unwrap_or(u64::MAX)
 }
 
 /// Formats that the bytes of a segment without head may have, those first whose samples are nearest to a line through the two
@@ -240,50 +236,41 @@ pub(super) fn likely(raw: &[u8]) -> Vec<Found> {
     let mut unsigned = u64::MAX;
     let looked_at = raw.get((raw.len().saturating_sub(LOOK_BYTES)) / 2 / 24 * 24..).unwrap_or(raw);
     let looked_at = looked_at.get(..LOOK_BYTES).unwrap_or(looked_at);
-    for (width, big, signed) in
-        [(1, false, false), (1, false, true), (2, false, false), (2, true, false), (3, false, false), (3, true, false)]
-    {
-        for phase in 0..width {
-            let mono = Format { width, channels: 1, big, signed };
-            let samples: Vec<i32> = looked_at
-                .get(phase..)
-                .unwrap_or_default()
-                .chunks_exact(width)
-                .map(|bytes| mono.sample(bytes))
-                .collect();
-            let (_, _, zero) = mono.range();
-            let sizes: u64 = samples.iter().map(|sample| octaves(sample - zero)).sum();
-            // Samples of a byte are nearer to silence by their right sign.
-            if width == 1 && !signed {
-                unsigned = sizes;
-            } else if signed && sizes >= unsigned {
+    for (phase, mono) in of_one_channel() {
+        let (width, signed) = (mono.width, mono.signed);
+        let samples = samples(looked_at, phase, &mono);
+        let (_, _, zero) = mono.range();
+        let sizes: u64 = samples.iter().map(|sample| octaves(sample - zero)).sum();
+        // Samples of a byte are nearer to silence by their right sign.
+        if width == 1 && !signed {
+            unsigned = sizes;
+        } else if signed && sizes >= unsigned {
+            continue;
+        }
+        let mut least = u64::MAX;
+        for channels in 1..=CHANNELS_MAX {
+            let frame = width * channels;
+            // From a line, from the sample before, or from that of the channel beside.
+            let lines = samples.windows(2 * channels + 1).map(|row| match row {
+                [a, .., beside, c] => {
+                    let b = row.get(channels).unwrap_or(beside);
+                    octaves(c - 2 * b + a).min(octaves(c - b)).min(octaves(c - beside))
+                }
+                _ => 0,
+            });
+            let count = (samples.len().saturating_sub(2 * channels)) as u64;
+            let cost: u64 = lines.sum();
+            if count < 64 || cost + GAIN_MIN * count > sizes {
                 continue;
             }
-            let mut least = u64::MAX;
-            for channels in 1..=CHANNELS_MAX {
-                let frame = width * channels;
-                // From a line, from the sample before, or from that of the channel beside.
-                let lines = samples.windows(2 * channels + 1).map(|row| match row {
-                    [a, .., beside, c] => {
-                        let b = row.get(channels).unwrap_or(beside);
-                        octaves(c - 2 * b + a).min(octaves(c - b)).min(octaves(c - beside))
-                    }
-                    _ => 0,
-                });
-                let count = (samples.len().saturating_sub(2 * channels)) as u64;
-                let cost: u64 = lines.sum();
-                if count < 64 || cost + GAIN_MIN * count > sizes {
-                    continue;
-                }
-                // Of a byte. More channels than need be must be worth it: samples of two are as near in four.
-                let cost = (cost + SPREAD * count) * 1000 / (count * width as u64);
-                if channels > 2 && cost >= least - least / 50 {
-                    continue;
-                }
-                least = cost.min(least);
-                let found = Found::new(Format { channels, ..mono }, phase, raw.len());
-                costs.extend(found.filter(|_| frame <= raw.len()).map(|found| (cost, found)));
+            // Of a byte. More channels than need be must be worth it: samples of two are as near in four.
+            let cost = (cost + SPREAD * count) * 1000 / (count * width as u64);
+            if channels > 2 && cost >= least - least / 50 {
+                continue;
             }
+            least = cost.min(least);
+            let found = Found::new(Format { channels, ..mono }, phase, raw.len());
+            costs.extend(found.filter(|_| frame <= raw.len()).map(|found| (cost, found)));
         }
     }
     costs.sort_by_key(|(cost, _)| *cost);
