@@ -53,6 +53,7 @@ pub mod format;
 pub mod host;
 pub mod telemetry;
 
+pub mod containers;
 pub mod models;
 pub mod store;
 pub mod workers;

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use common::Dice;
+use common::packed::{gzip, prose};
 use tersefs::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX, crc32c};
 use tersefs::models::{Basis, Error, Library, MODELS, Model};
 
@@ -101,6 +102,14 @@ fn suitable(model: &dyn Model, len: usize) -> Vec<u8> {
     let mut dice = Dice::new(3);
     match model.id() {
         MethodId::Genome => nucleotides(&mut dice, len, true),
+        MethodId::Opened => {
+            let mut members = Vec::new();
+            while members.len() < len {
+                members.append(&mut gzip(&prose(&mut dice, 8_000), 6));
+            }
+            members.truncate(len);
+            members
+        }
         MethodId::Sound => sound(&mut dice, len, 2, 2, false),
         _ => dice.text(len),
     }
@@ -144,6 +153,7 @@ fn round_trips() {
         [dice.text(30_000), noise(3000), vec![0; 40_000]].concat(),
         nucleotides(&mut dice, 50_000, false),
         nucleotides(&mut dice, 50_000, true),
+        suitable(tersefs::models::model(MethodId::Opened), 40_000),
         sound(&mut dice, 40_001, 2, 2, false),
         wav(&sound(&mut dice, 30_000, 3, 1, false), 3, 1),
     ];
@@ -197,6 +207,7 @@ fn damaged_payloads_give_errors_or_bounded_bytes() {
 fn threads_and_what_came_before_do_not_matter() {
     let mut data = cuts();
     data.push(("reads".into(), nucleotides(&mut Dice::new(4), 90_000, true)));
+    data.push(("members".into(), suitable(tersefs::models::model(MethodId::Opened), 60_000)));
     data.push(("sound".into(), sound(&mut Dice::new(4), 60_000, 2, 2, false)));
     data.push(("sequence".into(), nucleotides(&mut Dice::new(4), 90_000, false)));
     for model in alone() {
@@ -267,7 +278,7 @@ fn profiles_rank_as_they_promise() {
     assert!(usual.decode_rate_guess() < swift.decode_rate_guess());
 }
 
-const SWIFT: [(&str, u8, usize, u32); 11] = [
+const SWIFT: [(&str, u8, usize, u32); 13] = [
     ("unknown", 13, 663, 431682793),
     ("text", 13, 663, 431682793),
     ("markup", 16, 662, 3856474320),
@@ -278,10 +289,12 @@ const SWIFT: [(&str, u8, usize, u32); 11] = [
     ("binary", 0, 624, 1405077144),
     ("incompressible", 0, 624, 833432647),
     ("nucleotides", 18, 597, 1465628921),
+    ("container", 0, 624, 833432647),
+    ("jpeg", 0, 624, 833432647),
     ("sound", 0, 624, 1405077144),
 ];
 
-const PRIMED: [(&str, u8, usize, u32); 11] = [
+const PRIMED: [(&str, u8, usize, u32); 13] = [
     ("unknown", 13, 584, 1954679594),
     ("text", 13, 584, 1954679594),
     ("markup", 16, 574, 3647718217),
@@ -292,10 +305,12 @@ const PRIMED: [(&str, u8, usize, u32); 11] = [
     ("binary", 0, 577, 3927048830),
     ("incompressible", 0, 591, 748381200),
     ("nucleotides", 18, 555, 914417954),
+    ("container", 0, 591, 748381200),
+    ("jpeg", 0, 591, 748381200),
     ("sound", 0, 577, 3927048830),
 ];
 
-const STRONG: [(&str, u8, usize, u32); 11] = [
+const STRONG: [(&str, u8, usize, u32); 13] = [
     ("unknown", 13, 571, 854862640),
     ("text", 13, 571, 854862640),
     ("markup", 16, 565, 2163355531),
@@ -306,6 +321,8 @@ const STRONG: [(&str, u8, usize, u32); 11] = [
     ("binary", 0, 572, 424392656),
     ("incompressible", 0, 575, 1398076702),
     ("nucleotides", 18, 549, 1490797953),
+    ("container", 0, 575, 1398076702),
+    ("jpeg", 0, 575, 1398076702),
     ("sound", 0, 572, 424392656),
 ];
 
@@ -327,7 +344,7 @@ fn decode_golden(file: &[u8], revision: u16) -> BTreeSet<(u8, u8)> {
             method => {
                 let model = tersefs::models::model(MethodId::from_u16(u16::from(*method)).unwrap());
                 let id = if bytes[0] == 255 { named } else { ModelId::NONE };
-                let basis = Basis { library: &library, reference };
+                let basis = Basis { reference, ..Basis::of(&library) };
                 for other in 0..=model.revision() + 1 {
                     match model.decode(bytes, raw.len(), other, id, basis) {
                         // What a volume taught is named by its hash, whatever the revision.
@@ -450,6 +467,9 @@ fn payloads_of_older_revisions_decode() {
     // By format: 8 bits, 16 bits of one and two channels, 24 bits, highest byte first.
     let sound = decode_golden(include_bytes!("golden/sound-1"), 1);
     assert_eq!(sound, BTreeSet::from([(9, 0), (9, 1), (9, 0x11), (9, 0x12), (9, 0x15)]));
+    // Their first byte is one of a checksum.
+    let opened = decode_golden(include_bytes!("golden/opened-1"), 1);
+    assert!(opened.len() == 10 && opened.iter().all(|(method, _)| *method == 8), "{opened:?}");
 }
 
 #[test]
@@ -656,8 +676,8 @@ fn what_a_reference_has_is_not_coded_again() {
         let (half, third) = (data.len() / 2, data.len() / 3);
         let other =
             [&data[half..], b"\na line that is new\n", &data[..third], b"and another\n", &data[third..half]].concat();
-        // Text is not what models of nucleotides and of sound are for.
-        for model in alone().filter(|model| !matches!(model.id(), MethodId::Genome | MethodId::Sound)) {
+        // Text is not what models of nucleotides and of sound are for, nor a container.
+        for model in alone().filter(|m| !matches!(m.id(), MethodId::Genome | MethodId::Opened | MethodId::Sound)) {
             let basis = Basis { reference: Some(&data), ..Basis::default() };
             let alone = model.encode(&other, class, Basis::default()).unwrap();
             let coded = model.encode(&other, class, basis).unwrap();

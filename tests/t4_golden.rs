@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{Dice, code_all, options, read, shut};
+use common::{Dice, code_all, options, packed, read, shut};
 use tersefs::base::{ByteRange, Ino, MethodId};
 use tersefs::codec::{DECODE_MS_MAX, Policy};
 use tersefs::format::{FileKind, Time};
@@ -98,6 +98,7 @@ fn make(store: &Path, teaches: bool) {
     for (n, method) in MethodId::ALL.into_iter().filter(|m| *m != MethodId::Language).enumerate() {
         by(Some(method));
         let text = match method {
+            MethodId::Opened => packed::gzip(&packed::prose(&mut Dice::new(7), 9000), 6),
             MethodId::Genome => reads(&mut Dice::new(7), 60),
             MethodId::Sound => wave(&mut Dice::new(7), 8000),
             _ => sample(texts[n % texts.len()], n * 9000, 9000),

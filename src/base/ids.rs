@@ -96,13 +96,15 @@ pub enum MethodId {
     Genome = 6,
     /// Text by a language model that the volume keeps, other data by one of images or bytes.
     Language = 7,
+    /// Compressed formats, opened: what is in them by the other methods, and how they are closed again.
+    Opened = 8,
     /// Sound that nobody has compressed.
     Sound = 9,
 }
 
 impl MethodId {
     /// Every method this build decodes, in the order of their numbers.
-    pub const ALL: [MethodId; 9] = [
+    pub const ALL: [MethodId; 10] = [
         MethodId::Raw,
         MethodId::Zstd,
         MethodId::Cm,
@@ -111,6 +113,7 @@ impl MethodId {
         MethodId::Strong,
         MethodId::Genome,
         MethodId::Language,
+        MethodId::Opened,
         MethodId::Sound,
     ];
 
@@ -133,6 +136,7 @@ impl MethodId {
             MethodId::Strong => "strong",
             MethodId::Genome => "genome",
             MethodId::Language => "language",
+            MethodId::Opened => "opened",
             MethodId::Sound => "sound",
         }
     }
@@ -188,13 +192,17 @@ pub enum Class {
     Incompressible = 8,
     /// FASTA, FASTQ, bare sequences of nucleotides.
     Nucleotides = 9,
+    /// Compressed formats that can be opened: gzip, zip, PNG, PDF.
+    Container = 10,
+    /// JPEG pictures.
+    Jpeg = 11,
     /// Samples of sound that nobody has compressed.
     Sound = 12,
 }
 
 impl Class {
     /// Every class, in the order of their numbers.
-    pub const ALL: [Class; 11] = [
+    pub const ALL: [Class; 13] = [
         Class::Unknown,
         Class::Text,
         Class::Markup,
@@ -205,6 +213,8 @@ impl Class {
         Class::Binary,
         Class::Incompressible,
         Class::Nucleotides,
+        Class::Container,
+        Class::Jpeg,
         Class::Sound,
     ];
 
@@ -226,6 +236,8 @@ impl Class {
             Class::Binary => "binary",
             Class::Incompressible => "incompressible",
             Class::Nucleotides => "nucleotides",
+            Class::Container => "container",
+            Class::Jpeg => "jpeg",
             Class::Sound => "sound",
         }
     }

@@ -5,7 +5,8 @@
 use fastcdc::v2020::FastCDC;
 
 use super::policy::{self, Policy};
-use crate::base::{Class, SEGMENT_BYTES_MAX};
+use crate::base::{Class, MethodId, SEGMENT_BYTES_MAX};
+use crate::containers::{self, Before, CutLimits};
 
 /// Bytes of the segments of a class when the content chooses where they end: at least, usually, and at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,30 +14,57 @@ pub struct Bounds {
     pub min: u32,
     pub usual: u32,
     pub max: u32,
+    /// Bytes that may come out of the containers in one; they decide where it ends then.
+    pub text: Option<u32>,
+}
+
+/// Text of a segment of containers is not bounded below this, bytes: a member of an archive, or a block of a stream.
+const TEXT_BYTES_MIN: u32 = 128 << 10;
+/// Segments of containers are not cut shorter between members, bytes.
+const CONTAINER_BYTES_MIN: u32 = 64 << 10;
+
+/// The first segment of some bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstCut {
+    pub len: usize,
+    /// The next segment goes on with a stream that began in this one or before it.
+    pub before: Option<Before>,
 }
 
 /// Around what the policy leads to: half of it to twice as much, and half of that where twice as much is more than a segment
 /// may have, or takes longer to decode than the policy allows.
 pub fn bounds(class: Class, policy: &Policy) -> Bounds {
     let (method, usual) = policy::plan(class, policy);
+    // What is in it by the strongest method that the policy has.
+    let text = policy::rooms(policy).first().map_or(0, |room| room.text_bytes as u32);
+    // Pictures are whole.
+    if matches!(class, Class::Container | Class::Jpeg) && policy.allows(MethodId::Opened) && text >= TEXT_BYTES_MIN {
+        return Bounds { min: CONTAINER_BYTES_MIN, usual, max: SEGMENT_BYTES_MAX, text: Some(text) };
+    }
     around(usual, |bytes| policy::keeps(policy, method, bytes))
 }
 
 fn around(usual: u32, keeps: impl Fn(u32) -> bool) -> Bounds {
     let longer = usual <= SEGMENT_BYTES_MAX / 2 && keeps(usual * 2);
     let usual = if longer { usual } else { usual / 2 };
-    Bounds { min: usual / 2, usual, max: usual * 2 }
+    Bounds { min: usual / 2, usual, max: usual * 2, text: None }
 }
 
 /// Bytes of the first segment of `bytes`, of which `bounds.max` are looked at. `all` says that nothing comes behind them: then
-/// the last segment is not a scrap.
-pub fn first_cut(bytes: &[u8], bounds: Bounds, all: bool) -> usize {
+/// the last segment is not a scrap. `before` says that they go on with a stream.
+pub fn first_cut(bytes: &[u8], bounds: Bounds, all: bool, before: Option<&Before>) -> FirstCut {
     let looked_at = bytes.get(..bounds.max as usize).unwrap_or(bytes);
     let ends = all && looked_at.len() == bytes.len();
+    if let Some(text) = bounds.text {
+        let limits = CutLimits { min: bounds.min as usize, text_bytes: text as usize };
+        let cut = containers::cut(looked_at, before, limits, ends);
+        return FirstCut { len: cut.len, before: cut.before };
+    }
     let cut = FastCDC::new(looked_at, bounds.min as usize, bounds.usual as usize, bounds.max as usize)
         .next()
         .map_or(looked_at.len(), |chunk| chunk.length);
-    if ends && looked_at.len() - cut < bounds.min as usize / 2 { looked_at.len() } else { cut }
+    let len = if ends && looked_at.len() - cut < bounds.min as usize / 2 { looked_at.len() } else { cut };
+    FirstCut { len, before: None }
 }
 
 #[cfg(test)]
@@ -55,7 +83,7 @@ mod tests {
     fn cuts(mut bytes: &[u8], bounds: Bounds) -> Vec<&[u8]> {
         let mut out = Vec::new();
         while !bytes.is_empty() {
-            let (first, rest) = bytes.split_at(first_cut(bytes, bounds, true));
+            let (first, rest) = bytes.split_at(first_cut(bytes, bounds, true, None).len);
             out.push(first);
             bytes = rest;
         }
@@ -67,17 +95,24 @@ mod tests {
         for class in Class::ALL {
             for decode_ms in [None, Some(1), Some(50)] {
                 let b = bounds(class, &Policy { decode_ms, ..Policy::default() });
-                assert!(b.min <= b.usual && b.usual < b.max && b.max <= SEGMENT_BYTES_MAX, "{b:?}");
+                assert!(b.min <= b.usual && b.usual < b.max || b.text.is_some() && b.min < b.max, "{b:?}");
+                assert!(b.max <= SEGMENT_BYTES_MAX, "{b:?}");
             }
         }
-        assert_eq!(around(256 << 10, |_| true), Bounds { min: 128 << 10, usual: 256 << 10, max: 512 << 10 });
-        assert_eq!(around(256 << 10, |_| false), Bounds { min: 64 << 10, usual: 128 << 10, max: 256 << 10 });
-        assert_eq!(around(1 << 20, |_| true), Bounds { min: 256 << 10, usual: 512 << 10, max: 1 << 20 });
+        assert_eq!(
+            around(256 << 10, |_| true),
+            Bounds { min: 128 << 10, usual: 256 << 10, max: 512 << 10, text: None }
+        );
+        assert_eq!(
+            around(256 << 10, |_| false),
+            Bounds { min: 64 << 10, usual: 128 << 10, max: 256 << 10, text: None }
+        );
+        assert_eq!(around(1 << 20, |_| true), Bounds { min: 256 << 10, usual: 512 << 10, max: 1 << 20, text: None });
     }
 
     #[test]
     fn a_shifted_copy_is_cut_at_the_same_places() {
-        let bounds = Bounds { min: 4 << 10, usual: 8 << 10, max: 16 << 10 };
+        let bounds = Bounds { min: 4 << 10, usual: 8 << 10, max: 16 << 10, text: None };
         let whole = noise(500_000, 1);
         let before = cuts(&whole, bounds);
         assert!(before.iter().rev().skip(1).all(|c| (4 << 10..=16 << 10).contains(&c.len())), "bounds");
@@ -92,8 +127,8 @@ mod tests {
 
     #[test]
     fn short_and_dull_data_is_cut_too() {
-        let bounds = Bounds { min: 4 << 10, usual: 8 << 10, max: 16 << 10 };
-        assert_eq!(first_cut(b"x", bounds, true), 1);
-        assert_eq!(first_cut(&vec![0; 100_000], bounds, true), 16 << 10);
+        let bounds = Bounds { min: 4 << 10, usual: 8 << 10, max: 16 << 10, text: None };
+        assert_eq!(first_cut(b"x", bounds, true, None).len, 1);
+        assert_eq!(first_cut(&vec![0; 100_000], bounds, true, None).len, 16 << 10);
     }
 }

@@ -4,7 +4,6 @@
 //! when they were decoded and compared.
 
 mod bounds;
-mod classify;
 mod policy;
 mod rate;
 mod why;
@@ -16,18 +15,18 @@ use std::time::Duration;
 use crate::base::{Class, MethodId, ModelId, PlainHash, SEGMENT_BYTES_MAX, plain_hash};
 use crate::format::Coding;
 use crate::host;
-use crate::models::{self, Aim, BY_STRENGTH, Coded, Declined, Language};
+use crate::models::{self, Aim, BY_STRENGTH, Coded, Declined, Language, Opened};
 use crate::telemetry;
 
+pub use crate::containers::Before;
 #[cfg(feature = "lora")]
 pub use crate::models::{AdaptError, AdaptedMatrix, Advance, Recipe, Trainer, WINDOW_MAX};
 pub use crate::models::{
     Basis, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, Library, Likeness, LoadError, Loader, ModelKind, Open,
-    Shelf, Spliced, TEXT_BYTES_MAX, VolumePrior, as_safetensors, kind_of_tensors, load_checkpoint, load_language_model,
-    load_tensors, starts_from_priors, train_from,
+    Shelf, Spliced, TEXT_BYTES_MAX, VolumePrior, as_safetensors, classify, kind_of_tensors, load_checkpoint,
+    load_language_model, load_tensors, segment_bytes, starts_from_priors, train_from,
 };
-pub use bounds::{Bounds, bounds, first_cut};
-pub use classify::{classify, segment_bytes};
+pub use bounds::{Bounds, FirstCut, bounds, first_cut};
 pub use policy::{DECODE_MS_MAX, Policy, SEGMENT_BYTES_MIN, Tier, climbs, cut, cut_beside, outgrows, planned};
 pub use rate::{forget as forget_rate, predicted_decode_ms};
 pub use why::{Against, against_stronger};
@@ -155,35 +154,34 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Re
     }
     let started = host::thread_cpu_seconds();
     let by_reference = basis.reference.map(|_| smallest(raw, class, policy, basis)).transpose()?;
-    let best = match by_reference.flatten() {
-        Some(from) if from.1.refers && surely_smaller(raw, from.1.payload.len()) => Some(from),
+    let by_reference = by_reference.flatten();
+    let surely = by_reference.as_ref().is_some_and(|(_, c)| c.refers && surely_smaller(raw, c.payload.len()));
+    let opened = if surely { None } else { opened(raw, class, policy, basis) };
+    let is_packed = !surely && (class == Class::Incompressible || (class != Class::Sound && looks_incompressible(raw)));
+    let best = match by_reference {
+        Some(from) if surely => Some(from),
         // Even what no method shrinks by itself may be there already.
-        from if class == Class::Incompressible || (class != Class::Sound && looks_incompressible(raw)) => {
+        from if opened.is_none() && is_packed => {
             telemetry::EARLY_ABORTS.add(1);
             from.filter(|(_, coded)| coded.refers && reference_pays(coded.payload.len(), raw.len()))
         }
         from => {
-            let alone = smallest(raw, class, policy, Basis::of(basis.library))?;
+            let alone = match opened {
+                Some(opened) if is_packed => Some(opened),
+                // What is compressed in part only may be coded as it is.
+                Some(opened) => smallest(raw, class, policy, Basis::of(basis.library))?
+                    .filter(|(_, coded)| coded.payload.len() < opened.1.payload.len())
+                    .or(Some(opened)),
+                None => smallest(raw, class, policy, Basis::of(basis.library))?,
+            };
             let bytes = alone.as_ref().map_or(raw.len(), |(_, coded)| coded.payload.len());
             from.filter(|(_, coded)| coded.refers && reference_pays(coded.payload.len(), bytes)).or(alone)
         }
     };
-    // Decode what was chosen, and what it falls back to, until one proves itself.
-    let mut chosen = None;
-    if let Some((id, coded)) = best {
-        // As a reader will: the reference of a segment that was coded alone is nobody's.
-        let basis = if coded.refers { basis } else { Basis::of(basis.library) };
-        let read = Stored { id, payload: &coded.payload, raw_len: raw.len(), revision: models::model(id).revision() };
-        match read.decode_timed(coded.model, basis) {
-            Ok(plain) if plain == raw => {
-                read.learn_cold(coded.model, basis);
-                chosen = Some((id, coded));
-            }
-            Err(models::Error::Stopped) => return Err(Error::Stopped),
-            Ok(_) | Err(_) => {
-                log::error!("method {} did not give back the bytes of a segment; it is stored raw", id.name());
-            }
-        }
+    let is_opened = matches!(best, Some((MethodId::Opened, _)));
+    let mut chosen = proven(raw, best, policy, basis)?;
+    if is_opened && chosen.is_none() && !is_packed {
+        chosen = proven(raw, smallest(raw, class, policy, Basis::of(basis.library))?, policy, basis)?;
     }
     let (id, Coded { payload, model, refers }) = chosen.unwrap_or_else(|| (MethodId::Raw, Coded::alone(raw.to_vec())));
     telemetry::ENCODED_BYTES.add(raw.len() as u64);
@@ -201,6 +199,51 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Re
     Ok(Encoded { coding, payload })
 }
 
+/// Decodes what is to be stored, and gives it back where that gives the bytes.
+///
+/// # Errors
+/// The volume is closing.
+fn proven(
+    raw: &[u8],
+    best: Option<(MethodId, Coded)>,
+    policy: &Policy,
+    basis: Basis<'_>,
+) -> Result<Option<(MethodId, Coded)>, Error> {
+    let Some((id, coded)) = best else { return Ok(None) };
+    // As a reader will: the reference of a segment that was coded alone is nobody's.
+    let basis = if coded.refers { basis } else { Basis::of(basis.library) };
+    let read = Stored { id, payload: &coded.payload, raw_len: raw.len(), revision: models::model(id).revision() };
+    let started = host::thread_cpu_seconds();
+    match read.decode_timed(coded.model, basis) {
+        // How long closing takes is seen only when it was done: by what encoder a stream was made says more than its length.
+        Ok(_) if id == MethodId::Opened && cpu_since(started).as_millis() > u128::from(policy.decode_ms_max()) => {
+            log::debug!("containers in a segment are closed too slowly, and stay as they are");
+            Ok(None)
+        }
+        Ok(plain) if plain == raw => {
+            read.learn_cold(coded.model, basis);
+            Ok(Some((id, coded)))
+        }
+        Err(models::Error::Stopped) => Err(Error::Stopped),
+        Ok(_) | Err(_) => {
+            log::error!("method {} did not give back the bytes of a segment; it is not used", id.name());
+            Ok(None)
+        }
+    }
+}
+
+/// What is in the containers of a segment, coded, where the policy has them opened and that is smaller.
+fn opened(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Option<(MethodId, Coded)> {
+    let id = MethodId::Opened;
+    // Archives of containers, and programs with pictures in them, are of other classes.
+    let may_hold = matches!(class, Class::Incompressible | Class::Binary | Class::Unknown | Class::Exec);
+    if !policy.allows(id) || !(may_hold || models::suits(id, class)) {
+        return None;
+    }
+    let coded = Opened::encode_for(raw, Basis { reference: None, ..basis }, &policy::rooms(policy)).ok()?;
+    (coded.payload.len() < raw.len()).then_some((id, coded))
+}
+
 /// The smallest that the methods within the policy make of a segment.
 fn smallest(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Result<Option<(MethodId, Coded)>, Error> {
     let mut best: Option<(MethodId, Coded)> = None;
@@ -208,8 +251,8 @@ fn smallest(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Resu
     let mut primed = false;
     for id in BY_STRENGTH {
         let slow = || predicted_decode_ms(id, raw.len() as u32) > policy.decode_ms_max();
-        // A language model costs so much that it has to know what it must come below.
-        if matches!(id, MethodId::Raw | MethodId::Language) || !policy.tries(id, class) || slow() {
+        // A language model costs so much that it has to know what it must come below, and opened containers have a budget.
+        if matches!(id, MethodId::Raw | MethodId::Language | MethodId::Opened) || !policy.tries(id, class) || slow() {
             continue;
         }
         if models::starts_from_priors(id) {

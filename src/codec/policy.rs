@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::{Basis, encode, predicted_decode_ms, rate, segment_bytes};
 use crate::base::{Class, MethodId, SEGMENT_BYTES_MAX};
-use crate::models::{BY_STRENGTH, LANE_BYTES_MAX, LANE_BYTES_MIN, ModelKind, suits};
+use crate::models::{BY_STRENGTH, LANE_BYTES_MAX, LANE_BYTES_MIN, ModelKind, OPENED_TEXT_BYTES_MAX, Room, suits};
 
 /// Longest decode budget that may be asked for, milliseconds: an hour.
 pub const DECODE_MS_MAX: u32 = 3_600_000;
@@ -58,7 +58,10 @@ impl Tier {
     fn allows(self, method: MethodId) -> bool {
         match method {
             MethodId::Raw | MethodId::Zstd => true,
-            MethodId::Primed | MethodId::Swift | MethodId::Genome | MethodId::Sound => self != Tier::Fast,
+            // Opened files are closed at some ten MB/s, which is not what the fast tier promises.
+            MethodId::Primed | MethodId::Swift | MethodId::Genome | MethodId::Opened | MethodId::Sound => {
+                self != Tier::Fast
+            }
             MethodId::Strong | MethodId::Language => self == Tier::Deep,
             MethodId::Cm => false,
         }
@@ -92,6 +95,8 @@ pub struct Policy {
     pub language: bool,
     /// It has a model of images or bytes, likewise.
     pub bytes: bool,
+    /// Compressed formats stay closed: they are coded as they are.
+    pub closed: bool,
 }
 
 impl Policy {
@@ -109,6 +114,7 @@ impl Policy {
             only: if self.only == other.only { self.only } else { self.only.or(other.only) },
             language: self.language && other.language,
             bytes: self.bytes && other.bytes,
+            closed: self.closed || other.closed,
         }
     }
 
@@ -130,6 +136,7 @@ impl Policy {
             | MethodId::Swift
             | MethodId::Genome
             | MethodId::Language
+            | MethodId::Opened
             | MethodId::Sound => self.allows(method),
         };
         alike && predicted_decode_ms(method, cold_bytes(method, bytes)) <= self.decode_ms_max()
@@ -145,7 +152,10 @@ impl Policy {
 
     /// True when the policy has a method tried at all.
     pub fn allows(&self, method: MethodId) -> bool {
-        let by_tier = || self.tier.allows(method) && (self.language || self.bytes || method != MethodId::Language);
+        let by_tier = || {
+            let language = self.language || self.bytes || method != MethodId::Language;
+            self.tier.allows(method) && language && !(self.closed && method == MethodId::Opened)
+        };
         self.only.map_or_else(by_tier, |only| only == method)
     }
 
@@ -191,10 +201,22 @@ pub fn cut_beside(class: Class, policy: &Policy, reference_bytes: u32) -> Option
         .find(|len| policy.may_refer(class, *len, (method, reference_bytes)))
 }
 
+/// How much text of opened containers each method decodes within a policy's budget, with a quarter to spare and a tenth for
+/// closing them again, the strongest first.
+pub(super) fn rooms(policy: &Policy) -> Vec<Room> {
+    let methods = [MethodId::Strong, MethodId::Primed, MethodId::Swift, MethodId::Zstd];
+    let room = |method| {
+        let ms = u64::from(predicted_decode_ms(method, SEGMENT_BYTES_MAX)).max(1);
+        let text_bytes = u64::from(SEGMENT_BYTES_MAX) * u64::from(policy.decode_ms_max()) * 7 / 10 / ms;
+        Room { method, text_bytes: text_bytes.min(OPENED_TEXT_BYTES_MAX as u64) as usize }
+    };
+    methods.into_iter().filter(|method| policy.tier.allows(*method)).map(room).collect()
+}
+
 /// The method that a policy leads to, and the plain bytes of its segments.
 pub(super) fn plan(class: Class, policy: &Policy) -> (MethodId, u32) {
     let longest = match policy.tier {
-        Tier::Deep if class != Class::Incompressible => SEGMENT_BYTES_MAX,
+        Tier::Deep if !matches!(class, Class::Incompressible | Class::Container) => SEGMENT_BYTES_MAX,
         Tier::Fast | Tier::Balanced | Tier::Deep => segment_bytes(class),
     };
     plan_by(longest, class, policy, predicted_decode_ms)
@@ -208,7 +230,9 @@ pub fn planned(class: Class, policy: &Policy) -> MethodId {
 /// True when a policy leads to a stronger method than the one that a segment of a class is coded by.
 pub fn climbs(class: Class, from: MethodId, policy: &Policy) -> bool {
     let rank = |method| BY_STRENGTH.iter().position(|m| *m == method).unwrap_or(BY_STRENGTH.len());
-    class != Class::Incompressible && rank(planned(class, policy)) < rank(from)
+    // Containers that do not open are stored raw.
+    !matches!(class, Class::Incompressible | Class::Container | Class::Jpeg)
+        && rank(planned(class, policy)) < rank(from)
 }
 
 /// True when a segment was cut too long for the budget, as this machine decodes slower than it was taken to: rather than
@@ -266,7 +290,7 @@ mod tests {
             MethodId::Strong => len >> 9,
             MethodId::Genome => len >> 11,
             MethodId::Language => len,
-            MethodId::Cm | MethodId::Primed | MethodId::Sound => len >> 10,
+            MethodId::Cm | MethodId::Primed | MethodId::Opened | MethodId::Sound => len >> 10,
             MethodId::Swift => len >> 12,
             MethodId::Raw | MethodId::Zstd => (len >> 10).div_ceil(100),
         }

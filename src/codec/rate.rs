@@ -25,6 +25,10 @@ fn length(bytes: u64) -> usize {
 
 /// Takes a measurement in. Races lose one, which does not matter.
 pub(super) fn learn(id: MethodId, bytes: u64, took: Duration) {
+    if id == MethodId::Opened {
+        // By the text that is in it, of which there is more or less: `timed_as`.
+        return;
+    }
     // What takes seconds can be measured however short it is.
     if bytes < BYTES_MIN && id != MethodId::Language {
         return;
@@ -49,6 +53,11 @@ fn take_in(rates: &Rates, bytes: u64, took: Duration, slow_down: u64) {
     }
 }
 
+/// The method by whose speed that of another is told: opened segments have no more text than keeps the budget.
+fn timed_as(method: MethodId) -> MethodId {
+    if method == MethodId::Opened { MethodId::Primed } else { method }
+}
+
 /// Forgets what was measured of a method: it is another now.
 pub fn forget(id: MethodId) {
     let rates = NS_PER_KIB.get(usize::from(id as u16));
@@ -64,12 +73,13 @@ fn known(rates: &Rates, bytes: u64) -> Option<u64> {
 
 /// True when decoding by a method was measured on this machine.
 pub(super) fn is_known(method: MethodId) -> bool {
-    NS_PER_KIB.get(usize::from(method as u16)).is_some_and(|rates| known(rates, 0).is_some())
+    NS_PER_KIB.get(usize::from(timed_as(method) as u16)).is_some_and(|rates| known(rates, 0).is_some())
 }
 
 /// Milliseconds that decoding `raw_len` bytes of a method takes on this machine, rounded up; of a method that decodes parts
 /// alone, as one part.
 pub fn predicted_decode_ms(method: MethodId, raw_len: u32) -> u32 {
+    let method = timed_as(method);
     let guess = 1_000_000 * 1024 / models::model(method).decode_rate_guess().max(1);
     let rates = NS_PER_KIB.get(usize::from(method as u16));
     let ns_per_kib = rates.and_then(|rates| known(rates, u64::from(raw_len))).unwrap_or(guess);

@@ -11,10 +11,12 @@
 //! 3. `revision` is raised whenever the bytes that a model writes change; older revisions keep decoding.
 
 mod channel;
+mod classify;
 mod cm;
 mod genome;
 mod library;
 mod lm;
+mod opened;
 mod primed;
 mod raw;
 mod sound;
@@ -27,7 +29,9 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::{Class, MethodId, ModelId};
+use crate::containers::Before;
 
+pub use classify::{classify, segment_bytes};
 pub use genome::{is_nucleotides, is_nucleotides_alone};
 pub use library::Library;
 #[cfg(feature = "lora")]
@@ -36,6 +40,7 @@ pub use lm::{
     Aim, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, Language, LanguageModel, LoadError, Loader, ModelKind, Open, Shelf,
     Spliced, as_safetensors, kind_of_tensors, load as load_language_model, load_checkpoint, load_tensors,
 };
+pub use opened::{Opened, Room, TEXT_BYTES_MAX as OPENED_TEXT_BYTES_MAX};
 pub use primed::{Kind, Likeness, PACKED_BYTES_MAX, TEXT_BYTES_MAX, VolumePrior, prior_name, train, train_from};
 pub use sound::{begins_as_sound, is_sound};
 
@@ -129,12 +134,14 @@ pub struct Basis<'a> {
     pub library: &'a Library,
     /// Plain bytes of another segment that this one is likely to repeat, at most `SEGMENT_BYTES_MAX`.
     pub reference: Option<&'a [u8]>,
+    /// What was before it in a stream that it goes on with. Decoding does not need it.
+    pub before: Option<&'a Before>,
 }
 
 impl<'a> Basis<'a> {
     /// What a volume has learned, and no reference.
     pub fn of(library: &'a Library) -> Basis<'a> {
-        Basis { library, reference: None }
+        Basis { library, reference: None, before: None }
     }
 }
 
@@ -250,11 +257,13 @@ pub static MODELS: [&dyn Model; MethodId::ALL.len()] = [
     primed::STRONG,
     &genome::Genome,
     &lm::Language,
+    &opened::Opened,
     &sound::Sound,
 ];
 
 /// Methods, the strongest first: each codes most of the data it suits smaller than those behind it, and slower.
 pub const BY_STRENGTH: [MethodId; MethodId::ALL.len()] = [
+    MethodId::Opened,
     MethodId::Language,
     MethodId::Genome,
     MethodId::Sound,
@@ -269,6 +278,7 @@ pub const BY_STRENGTH: [MethodId; MethodId::ALL.len()] = [
 /// True where a method is worth trying on data of a class. One that is for a class alone comes before all others there.
 pub fn suits(id: MethodId, class: Class) -> bool {
     match id {
+        MethodId::Opened => matches!(class, Class::Container | Class::Jpeg),
         MethodId::Genome => class == Class::Nucleotides,
         MethodId::Language => ModelKind::ALL.into_iter().any(|kind| kind.suits(class)),
         MethodId::Sound => class == Class::Sound,
@@ -280,9 +290,13 @@ pub fn suits(id: MethodId, class: Class) -> bool {
 pub fn starts_from_priors(id: MethodId) -> bool {
     match id {
         MethodId::Primed | MethodId::Swift | MethodId::Strong => true,
-        MethodId::Raw | MethodId::Zstd | MethodId::Cm | MethodId::Genome | MethodId::Language | MethodId::Sound => {
-            false
-        }
+        MethodId::Raw
+        | MethodId::Zstd
+        | MethodId::Cm
+        | MethodId::Genome
+        | MethodId::Language
+        | MethodId::Opened
+        | MethodId::Sound => false,
     }
 }
 
@@ -297,6 +311,7 @@ pub fn model(id: MethodId) -> &'static dyn Model {
         MethodId::Strong => primed::STRONG,
         MethodId::Genome => &genome::Genome,
         MethodId::Language => &lm::Language,
+        MethodId::Opened => &opened::Opened,
         MethodId::Sound => &sound::Sound,
     }
 }

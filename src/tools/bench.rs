@@ -187,7 +187,7 @@ pub fn bench_method(plain: &[u8], class: Class, method: MethodId, segment_bytes:
     let policy = Policy { only: Some(method), decode_ms: Some(DECODE_MS_MAX), ..Policy::default() };
     let mut taken = Taken { memory_bytes: codec::method_memory_bytes(method), ..Taken::default() };
     for raw in plain.chunks(segment_bytes as usize) {
-        let m = measure(raw, class, &policy, &[raw.len() as u32])?;
+        let m = measure(raw, class, &policy, &[raw.len() as u32], None)?;
         taken.plain_bytes += m.plain_bytes;
         taken.coded_bytes += m.coded_bytes;
         taken.encode_s += m.encode_s;

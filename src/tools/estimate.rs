@@ -16,7 +16,7 @@ use super::Progress;
 use super::language::{LanguageEstimate, Places, estimate_language};
 use super::measure::{Measured, measure};
 use crate::base::{ByteRange, Class};
-use crate::codec::{self, Policy, Tier};
+use crate::codec::{self, Before, Policy, Tier};
 use crate::host::{self, DiskFile, Met, Seek, TreeFile};
 use crate::volume::{FILES_PER_BUNDLE_MAX, bundle, is_small};
 
@@ -33,6 +33,8 @@ const COUNTED_FILES: usize = 512;
 const FILES_WHOLE_MAX: usize = 1 << 16;
 /// Segments of the greatest length before a place, from where on it is cut.
 const CUTS_BEFORE: u64 = 4;
+/// Bytes of a container that are walked through to a place in it.
+const WALKED_BYTES_MAX: u64 = 64 << 20;
 /// Runs of data looked up in a file with holes; the rest counts as data.
 const RUNS_MAX: usize = 1024;
 /// Paths named in the report; more are counted.
@@ -290,8 +292,14 @@ struct Task {
     what: What,
 }
 
+/// Bytes of a file, and what was before them in a stream that they go on with.
+struct Segment {
+    range: ByteRange,
+    before: Option<Arc<Before>>,
+}
+
 enum What {
-    Cut(Arc<Found>, ByteRange),
+    Cut(Arc<Found>, Segment),
     /// What holds this offset of a file's.
     Around(Arc<Found>, u64),
     /// Files of one class.
@@ -302,12 +310,19 @@ enum What {
 
 /// Where the segments of a file lie from an offset on, up to one that ends behind `until`: its content says where they end,
 /// as it does in a volume.
-fn cuts(found: &Found, class: Class, policy: &Policy, from: u64, until: u64) -> io::Result<Vec<ByteRange>> {
+fn cuts(
+    found: &Found,
+    class: Class,
+    policy: &Policy,
+    from: u64,
+    until: u64,
+    keep_from: u64,
+) -> io::Result<Vec<Segment>> {
     let open = host::open_file(&found.file.path)?;
     let bounds = codec::bounds(class, policy);
     let mut out = Vec::new();
     for run in found.runs.iter().filter(|run| run.end > from) {
-        let mut at = run.start.max(from);
+        let (mut at, mut before) = (run.start.max(from), None::<Arc<Before>>);
         while at < run.end && at <= until {
             let looked_at = ByteRange { start: at, end: run.end.min(at + u64::from(bounds.max)) };
             let bytes = read(&*open, looked_at)?;
@@ -315,27 +330,37 @@ fn cuts(found: &Found, class: Class, policy: &Policy, from: u64, until: u64) -> 
                 // It has become shorter.
                 return Ok(out);
             }
-            let len = codec::first_cut(&bytes, bounds, looked_at.end == run.end) as u64;
-            out.push(ByteRange::at(at, len));
-            at += len;
+            let cut = codec::first_cut(&bytes, bounds, looked_at.end == run.end, before.as_deref());
+            let range = ByteRange::at(at, cut.len as u64);
+            // Long files are walked through to get to a place: what is not wanted is not kept.
+            if range.end > keep_from {
+                out.push(Segment { range, before });
+            }
+            (at, before) = (range.end, cut.before.map(Arc::new));
         }
     }
     Ok(out)
 }
 
 /// The segment that holds an offset. Wherever one begins to cut, the places are soon the same.
-fn cut_around(found: &Found, class: Class, policy: &Policy, offset: u64) -> io::Result<Option<ByteRange>> {
+fn cut_around(found: &Found, class: Class, policy: &Policy, offset: u64) -> io::Result<Option<Segment>> {
     let run_up = CUTS_BEFORE * u64::from(codec::bounds(class, policy).max);
     let begin = found.runs.iter().map(|run| run.start).rfind(|start| *start <= offset).unwrap_or(0);
-    let cuts = cuts(found, class, policy, begin.max(offset.saturating_sub(run_up)), offset)?;
-    Ok(cuts.into_iter().find(|cut| cut.start <= offset && offset < cut.end))
+    let begin = if class == Class::Container && offset - begin.min(offset) <= WALKED_BYTES_MAX {
+        // A stream is followed from its start.
+        begin
+    } else {
+        begin.max(offset.saturating_sub(run_up))
+    };
+    let cuts = cuts(found, class, policy, begin, offset, offset)?;
+    Ok(cuts.into_iter().find(|cut| cut.range.start <= offset && offset < cut.range.end))
 }
 
 impl Task {
     /// Codes it. `None` when nothing is left of its bytes.
     fn run(self) -> Coded {
         let policy = self.policy;
-        let (mut raw, mut owners) = (Vec::new(), Vec::new());
+        let (mut raw, mut owners, mut before) = (Vec::new(), Vec::new(), None);
         let mut add = |found: &Arc<Found>, range: ByteRange| {
             let mut bytes = gather(found, range).map_err(|e| (found.clone(), e.to_string()))?;
             owners.push(bytes.len() as u32);
@@ -343,15 +368,17 @@ impl Task {
             Ok(())
         };
         let first = match self.what {
-            What::Cut(found, range) => {
-                add(&found, range)?;
+            What::Cut(found, segment) => {
+                add(&found, segment.range)?;
+                before = segment.before;
                 found
             }
             What::Around(found, offset) => {
                 let cut =
                     cut_around(&found, self.class, &policy, offset).map_err(|e| (found.clone(), e.to_string()))?;
                 let Some(cut) = cut else { return Ok(None) };
-                add(&found, cut)?;
+                add(&found, cut.range)?;
+                before = cut.before;
                 found
             }
             What::Bundle(files) => {
@@ -388,7 +415,7 @@ impl Task {
         if raw.is_empty() {
             return Ok(None);
         }
-        measure(&raw, self.class, &policy, &owners).map(Some).map_err(|e| (first, e))
+        measure(&raw, self.class, &policy, &owners, before.as_deref()).map(Some).map_err(|e| (first, e))
     }
 }
 
@@ -407,11 +434,11 @@ fn cut_all(
             small.extend((found.bytes() > 0).then_some((*class, found)));
             continue;
         }
-        match cuts(found, *class, &policy, 0, u64::MAX) {
-            Ok(cuts) => tasks.extend(cuts.into_iter().map(|range| Task {
+        match cuts(found, *class, &policy, 0, u64::MAX, 0) {
+            Ok(cuts) => tasks.extend(cuts.into_iter().map(|segment| Task {
                 policy,
                 class: *class,
-                what: What::Cut(found.clone(), range),
+                what: What::Cut(found.clone(), segment),
             })),
             Err(e) => failed(found, e),
         }

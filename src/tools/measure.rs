@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use crate::base::{Class, Ino};
-use crate::codec::{self, Basis, Policy};
+use crate::codec::{self, Basis, Before, Policy};
 use crate::format::{HEADER_FIXED_BYTES, Owner, RECORD_ALIGN, SegmentHeader};
 use crate::host;
 
@@ -34,15 +34,23 @@ pub(super) struct Measured {
     pub decode_s: f64,
 }
 
-/// Codes and decodes the bytes of a segment that belong to files of these lengths.
+/// Codes and decodes the bytes of a segment that belong to files of these lengths; `before` says what was before it in a stream
+/// that it goes on with.
 ///
 /// # Errors
 /// A sentence: the bytes are no segment, or do not come back.
-pub(super) fn measure(raw: &[u8], class: Class, policy: &Policy, owners: &[u32]) -> Result<Measured, String> {
+pub(super) fn measure(
+    raw: &[u8],
+    class: Class,
+    policy: &Policy,
+    owners: &[u32],
+    before: Option<&Before>,
+) -> Result<Measured, String> {
     warm(raw, class, policy);
     let started = host::thread_cpu_seconds();
     // What a volume has learned of its own files is not known here.
-    let encoded = codec::encode(raw, class, policy, Basis::default()).map_err(|e| e.to_string())?;
+    let basis = Basis { before, ..Basis::default() };
+    let encoded = codec::encode(raw, class, policy, basis).map_err(|e| e.to_string())?;
     let coded = host::thread_cpu_seconds();
     let plain = codec::decode(&encoded.coding, &encoded.payload, Basis::default()).map_err(|e| e.to_string())?;
     let decode_s = host::thread_cpu_seconds() - coded;

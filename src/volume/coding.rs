@@ -14,7 +14,7 @@ use super::sharing::{Claims, Gathered, Place, SHARED_BYTES_MIN, worth_decoding};
 use super::types::{Coded, CodedSegment, CodingTask, Error, Piece};
 use super::{EVERYTHING, Volume, WaitingReport, seal, similar, staging};
 use crate::base::{ByteRange, Class, Generation, Ino, MethodId, PlainHash};
-use crate::codec::{self, Basis, Policy};
+use crate::codec::{self, Basis, Before, Policy};
 use crate::format::{Extent, InodeRecord, MetaOp, SegmentHeader};
 use crate::host::{DiskFile, Seek};
 use crate::store::{Content, Looks};
@@ -44,6 +44,9 @@ struct Progress {
     policy: Policy,
     /// Next byte to plan.
     cursor: u64,
+    /// What was before it in a stream that goes on there; not known after a restart in the middle of one, which is coded as
+    /// it is from there on.
+    before: Option<Arc<Before>>,
     /// End of the last cell that was handed out.
     planned: u64,
     /// All cells were handed out.
@@ -381,6 +384,10 @@ struct Cell {
     len: u64,
     /// Where to go on.
     next: u64,
+    /// What is before that in a stream.
+    next_before: Option<Arc<Before>>,
+    /// It goes on with what was before the cursor.
+    goes_on: bool,
     /// Hash of its content, where it is looked for in the volume.
     hash: Option<PlainHash>,
     looks: similar::Sketch,
@@ -598,6 +605,7 @@ impl Volume {
                         class,
                         policy,
                         cursor: u64::MAX,
+                        before: None,
                         planned: 0,
                         exhausted: true,
                         outstanding: 1,
@@ -605,7 +613,7 @@ impl Volume {
                     });
                 }
             }
-            tasks.push(CodingTask { class, policy, pieces, claims, known, reference });
+            tasks.push(CodingTask { class, policy, pieces, claims, known, reference, before: None });
         }
     }
 
@@ -756,6 +764,7 @@ impl Volume {
             class,
             policy,
             cursor: first,
+            before: None,
             planned: 0,
             exhausted: false,
             outstanding: 0,
@@ -786,16 +795,16 @@ impl Volume {
     /// Hands out cells of a large file in progress until there are `limit` tasks.
     fn plan_cells(&self, ino: Ino, (limit, slow_limit): (usize, usize), tasks: &mut Vec<CodingTask>) {
         loop {
-            let (cursor, planned, generation, class, policy) = {
+            let (cursor, before, planned, generation, class, policy) = {
                 let queue = self.queue_lock();
                 let Some(p) = queue.items.get(&ino).and_then(|i| i.progress.as_ref()) else { return };
                 let held_up = takes_minutes(p.class, &p.policy) && slow_in(tasks) >= slow_limit;
                 if p.exhausted || p.failed || tasks.len() >= limit || held_up {
                     return;
                 }
-                (p.cursor, p.planned, p.generation, p.class, p.policy)
+                (p.cursor, p.before.clone(), p.planned, p.generation, p.class, p.policy)
             };
-            let cell = self.next_cell(ino, cursor, planned, generation, (class, &policy));
+            let cell = self.next_cell(ino, (cursor, before.as_deref()), planned, generation, (class, &policy));
             let known =
                 matches!(&cell, Ok(Some(Cell { hash: Some(hash), len, .. })) if self.look_for(hash, *len).is_some());
             let reference = match &cell {
@@ -813,11 +822,12 @@ impl Volume {
             let Some(item) = queue.items.get_mut(&ino) else { return };
             let Some(progress) = &mut item.progress else { return };
             match cell {
-                Ok(Some(Cell { next, pieces, hash, .. })) => {
-                    (progress.cursor, progress.planned) = (next, next);
+                Ok(Some(Cell { next, next_before, goes_on, pieces, hash, .. })) => {
+                    (progress.cursor, progress.planned, progress.before) = (next, next, next_before);
                     progress.outstanding += 1;
                     let claims = hash.into_iter().filter(|_| !known).collect();
-                    tasks.push(CodingTask { class, policy, pieces, claims, known, reference });
+                    let before = before.filter(|_| goes_on);
+                    tasks.push(CodingTask { class, policy, pieces, claims, known, reference, before });
                 }
                 Ok(None) => {
                     progress.exhausted = true;
@@ -853,7 +863,7 @@ impl Volume {
     fn next_cell(
         &self,
         ino: Ino,
-        cursor: u64,
+        (cursor, before): (u64, Option<&Before>),
         planned: u64,
         generation: Generation,
         (class, policy): (Class, &Policy),
@@ -870,12 +880,16 @@ impl Volume {
             let len = run.len().min(u64::from(bounds.max));
             let mut bytes = vec![0u8; len as usize];
             staging::read(&*file, ino, &mut bytes, at)?;
-            bytes.truncate(codec::first_cut(&bytes, bounds, len == run.len()));
+            let before = before.filter(|_| at == cursor);
+            let cut = codec::first_cut(&bytes, bounds, len == run.len(), before);
+            bytes.truncate(cut.len);
             let len = bytes.len() as u64;
             let range = ByteRange::at(at, len);
             let (hash, looks) = (self.content_hash(&bytes), self.looks_of(&bytes));
             return Ok(Some(Cell {
                 next: range.end,
+                next_before: cut.before.map(Arc::new),
+                goes_on: before.is_some(),
                 pieces: vec![Piece { ino, generation, range }],
                 len,
                 hash,
@@ -888,7 +902,8 @@ impl Volume {
         let pieces: Vec<Piece> =
             self.runs(&state, &*file, cell)?.into_iter().map(|range| Piece { ino, generation, range }).collect();
         let len = pieces.iter().map(|p| p.range.len()).sum();
-        Ok(Some(Cell { next: cell.end, pieces, len, hash: None, looks: similar::Sketch::default() }))
+        let (hash, looks, next_before) = (None, similar::Sketch::default(), None);
+        Ok(Some(Cell { next: cell.end, next_before, goes_on: false, pieces, len, hash, looks }))
     }
 
     /// The staged bytes from `at` on, where none of them was coded before and they are so many, or the last of the file and
@@ -976,9 +991,11 @@ impl Volume {
     pub fn code(&self, task: CodingTask) -> CodedSegment {
         let slow = task.takes_minutes();
         let _begun = self.counts.at_work.begin(&task);
-        let CodingTask { class, policy, pieces, claims, known, reference } = task;
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.code_pieces((class, &policy), &pieces, known, reference)))
-            .unwrap_or(Err(Error::Invalid("the coder failed on this data; the bytes stay in staging")));
+        let CodingTask { class, policy, pieces, claims, known, reference, before } = task;
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            self.code_pieces((class, &policy), &pieces, known, (reference, before.as_deref()))
+        }))
+        .unwrap_or(Err(Error::Invalid("the coder failed on this data; the bytes stay in staging")));
         if let Err(e) = &outcome {
             self.note_staged_damage(e);
         }
@@ -990,7 +1007,7 @@ impl Volume {
         kind: (Class, &Policy),
         pieces: &[Piece],
         known: bool,
-        reference: Option<Place>,
+        basis: (Option<Place>, Option<&Before>),
     ) -> Result<Coded, Error> {
         let mut gathered = Vec::with_capacity(pieces.len());
         let mut last = None;
@@ -1010,18 +1027,20 @@ impl Volume {
             self.fill(piece.ino, &mut buf, &coded, &mut last)?;
             gathered.push(Gathered { ino: piece.ino, file_offset: piece.range.start, bytes: buf });
         }
-        self.share_or_code(kind, gathered, known, reference)
+        self.share_or_code(kind, gathered, known, basis)
     }
 
-    /// Codes the bytes of a segment, with what the volume has learned, and from the bytes of another where that pays.
+    /// Codes the bytes of a segment, with what the volume has learned, and from the bytes of another where that pays; `before`
+    /// says what was before it in a stream that it goes on with.
     pub(super) fn encode(
         &self,
         raw: &[u8],
         class: Class,
         policy: &Policy,
         reference: Option<&[u8]>,
+        before: Option<&Before>,
     ) -> Result<codec::Encoded, Error> {
-        codec::encode(raw, class, policy, Basis { library: &self.library, reference })
+        codec::encode(raw, class, policy, Basis { reference, before, ..Basis::of(&self.library) })
             .map_err(|e| Error::Io { what: "coding".into(), source: std::io::Error::other(e.to_string()) })
     }
 

@@ -424,7 +424,7 @@ impl Volume {
         if bundle.raw.is_empty() {
             return Ok(());
         }
-        let encoded = self.encode(&bundle.raw, class, &policy, None)?;
+        let encoded = self.encode(&bundle.raw, class, &policy, None, None)?;
         let (segment_bytes, method) = (encoded.coding.raw_len, Some(encoded.coding.method));
         let header = SegmentHeader { coding: encoded.coding, owners: bundle.owners };
         let segment = self.store.append_segment(&header, &encoded.payload).map_err(Error::Store)?;

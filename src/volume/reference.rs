@@ -119,7 +119,7 @@ pub(super) fn decode(
     (coding, payload): (&Coding, &[u8]),
 ) -> Result<Vec<u8>, Unread> {
     let reference = coding.reference.map(|_| open(store, library, cache, at)).transpose()?;
-    let basis = Basis { library, reference: reference.as_ref().map(|plain| plain.as_slice()) };
+    let basis = Basis { reference: reference.as_ref().map(|plain| plain.as_slice()), ..Basis::of(library) };
     codec::decode(coding, payload, basis).map_err(Unread::from)
 }
 

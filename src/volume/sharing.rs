@@ -25,7 +25,7 @@ use super::cache::{Failure, Plain};
 use super::coding::MOVED;
 use super::types::{Coded, Error};
 use crate::base::{ByteRange, Class, Ino, MethodId, PlainHash, SegmentRef, plain_hash};
-use crate::codec::{self, Policy};
+use crate::codec::{self, Before, Policy};
 use crate::format::{Extent, Owner, Reference};
 use crate::store::{Content, Looks, SegmentUse};
 
@@ -98,7 +98,7 @@ impl Volume {
         (class, policy): (Class, &Policy),
         pieces: Vec<Gathered>,
         known: bool,
-        reference: Option<Place>,
+        (reference, before): (Option<Place>, Option<&Before>),
     ) -> Result<Coded, Error> {
         let mut coded = Coded::default();
         let hashes: Vec<Option<PlainHash>> = pieces.iter().map(|p| self.content_hash(&p.bytes)).collect();
@@ -161,7 +161,8 @@ impl Volume {
                 Some(at) => self.open_reference(at, class, policy, raw.len()),
                 None => self.open_most_alike(&traces, class, policy, &raw),
             };
-            let encoded = self.encode(&raw, class, policy, reference.as_ref().map(|(_, plain)| plain.as_slice()))?;
+            let reference_plain = reference.as_ref().map(|(_, plain)| plain.as_slice());
+            let encoded = self.encode(&raw, class, policy, reference_plain, before)?;
             if encoded.coding.reference.is_some() {
                 coded.reference = reference.map(|(at, _)| at);
                 // What was coded from another is no reference itself.

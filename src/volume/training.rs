@@ -540,7 +540,8 @@ impl Volume {
         if coding.reference.is_some() && reference.is_none() {
             return Ok(None);
         }
-        let encoded = self.encode(plain, coding.class, policy, reference.as_ref().map(|plain| plain.as_slice()))?;
+        let encoded =
+            self.encode(plain, coding.class, policy, reference.as_ref().map(|plain| plain.as_slice()), None)?;
         let smaller = encoded.payload.len() as u64 * 100 <= payload_bytes * u64::from(100 - saves_percent.min(100));
         if !(smaller || leaves_model && encoded.coding.model != coding.model) {
             return Ok(None);
@@ -576,7 +577,7 @@ impl Volume {
 
 /// Why a class is not trained for, if it is not.
 fn not_trained(class: Class, bytes: u64) -> Option<String> {
-    if matches!(class, Class::Incompressible | Class::Nucleotides | Class::Sound) {
+    if matches!(class, Class::Incompressible | Class::Nucleotides | Class::Container | Class::Jpeg | Class::Sound) {
         return Some("no prior helps with it".into());
     }
     (bytes < CLASS_BYTES_MIN).then(|| format!("a prior pays from {} MiB of a class on", CLASS_BYTES_MIN >> 20))

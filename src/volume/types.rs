@@ -330,6 +330,8 @@ pub struct CodingTask {
     pub(crate) known: bool,
     /// A segment that it is likely to repeat.
     pub(crate) reference: Option<super::sharing::Place>,
+    /// What was before it in a stream that it goes on with.
+    pub(crate) before: Option<std::sync::Arc<crate::codec::Before>>,
 }
 
 impl CodingTask {

@@ -19,6 +19,8 @@ use crate::codec::{DECODE_MS_MAX, ModelKind, Policy, Tier};
 const DECODE_MS: &[u8] = b"user.tersefs.decode_ms";
 /// Name of a tier.
 const TIER: &[u8] = b"user.tersefs.tier";
+/// Whether compressed formats are opened.
+const CONTAINERS: &[u8] = b"user.tersefs.containers";
 /// Any value but 0: the bytes stay plain.
 const NOCOMPRESS: &[u8] = b"user.tersefs.nocompress";
 
@@ -32,6 +34,7 @@ const DEPTH_MAX: usize = 4096;
 enum Wish {
     DecodeMs(u32),
     Tier(Tier),
+    Closed(bool),
     Plain(bool),
 }
 
@@ -48,6 +51,11 @@ fn parse(name: &[u8], value: &[u8]) -> Option<Result<Wish, &'static str>> {
             Some(ms.map(Wish::DecodeMs).ok_or("user.tersefs.decode_ms is a whole number of milliseconds, 1 to 3600000"))
         }
         TIER => Some(text.parse().map(Wish::Tier).map_err(|()| "user.tersefs.tier is fast, balanced or deep")),
+        CONTAINERS => Some(match text {
+            "on" => Ok(Wish::Closed(false)),
+            "off" => Ok(Wish::Closed(true)),
+            _ => Err("user.tersefs.containers is on or off"),
+        }),
         NOCOMPRESS => Some(Ok(Wish::Plain(value != b"0"))),
         _ => None,
     }
@@ -58,6 +66,7 @@ fn parse(name: &[u8], value: &[u8]) -> Option<Result<Wish, &'static str>> {
 pub(super) struct Wishes {
     decode_ms: Option<(u32, Ino)>,
     tier: Option<(Tier, Ino)>,
+    closed: Option<bool>,
     plain: Option<(bool, Ino)>,
 }
 
@@ -66,6 +75,7 @@ impl Wishes {
         match wish {
             Wish::DecodeMs(ms) => self.decode_ms = Some((ms, on)),
             Wish::Tier(tier) => self.tier = Some((tier, on)),
+            Wish::Closed(closed) => self.closed = Some(closed),
             Wish::Plain(plain) => self.plain = Some((plain, on)),
         }
     }
@@ -75,6 +85,7 @@ impl Wishes {
         Wishes {
             decode_ms: self.decode_ms.or(above.decode_ms),
             tier: self.tier.or(above.tier),
+            closed: self.closed.or(above.closed),
             plain: self.plain.or(above.plain),
         }
     }
@@ -100,6 +111,7 @@ impl Wishes {
             only: if tier.is_some() { None } else { volume.only },
             language: volume.language,
             bytes: volume.bytes,
+            closed: self.closed.unwrap_or(volume.closed),
         }
     }
 }
@@ -297,7 +309,7 @@ impl Volume {
 const VALUE_SHOWN_BYTES: usize = 40;
 
 fn is_wish(name: &[u8]) -> bool {
-    [DECODE_MS, TIER, NOCOMPRESS].contains(&name)
+    [DECODE_MS, TIER, CONTAINERS, NOCOMPRESS].contains(&name)
 }
 
 #[cfg(test)]
@@ -319,6 +331,8 @@ mod tests {
             assert_eq!(parse(TIER, tier.name().as_bytes()), Some(Ok(Wish::Tier(tier))));
         }
         assert!(parse(TIER, b"Fast").unwrap().is_err() && parse(TIER, b"").unwrap().is_err());
+        assert_eq!(parse(CONTAINERS, b"off"), Some(Ok(Wish::Closed(true))));
+        assert!(parse(CONTAINERS, b"0").unwrap().is_err());
         assert_eq!(parse(NOCOMPRESS, b"0"), Some(Ok(Wish::Plain(false))));
         assert_eq!(parse(NOCOMPRESS, b""), Some(Ok(Wish::Plain(true))));
         assert_eq!(parse(b"user.tersefs.other", b"x"), None);
@@ -328,7 +342,7 @@ mod tests {
     fn the_nearest_value_holds_each_for_itself() {
         let (near, far) = (Ino(9), Ino(2));
         let mut above = Wishes::default();
-        for wish in [Wish::Tier(Tier::Fast), Wish::DecodeMs(500), Wish::Plain(true)] {
+        for wish in [Wish::Tier(Tier::Fast), Wish::DecodeMs(500), Wish::Closed(true), Wish::Plain(true)] {
             above.add(wish, far);
         }
         let mut own = Wishes::default();
@@ -338,10 +352,17 @@ mod tests {
         assert!(both.stays_plain());
         own.add(Wish::Plain(false), near);
         assert!(!own.or(above).stays_plain());
-        let volume =
-            Policy { decode_ms: Some(700), only: Some(MethodId::Cm), tier: Tier::Deep, language: true, bytes: true };
+        let volume = Policy {
+            decode_ms: Some(700),
+            only: Some(MethodId::Cm),
+            tier: Tier::Deep,
+            language: true,
+            bytes: true,
+            closed: false,
+        };
         let silent = Said::default();
-        let of_both = Policy { tier: Tier::Fast, decode_ms: Some(20), only: None, language: true, bytes: true };
+        let of_both =
+            Policy { tier: Tier::Fast, decode_ms: Some(20), only: None, language: true, bytes: true, closed: true };
         assert_eq!(both.policy(&silent, &volume), of_both);
         assert_eq!(Wishes::default().policy(&silent, &volume), volume);
         assert_eq!(own.policy(&silent, &volume), Policy { decode_ms: Some(20), ..volume });
@@ -349,7 +370,8 @@ mod tests {
         let said = Said { tier: Some((Tier::Balanced, 1)), decode_ms: Some((5, 2)), plain: Some((true, 3)) };
         assert_eq!(both.policy(&said, &volume), of_both);
         assert!(!own.stays_plain_by(&said) && Wishes::default().stays_plain_by(&said));
-        let by_rules = Policy { tier: Tier::Balanced, decode_ms: Some(5), only: None, language: true, bytes: true };
+        let by_rules =
+            Policy { tier: Tier::Balanced, decode_ms: Some(5), only: None, language: true, bytes: true, closed: false };
         assert_eq!(Wishes::default().policy(&said, &volume), by_rules);
     }
 }

@@ -131,7 +131,12 @@ impl ModelKind {
         match class {
             Class::Text | Class::Markup | Class::Source | Class::Json | Class::Log => self == ModelKind::Text,
             Class::Binary | Class::Sound => self != ModelKind::Text,
-            Class::Unknown | Class::Exec | Class::Incompressible | Class::Nucleotides => false,
+            Class::Unknown
+            | Class::Exec
+            | Class::Incompressible
+            | Class::Nucleotides
+            | Class::Container
+            | Class::Jpeg => false,
         }
     }
 }

@@ -302,7 +302,7 @@ mod tests {
         assert!(library.priors.words(id).is_some());
         let (raw, other) = (text(20_000), text(20_000));
         for reference in [None, Some(&other[..])] {
-            let basis = Basis { library: &library, reference };
+            let basis = Basis { library: &library, reference, before: None };
             for model in [USUAL, SWIFT, STRONG] {
                 let Coded { payload, model: named, .. } = model.encode(&raw, Class::Text, basis).unwrap();
                 assert_eq!(named, id);

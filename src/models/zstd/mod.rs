@@ -8,6 +8,11 @@ use crate::base::{Class, MethodId, ModelId};
 
 const LEVEL: i32 = 19;
 
+/// Bytes that the quick level makes of some: it is a hundred times as fast.
+pub(super) fn quick_bytes(raw: &[u8]) -> Option<usize> {
+    ::zstd::bulk::compress(raw, 3).ok().map(|quick| quick.len())
+}
+
 /// zstd by its reference implementation.
 pub(crate) struct Zstd;
 

@@ -2,15 +2,11 @@
 //!
 //! Cheap: one pass over at most 64 KiB. A wrong answer costs some bytes, never data.
 
+use super::{begins_as_sound, is_nucleotides, is_sound};
 use crate::base::Class;
-use crate::models::{begins_as_sound, is_nucleotides, is_sound};
 
 /// First bytes of formats that are compressed already.
-const COMPRESSED: [&[u8]; 22] = [
-    b"\xff\xd8\xff",
-    b"\x89PNG\r\n",
-    b"PK\x03\x04",
-    b"\x1f\x8b",
+const COMPRESSED: [&[u8]; 18] = [
     b"\xfd7zXZ\0",
     b"\x28\xb5\x2f\xfd",
     b"BZh",
@@ -31,6 +27,9 @@ const COMPRESSED: [&[u8]; 22] = [
     b"\xff\x0a",
 ];
 
+/// First bytes of formats that can be opened. So can a bare zlib stream, as git keeps objects.
+const CONTAINERS: [&[u8]; 6] = [b"\x89PNG\r\n", b"PK\x03\x04", b"\x1f\x8b\x08", b"%PDF-1.", b"\x78\x01", b"\x78\x9c"];
+
 /// Bits per byte of order 0 above which a sample is taken for random.
 const RANDOM_BITS: f64 = 7.94;
 
@@ -44,6 +43,12 @@ pub fn classify(sample: &[u8]) -> Class {
     }
     if begins_as_sound(sample) {
         return Class::Sound;
+    }
+    if sample.starts_with(b"\xff\xd8\xff") {
+        return Class::Jpeg;
+    }
+    if CONTAINERS.iter().any(|m| sample.starts_with(m)) {
+        return Class::Container;
     }
     let mut counts = [0u32; 256];
     for byte in sample {
@@ -130,9 +135,16 @@ fn count(sample: &[u8], marker: &[u8]) -> usize {
 /// given long segments, since each starts knowing nothing.
 pub fn segment_bytes(class: Class) -> u32 {
     match class {
-        Class::Json | Class::Nucleotides | Class::Sound => 1 << 20,
+        Class::Json | Class::Nucleotides | Class::Sound | Class::Jpeg => 1 << 20,
         Class::Markup | Class::Log => 512 << 10,
-        Class::Unknown | Class::Text | Class::Source | Class::Exec | Class::Binary | Class::Incompressible => 256 << 10,
+        // What is in a container is several times as long.
+        Class::Unknown
+        | Class::Text
+        | Class::Source
+        | Class::Exec
+        | Class::Binary
+        | Class::Incompressible
+        | Class::Container => 256 << 10,
     }
 }
 
@@ -153,6 +165,9 @@ mod tests {
         check(b"2024-01-02 10:11:12 INFO a\n2024-01-02 10:11:13 INFO b\n2024-01-02 10:11:14 WARN c\n", Class::Log);
         check(b"\x7fELF\x02\x01\x01\0\0\0", Class::Exec);
         check(&[0, 1, 2, 3, 0, 0, 0, 5, 0, 1], Class::Binary);
+        check(b"\x1f\x8b\x08\0\0\0\0\0\0\x03", Class::Container);
+        check(b"%PDF-1.7\n", Class::Container);
+        check(b"\xff\xd8\xff\xe0", Class::Jpeg);
         check(b"", Class::Unknown);
     }
 

@@ -1,0 +1,101 @@
+//! Where a file of containers is cut into segments, so that each opens by its own bytes and what comes out of it stays below a
+//! limit: between members where they are small, else between the blocks of a deflate stream. What the next segment then has to
+//! know of the stream goes on with it (`Before`).
+
+use super::deflate::{Before, End, expands, walk};
+use super::scan::{Start, next_mark, starts_at, work_for};
+
+/// The first segment of some bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    pub len: usize,
+    /// The next segment goes on with a stream.
+    pub before: Option<Before>,
+}
+
+/// How long a segment may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutLimits {
+    /// Shorter ones are not made for the sake of a whole member, bytes.
+    pub min: usize,
+    /// Text that comes out of it, bytes.
+    pub text_bytes: usize,
+}
+
+/// Cuts the first segment from bytes, which are as many as one may have, or all that are left. `before` says that they go on
+/// with a stream.
+pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) -> Cut {
+    let whole = Cut { len: bytes.len(), before: None };
+    let (mut at, mut text) = (0, 0);
+    if let Some(before) = before {
+        match walk(before, bytes, limits.text_bytes) {
+            Ok(walked) if expands(walked.text_bytes, walked.consumed) => return whole,
+            Ok(walked) if walked.end == End::Done => (at, text) = (walked.consumed, walked.text_bytes),
+            Ok(walked) if walked.consumed > 0 && !(all && walked.end == End::Bytes) => {
+                return Cut { len: walked.consumed, before: Some(walked.before) };
+            }
+            Ok(_) | Err(_) => return whole,
+        }
+    }
+    // The end of the last member that ended.
+    let mut border = at;
+    let mut work = work_for(bytes);
+    while let Some((found, start)) = next_start(bytes, at, &mut work) {
+        let left = limits.text_bytes.saturating_sub(text);
+        // A head that is large enough to end a segment before it.
+        let enough = found >= limits.min || text * 4 >= limits.text_bytes;
+        match start {
+            Start::Whole { len, text_bytes } => {
+                if text_bytes > left && found > 0 && enough {
+                    return Cut { len: found, before: None };
+                }
+                (at, text) = (found + len, text + text_bytes);
+            }
+            // It does not end here; what comes may be put with it.
+            Start::CutOff if enough && !all => return Cut { len: found, before: None },
+            Start::CutOff => at = found + 1,
+            Start::Stream { at: stream, tail } => {
+                match walk(&Before::default(), bytes.get(stream..).unwrap_or_default(), left) {
+                    Err(looked_at) => {
+                        work = work.saturating_sub(looked_at);
+                        at = found + 1;
+                    }
+                    // Nor is it worth a segment where it soon breaks off.
+                    Ok(walked)
+                        if expands(walked.text_bytes, walked.consumed)
+                            || (walked.end == End::Damaged && walked.consumed < limits.min) =>
+                    {
+                        work = work.saturating_sub(walked.text_bytes);
+                        at = found + 1;
+                    }
+                    Ok(walked) if walked.end == End::Done => {
+                        at = (stream + walked.consumed + tail).min(bytes.len());
+                        text += walked.text_bytes;
+                    }
+                    Ok(walked) if walked.end == End::Bytes && all => return whole,
+                    Ok(_) if found > 0 && enough => return Cut { len: found, before: None },
+                    Ok(walked) if walked.consumed > 0 => {
+                        return Cut { len: stream + walked.consumed, before: Some(walked.before) };
+                    }
+                    // One block is too much.
+                    Ok(_) => return whole,
+                }
+            }
+        }
+        border = at;
+    }
+    // What is behind the last member may be the head of the next.
+    if all || border < limits.min { whole } else { Cut { len: border, before: None } }
+}
+
+/// The next place from `at` on where something known begins, as long as there is `work` left to look for it.
+fn next_start(bytes: &[u8], mut at: usize, work: &mut usize) -> Option<(usize, Start)> {
+    while *work > 0 {
+        at = next_mark(bytes, at)?;
+        if let Some(start) = starts_at(bytes, at, work) {
+            return Some((at, start));
+        }
+        at += 1;
+    }
+    None
+}

@@ -1,0 +1,326 @@
+//! What a recipe says, and closing by it.
+//!
+//! A row of varints (LEB128): steps to `END`, each of which appends bytes.
+//!
+//! ```text
+//! END       0
+//! FRAME     1, bytes of the frame stream
+//! PACKED    2, bytes of the packed stream
+//! DEFLATE   3 + 16 x flags, bytes of corrections; FLAG_HEADER: how far before it the checksum in the head of a zip member is,
+//!           which is 0 in the frame stream, as are the two lengths behind it; then its text: with FLAG_NESTED the steps that
+//!           make it, else the next stream. FLAG_ADLER, FLAG_GZIP, FLAG_DESCRIPTOR: the checksum of the text follows as zlib,
+//!           gzip or zip write it
+//! SLICE     4 + 16 x flags, bytes of corrections, bytes of the window in front of the text, bits of the lead, bytes; the text
+//! PNG       5 + 16 x flags, how many chunks of data, bytes of each; then the steps that make the bytes of all of them.
+//!           FLAG_CRC: their checksums are right, else they are in the frame stream
+//! JPEG      6, pixels of a row, rows; the next stream
+//! TEXT      7: the next stream
+//! ```
+
+use super::{DEPTH_MAX, Error, Kind, Stream, deflate, jpeg, png};
+
+const END: u64 = 0;
+const FRAME: u64 = 1;
+const PACKED: u64 = 2;
+const DEFLATE: u64 = 3;
+const SLICE: u64 = 4;
+const PNG: u64 = 5;
+const JPEG: u64 = 6;
+const TEXT: u64 = 7;
+/// Flags stand above the number of a step.
+const STEP_BITS: u32 = 4;
+
+const FLAG_NESTED: u64 = 1;
+const FLAG_ADLER: u64 = 2;
+const FLAG_GZIP: u64 = 4;
+const FLAG_DESCRIPTOR: u64 = 8;
+const FLAG_HEADER: u64 = 16;
+const FLAG_CRC: u64 = 1;
+
+/// Bytes of checksum and lengths in the head of a zip member.
+const HEADER_FIELD_BYTES: usize = 12;
+/// Chunks of data in one PNG.
+pub(super) const CHUNKS_MAX: usize = 1 << 16;
+
+/// What is behind a stream and follows from its text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Tail {
+    Nothing,
+    Adler,
+    Gzip,
+    Descriptor,
+}
+
+impl Tail {
+    const ALL: [Tail; 4] = [Tail::Nothing, Tail::Adler, Tail::Gzip, Tail::Descriptor];
+
+    /// The bytes, of a stream of `coded` bytes.
+    pub fn bytes(self, text: &[u8], coded: usize) -> Vec<u8> {
+        let fields = |fields: &[u32]| fields.iter().flat_map(|n| n.to_le_bytes()).collect();
+        match self {
+            Tail::Nothing => Vec::new(),
+            Tail::Adler => adler(text).to_be_bytes().to_vec(),
+            Tail::Gzip => fields(&[crc32fast::hash(text), text.len() as u32]),
+            Tail::Descriptor => {
+                fields(&[u32::from_le_bytes(*b"PK\x07\x08"), crc32fast::hash(text), coded as u32, text.len() as u32])
+            }
+        }
+    }
+
+    fn flag(self) -> u64 {
+        match self {
+            Tail::Nothing => 0,
+            Tail::Adler => FLAG_ADLER,
+            Tail::Gzip => FLAG_GZIP,
+            Tail::Descriptor => FLAG_DESCRIPTOR,
+        }
+    }
+}
+
+/// Adler-32.
+fn adler(text: &[u8]) -> u32 {
+    let (mut a, mut b) = (1u32, 0u32);
+    // The longest run whose sums fit 32 bits.
+    for run in text.chunks(5552) {
+        for byte in run {
+            a += u32::from(*byte);
+            b += a;
+        }
+        a %= 65521;
+        b %= 65521;
+    }
+    b << 16 | a
+}
+
+/// Checksum and lengths as the head of a zip member has them.
+pub(super) fn header_fields(text: &[u8], coded: usize) -> [u8; HEADER_FIELD_BYTES] {
+    let mut out = [0; HEADER_FIELD_BYTES];
+    let fields = [crc32fast::hash(text), coded as u32, text.len() as u32];
+    out.iter_mut().zip(fields.iter().flat_map(|n| n.to_le_bytes())).for_each(|(to, from)| *to = from);
+    out
+}
+
+/// Writes a recipe.
+#[derive(Default)]
+pub(super) struct Writer {
+    pub bytes: Vec<u8>,
+}
+
+impl Writer {
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.bytes.push(value as u8);
+    }
+
+    fn step(&mut self, step: u64, flags: u64) {
+        self.varint(step | flags << STEP_BITS);
+    }
+
+    pub fn frame(&mut self, len: usize) {
+        self.step(FRAME, 0);
+        self.varint(len as u64);
+    }
+
+    pub fn packed(&mut self, len: usize) {
+        self.step(PACKED, 0);
+        self.varint(len as u64);
+    }
+
+    /// Steps that make its text, to `end`, follow where it is nested.
+    pub fn deflate(&mut self, corrections: usize, tail: Tail, header: Option<usize>, nested: bool) {
+        let flags = tail.flag() | if nested { FLAG_NESTED } else { 0 } | if header.is_some() { FLAG_HEADER } else { 0 };
+        self.step(DEFLATE, flags);
+        self.varint(corrections as u64);
+        header.into_iter().for_each(|back| self.varint(back as u64));
+    }
+
+    pub fn slice(&mut self, corrections: usize, window: usize, bits: u8, len: usize) {
+        self.step(SLICE, 0);
+        [corrections as u64, window as u64, u64::from(bits), len as u64].into_iter().for_each(|n| self.varint(n));
+    }
+
+    /// Steps that make the bytes of all chunks, to `end`, follow.
+    pub fn png(&mut self, chunks: &[usize], right: bool) {
+        self.step(PNG, if right { FLAG_CRC } else { 0 });
+        self.varint(chunks.len() as u64);
+        chunks.iter().for_each(|len| self.varint(*len as u64));
+    }
+
+    pub fn text(&mut self) {
+        self.step(TEXT, 0);
+    }
+
+    pub fn jpeg(&mut self, frame: jpeg::Frame) {
+        self.step(JPEG, 0);
+        [frame.width, frame.height].into_iter().for_each(|n| self.varint(n.into()));
+    }
+
+    pub fn end(&mut self) {
+        self.step(END, 0);
+    }
+}
+
+const SHORT: Error = Error("a recipe is too short");
+const LESS: Error = Error("a recipe asks for more than its streams have");
+const MORE: Error = Error("a recipe makes more bytes than it may");
+
+/// Takes from the front of some bytes.
+fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+    let (front, rest) = bytes.split_at_checked(len)?;
+    *bytes = rest;
+    Some(front)
+}
+
+struct Closer<'a> {
+    recipe: &'a [u8],
+    frame: &'a [u8],
+    packed: &'a [u8],
+    corrections: &'a [u8],
+    streams: std::slice::Iter<'a, Stream>,
+    /// Bytes that may still be made, at all depths together.
+    room: usize,
+}
+
+/// Puts together what was opened: `len` bytes. `text_bytes` bounds what is made on the way.
+///
+/// # Errors
+/// When recipe and streams are not what `open` made.
+pub fn close(recipe: &[u8], streams: &[Stream], len: usize, text_bytes: usize) -> Result<Vec<u8>, Error> {
+    let [frame, packed, corrections, others @ ..] = streams else { return Err(LESS) };
+    if [frame, packed, corrections].map(|s| s.kind) != [Kind::Frame, Kind::Packed, Kind::Corrections] {
+        return Err(Error("the first streams of an opened container are of other kinds"));
+    }
+    let mut closer = Closer {
+        recipe,
+        frame: &frame.bytes,
+        packed: &packed.bytes,
+        corrections: &corrections.bytes,
+        streams: others.iter(),
+        room: len.saturating_add(text_bytes.saturating_mul(2)),
+    };
+    let out = closer.steps(0)?;
+    if out.len() == len { Ok(out) } else { Err(Error("a recipe makes another number of bytes")) }
+}
+
+/// Bytes of text that streams hold, by which time is measured: what a picture takes is a sixth of what its bytes would.
+pub fn text_bytes(streams: &[Stream]) -> usize {
+    streams.iter().map(|s| weight(s.kind, s.bytes.len())).sum()
+}
+
+pub(super) fn weight(kind: Kind, len: usize) -> usize {
+    match kind {
+        Kind::Frame | Kind::Corrections | Kind::Text | Kind::Pixels { .. } => len,
+        Kind::Packed => 0,
+        Kind::Lepton => len / 6,
+    }
+}
+
+impl<'a> Closer<'a> {
+    fn varint(&mut self) -> Result<u64, Error> {
+        let mut value = 0u64;
+        for shift in (0..63).step_by(7) {
+            let byte = *take(&mut self.recipe, 1).and_then(<[u8]>::first).ok_or(SHORT)?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(Error("a number of a recipe is too long"))
+    }
+
+    fn size(&mut self) -> Result<usize, Error> {
+        usize::try_from(self.varint()?).map_err(|_| MORE)
+    }
+
+    fn spend(&mut self, bytes: usize) -> Result<(), Error> {
+        self.room = self.room.checked_sub(bytes).ok_or(MORE)?;
+        Ok(())
+    }
+
+    /// The next stream, of a kind that holds text or not.
+    fn stream(&mut self, lepton: bool) -> Result<&'a [u8], Error> {
+        let stream = self.streams.next().ok_or(LESS)?;
+        if (stream.kind == Kind::Lepton) != lepton {
+            return Err(Error("a stream of an opened container is of another kind"));
+        }
+        Ok(&stream.bytes)
+    }
+
+    fn steps(&mut self, depth: u8) -> Result<Vec<u8>, Error> {
+        if depth > 2 * DEPTH_MAX {
+            return Err(Error("a recipe is nested too deep"));
+        }
+        let mut out = Vec::new();
+        loop {
+            let step = self.varint()?;
+            let flags = step >> STEP_BITS;
+            let before = out.len();
+            match step & ((1 << STEP_BITS) - 1) {
+                END => return Ok(out),
+                FRAME => {
+                    let len = self.size()?;
+                    out.extend_from_slice(take(&mut self.frame, len).ok_or(LESS)?);
+                }
+                PACKED => {
+                    let len = self.size()?;
+                    out.extend_from_slice(take(&mut self.packed, len).ok_or(LESS)?);
+                }
+                DEFLATE => self.deflate(flags, depth, &mut out)?,
+                SLICE => {
+                    let corrections = self.size()?;
+                    let corrections = take(&mut self.corrections, corrections).ok_or(LESS)?;
+                    let (window, bits, len) = (self.size()?, self.size()?, self.size()?);
+                    let bits = u8::try_from(bits).ok().filter(|bits| *bits < 8).ok_or(MORE)?;
+                    let text = self.stream(false)?;
+                    out.append(&mut deflate::close_slice(text, corrections, window, bits, len)?);
+                }
+                PNG => {
+                    let count = self.size()?;
+                    if count > CHUNKS_MAX {
+                        return Err(MORE);
+                    }
+                    let lens = (0..count).map(|_| self.size()).collect::<Result<Vec<_>, _>>()?;
+                    let data = self.steps(depth + 1)?;
+                    png::put_chunks(&mut out, &data, &lens, (flags & FLAG_CRC == 0).then_some(&mut self.frame))?;
+                }
+                TEXT => out.extend_from_slice(self.stream(false)?),
+                JPEG => {
+                    let mut side = || self.size().and_then(|n| u16::try_from(n).map_err(|_| MORE));
+                    let frame = jpeg::Frame { width: side()?, height: side()? };
+                    let coded = self.stream(true)?;
+                    out.append(&mut jpeg::close(coded, frame, self.room)?);
+                }
+                _ => return Err(Error("a recipe has a step that is not known")),
+            }
+            self.spend(out.len() - before)?;
+        }
+    }
+
+    fn deflate(&mut self, flags: u64, depth: u8, out: &mut Vec<u8>) -> Result<(), Error> {
+        let corrections = self.size()?;
+        let corrections = take(&mut self.corrections, corrections).ok_or(LESS)?;
+        let header = if flags & FLAG_HEADER != 0 { Some(self.size()?) } else { None };
+        let made;
+        let text = if flags & FLAG_NESTED != 0 {
+            made = self.steps(depth + 1)?;
+            &made
+        } else {
+            self.stream(false)?
+        };
+        let mut coded = deflate::close(text, corrections)?;
+        if let Some(back) = header {
+            let at = out.len().checked_sub(back).ok_or(LESS)?;
+            let fields = out.get_mut(at..).and_then(|b| b.get_mut(..HEADER_FIELD_BYTES)).ok_or(LESS)?;
+            fields.copy_from_slice(&header_fields(text, coded.len()));
+        }
+        let len = coded.len();
+        out.append(&mut coded);
+        for tail in Tail::ALL.into_iter().filter(|tail| flags & tail.flag() != 0) {
+            out.append(&mut tail.bytes(text, len));
+        }
+        Ok(())
+    }
+}

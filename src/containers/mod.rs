@@ -1,0 +1,114 @@
+//! Exact opening and closing of compressed formats: what was deflated or coded as JPEG is taken apart into streams that models
+//! can predict, and put together again bit for bit.
+//!
+//! Streams are looked for in any bytes, by what they begin with (`scan`): gzip and zlib, members of zip archives, pictures in
+//! PNG and JPEG, wherever they lie. What is deflated is opened by `deflate`, down to `DEPTH_MAX` layers; JPEG by `jpeg`; the
+//! chunks of PNG are `png`'s. All the rest are bytes between them.
+//!
+//! Must not know: models, segments, files. A recipe names what closing needs beside the streams (`layout`).
+//!
+//! # Invariants
+//! 1. `close` gives the bytes that were opened, or an error. It is given anything: it never panics, and its work and memory
+//!    are bounded by `Limits`. What the libraries below panic about is an error here (`guard`).
+//! 2. Closing depends on the exact versions of those libraries: they are pinned, and `REVISION` names them. It is raised when
+//!    one of them changes what it makes of a recipe.
+//!
+//! # Limits
+//! Bytes of text that may come out of all streams together, and the work of looking for them, are bounded: what expands to
+//! more stays as it is.
+
+mod cut;
+mod deflate;
+mod guard;
+mod jpeg;
+mod layout;
+mod png;
+mod scan;
+
+use std::fmt;
+
+pub use cut::{Cut, CutLimits, cut};
+pub use deflate::{Before, End, Walk, walk};
+pub use layout::{close, text_bytes};
+pub use scan::open;
+
+/// Names what wrote a recipe: preflate-rs 0.7.6, whose corrections the crate in `corrections/` codes, and lepton_jpeg 0.5.8.
+pub const REVISION: u8 = 1;
+
+/// Layers of containers in containers that are opened.
+pub const DEPTH_MAX: u8 = 4;
+
+/// What opening may come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of all streams together that are no more than bytes of what was opened.
+    pub text_bytes: usize,
+}
+
+/// Why nothing was opened. Numbers are counted and never reused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum Declined {
+    /// No stream was found that opens.
+    NothingFound = 1,
+    /// Its form is not known, or damaged, or no stream that its library knows.
+    Foreign = 2,
+    /// It would expand to more than the limit.
+    TooLarge = 3,
+    /// Closing did not give the same bytes.
+    Differs = 4,
+    /// A library panicked.
+    Failed = 5,
+}
+
+/// A recipe or a stream that does not close.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Error(pub &'static str);
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What a stream holds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum Kind {
+    /// Bytes between streams: headers, names, checksums.
+    Frame,
+    /// Bytes that did not open and that no model shrinks.
+    Packed,
+    /// What re-creating deflate streams needs beside their text.
+    Corrections,
+    /// What was deflated.
+    Text,
+    /// Rows of pixels, each behind the byte of its filter.
+    Pixels {
+        /// Bytes of a row with that byte.
+        row: u32,
+        /// Bytes from a pixel to the next, at least one.
+        pixel: u8,
+    },
+    /// A picture as lepton codes it.
+    Lepton,
+}
+
+/// A stream of an opened container.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stream {
+    pub kind: Kind,
+    pub bytes: Vec<u8>,
+}
+
+/// A container taken apart.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Opened {
+    /// What `close` needs beside the streams, in their order.
+    pub recipe: Vec<u8>,
+    /// The first three are those of `Frame`, `Packed` and `Corrections`.
+    pub streams: Vec<Stream>,
+    /// Bytes that were taken out of their containers.
+    pub opened_bytes: usize,
+}

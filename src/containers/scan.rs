@@ -1,0 +1,453 @@
+//! Finding streams in plain bytes: by what they begin with, and by whether they open.
+
+use super::deflate::{self, Before};
+use super::layout::{Tail, Writer, header_fields, weight};
+use super::{DEPTH_MAX, Declined, Kind, Limits, Opened, Stream, jpeg, png};
+
+/// Bytes looked at by vain attempts, for each byte of all that is looked through and beside these: a stream may be looked for
+/// at each of its own bytes.
+const WORK_FACTOR: usize = 12;
+const WORK_BYTES: usize = 8 << 20;
+/// Bytes of a name or a remark in the head of a gzip member.
+const NAME_BYTES_MAX: usize = 4096;
+/// Text of a stream that is looked for by two bytes alone.
+const FAINT_TEXT_MIN: usize = 48;
+/// Pieces in which bytes between streams are told apart: those that shrink, and those that do not.
+const PIECE_BYTES: usize = 4096;
+/// Shorter ones are not told apart.
+const PIECE_BYTES_MIN: usize = 512;
+/// Longer ones that shrink are a text of their own.
+const TEXT_BYTES_MIN: usize = 4096;
+/// Text in which more containers are looked for,
+const NESTED_BYTES_MIN: usize = 256;
+/// and left as it is where less than this part of it lies in them.
+const NESTED_PART: usize = 16;
+/// Bits per byte below those of noise, as far as so few bytes show them.
+const NOISE_BITS: f64 = 0.12;
+
+/// A place where a deflate stream may begin.
+#[derive(Clone, Copy)]
+struct Candidate {
+    /// Where its first byte is.
+    at: usize,
+    /// Bytes before that are known for what they are: a head.
+    family: Family,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Gzip,
+    Zlib {
+        /// Its head is not all that tells.
+        sure: bool,
+    },
+    /// Where its head is.
+    Zip {
+        head: usize,
+    },
+}
+
+/// The end of a gzip member's head that begins at `at`.
+fn gzip_head(bytes: &[u8], at: usize) -> Option<usize> {
+    let head = bytes.get(at..)?.first_chunk::<10>()?;
+    let [0x1f, 0x8b, 8, flags, ..] = *head else { return None };
+    if flags & 0xe0 != 0 {
+        return None;
+    }
+    let mut end = at + 10;
+    if flags & 4 != 0 {
+        let len = bytes.get(end..)?.first_chunk::<2>()?;
+        end += 2 + usize::from(u16::from_le_bytes(*len));
+    }
+    for flag in [8, 16] {
+        if flags & flag != 0 {
+            end += bytes.get(end..)?.iter().take(NAME_BYTES_MAX).position(|b| *b == 0)? + 1;
+        }
+    }
+    end += if flags & 2 != 0 { 2 } else { 0 };
+    (end < bytes.len()).then_some(end)
+}
+
+/// The end of the head of a zip member that is deflated and not encrypted.
+fn zip_head(bytes: &[u8], at: usize) -> Option<usize> {
+    let head = bytes.get(at..)?.first_chunk::<30>()?;
+    let [b'P', b'K', 3, 4, _, _, flags, _, 8, 0, .., n0, n1, m0, m1] = *head else { return None };
+    let end = at + 30 + usize::from(u16::from_le_bytes([n0, n1])) + usize::from(u16::from_le_bytes([m0, m1]));
+    (flags & 1 == 0 && end < bytes.len()).then_some(end)
+}
+
+/// True where the two bytes may be the head of a zlib stream without dictionary.
+fn is_zlib_head(a: u8, b: u8) -> bool {
+    a & 0x0f == 8 && a >> 4 <= 7 && b & 0x20 == 0 && (u16::from(a) << 8 | u16::from(b)).is_multiple_of(31)
+}
+
+fn candidate(bytes: &[u8], at: usize) -> Option<Candidate> {
+    match (*bytes.get(at)?, *bytes.get(at + 1)?) {
+        (0x1f, 0x8b) => Some(Candidate { at: gzip_head(bytes, at)?, family: Family::Gzip }),
+        (b'P', b'K') => Some(Candidate { at: zip_head(bytes, at)?, family: Family::Zip { head: at } }),
+        (a @ (0x48 | 0x58 | 0x68 | 0x78), b) if is_zlib_head(a, b) => {
+            let before = bytes.get(at.saturating_sub(8)..at).unwrap_or_default();
+            let sure = before.ends_with(b"stream\n") || before.ends_with(b"stream\r\n");
+            (sure || a == 0x78).then_some(Candidate { at: at + 2, family: Family::Zlib { sure } })
+        }
+        _ => None,
+    }
+}
+
+/// The first bytes of everything that is known.
+fn is_mark(byte: u8) -> bool {
+    matches!(byte, 0x1f | b'P' | 0x48 | 0x58 | 0x68 | 0x78 | 0x89 | 0xff)
+}
+
+/// The next place from `at` on where something may begin.
+pub(super) fn next_mark(bytes: &[u8], at: usize) -> Option<usize> {
+    Some(at + bytes.get(at..)?.iter().position(|b| is_mark(*b))?)
+}
+
+/// What begins somewhere, as far as it is known without opening it.
+pub(super) enum Start {
+    Whole {
+        len: usize,
+        text_bytes: usize,
+    },
+    /// Its end is not there.
+    CutOff,
+    /// A deflate stream begins at `at`, with so many bytes behind it that belong to it.
+    Stream {
+        at: usize,
+        tail: usize,
+    },
+}
+
+/// Bytes that may be looked at in vain in some bytes.
+pub(super) fn work_for(bytes: &[u8]) -> usize {
+    WORK_BYTES + WORK_FACTOR * bytes.len()
+}
+
+/// What is known of what begins at an offset. What is looked at in vain is taken from `work`.
+pub(super) fn starts_at(bytes: &[u8], at: usize, work: &mut usize) -> Option<Start> {
+    let rest = bytes.get(at..)?;
+    if rest.starts_with(b"\xff\xd8\xff") {
+        return Some(match jpeg::extent(rest, work) {
+            Some((len, _)) => Start::Whole { len, text_bytes: weight(Kind::Lepton, len) },
+            None => Start::CutOff,
+        });
+    }
+    if rest.starts_with(png::SIGNATURE) {
+        return Some(match png::data(rest, work) {
+            Some(data) => Start::Whole { len: data.start + data.len, text_bytes: data.text_bytes },
+            None => Start::CutOff,
+        });
+    }
+    let found = candidate(bytes, at)?;
+    let sure = at == 0 || found.family != Family::Zlib { sure: false };
+    let tail = match found.family {
+        Family::Gzip => 8,
+        Family::Zlib { .. } => 4,
+        // Not every member has one, and the next has a head.
+        Family::Zip { .. } => 0,
+    };
+    sure.then_some(Start::Stream { at: found.at, tail })
+}
+
+/// What belongs to a stream that is found.
+struct Follows {
+    /// What is behind it.
+    tail: Tail,
+    /// Where the fields of its head are.
+    header: Option<usize>,
+    /// What its text is.
+    kind: Kind,
+}
+
+struct Scan {
+    recipe: Writer,
+    frame: Vec<u8>,
+    packed: Vec<u8>,
+    corrections: Vec<u8>,
+    streams: Vec<Stream>,
+    opened_bytes: usize,
+    /// The same in the text that is being looked through.
+    nested_bytes: usize,
+    /// Bytes of text that may still be opened.
+    room: usize,
+    /// Bytes that may still be looked at in vain.
+    work: usize,
+    /// Why the last stream did not open.
+    last: Declined,
+}
+
+/// Takes apart what some bytes hold; with `before`, they go on with a deflate stream.
+///
+/// # Errors
+/// When nothing opens.
+pub fn open(bytes: &[u8], before: Option<&Before>, limits: Limits) -> Result<Opened, Declined> {
+    let mut scan = Scan {
+        recipe: Writer::default(),
+        frame: Vec::new(),
+        packed: Vec::new(),
+        corrections: Vec::new(),
+        streams: Vec::new(),
+        opened_bytes: 0,
+        nested_bytes: 0,
+        room: limits.text_bytes,
+        work: work_for(bytes),
+        last: Declined::NothingFound,
+    };
+    let mut from = 0;
+    if let Some(before) = before {
+        from = scan.slice(before, bytes);
+    }
+    scan.steps(bytes, from, 0);
+    if scan.opened_bytes == 0 {
+        return Err(scan.last);
+    }
+    let shared = [(Kind::Frame, scan.frame), (Kind::Packed, scan.packed), (Kind::Corrections, scan.corrections)];
+    let mut streams: Vec<Stream> = shared.map(|(kind, bytes)| Stream { kind, bytes }).into();
+    streams.append(&mut scan.streams);
+    Ok(Opened { recipe: scan.recipe.bytes, streams, opened_bytes: scan.opened_bytes })
+}
+
+impl Scan {
+    /// Opens what is found in some bytes from an offset on, at a depth, and ends the row of steps.
+    fn steps(&mut self, bytes: &[u8], from: usize, depth: u8) {
+        let (mut done, mut at) = (from, from);
+        while self.room > 0 && self.work > 0 {
+            let Some(next) = next_mark(bytes, at) else { break };
+            at = next;
+            match self.open_at(bytes, done, at, depth) {
+                Some(end) => (done, at) = (end, end),
+                None => at += 1,
+            }
+        }
+        self.gap(bytes.get(done..).unwrap_or_default());
+        self.recipe.end();
+    }
+
+    /// Counts a stream, which takes room.
+    fn push(&mut self, kind: Kind, bytes: Vec<u8>) {
+        self.room = self.room.saturating_sub(weight(kind, bytes.len()));
+        self.streams.push(Stream { kind, bytes });
+    }
+
+    /// Counts bytes that were taken out of their container.
+    fn opened(&mut self, bytes: usize, depth: u8) {
+        if depth == 0 {
+            self.opened_bytes += bytes;
+        } else {
+            self.nested_bytes += bytes;
+        }
+    }
+
+    fn vain(&mut self, looked_at: usize, why: Declined) {
+        self.work = self.work.saturating_sub(looked_at + 64);
+        self.last = why;
+    }
+
+    /// Opens what begins at `at`; bytes from `done` on were not told of yet. The end of it.
+    fn open_at(&mut self, bytes: &[u8], done: usize, at: usize, depth: u8) -> Option<usize> {
+        let rest = bytes.get(at..)?;
+        if rest.starts_with(b"\xff\xd8\xff") {
+            let Some((len, frame)) = jpeg::extent(rest, &mut self.work) else {
+                self.vain(64, Declined::Foreign);
+                return None;
+            };
+            return match jpeg::open(rest.get(..len)?, frame) {
+                Ok(coded) => {
+                    self.gap(bytes.get(done..at)?);
+                    self.recipe.jpeg(frame);
+                    self.push(Kind::Lepton, coded);
+                    self.opened(len, depth);
+                    Some(at + len)
+                }
+                Err(why) => {
+                    self.vain(8 * len, why);
+                    None
+                }
+            };
+        }
+        if rest.starts_with(png::SIGNATURE) {
+            return self.png(bytes, done, at, depth);
+        }
+        let Some(candidate) = candidate(bytes, at) else {
+            // Most are no head at all, and cost nothing.
+            self.work = self.work.saturating_sub(1);
+            return None;
+        };
+        self.deflate(bytes, done, candidate, depth)
+    }
+
+    /// Opens the part of a picture that holds its data.
+    fn png(&mut self, bytes: &[u8], done: usize, at: usize, depth: u8) -> Option<usize> {
+        let rest = bytes.get(at..)?;
+        let Some(data) = png::data(rest, &mut self.work) else {
+            self.vain(64, Declined::Foreign);
+            return None;
+        };
+        let (a, b) = (*data.bytes.first()?, *data.bytes.get(1)?);
+        if !is_zlib_head(a, b) {
+            self.vain(data.len, Declined::Foreign);
+            return None;
+        }
+        // Tried before anything is told of it.
+        let stream = self.inflated(data.bytes.get(2..)?, &[])?;
+        self.gap(bytes.get(done..at + data.start)?);
+        self.recipe.png(&data.lens, data.right);
+        self.gap(data.bytes.get(..2)?);
+        let follows = Follows { tail: Tail::Adler, header: None, kind: data.kind };
+        let end = self.told(&data.bytes, 2, stream, follows, depth + 1);
+        self.gap(data.bytes.get(end..).unwrap_or_default());
+        self.recipe.end();
+        if !data.right {
+            // Behind what the bytes of the data take, as closing makes those first.
+            self.frame.extend_from_slice(&png::checksums(rest, &data));
+        }
+        self.opened(data.len, depth);
+        Some(at + data.start + data.len)
+    }
+
+    /// Opens the stream at the start of some bytes, where it is one and has the checksum behind it that one of `tails` has.
+    fn inflated(&mut self, bytes: &[u8], tails: &[Tail]) -> Option<deflate::Stream> {
+        let glance = deflate::glance(bytes, self.room);
+        let glance = match glance {
+            Ok(glance) => glance,
+            Err(looked_at) => {
+                self.vain(512 + looked_at, Declined::Foreign);
+                return None;
+            }
+        };
+        let tailed = |tail: &Tail| {
+            let expected = tail.bytes(&glance.text, glance.consumed);
+            bytes.get(glance.consumed..).is_some_and(|rest| rest.starts_with(&expected))
+        };
+        let faint = !tails.is_empty();
+        if faint && !(glance.whole && glance.text.len() >= FAINT_TEXT_MIN && tails.iter().any(tailed)) {
+            self.vain(glance.text.len() + glance.consumed, Declined::Foreign);
+            return None;
+        }
+        if deflate::expands(glance.text.len(), glance.consumed) {
+            self.vain(glance.text.len() + glance.consumed, Declined::TooLarge);
+            return None;
+        }
+        let bytes = if glance.whole { bytes.get(..glance.consumed)? } else { bytes };
+        match deflate::open(bytes, self.room) {
+            Ok(stream) => Some(stream),
+            Err(why) => {
+                self.vain(4 * glance.text.len() + glance.consumed, why);
+                None
+            }
+        }
+    }
+
+    fn deflate(&mut self, bytes: &[u8], done: usize, c: Candidate, depth: u8) -> Option<usize> {
+        let sure = c.family != Family::Zlib { sure: false };
+        let stream = self.inflated(bytes.get(c.at..)?, if sure { &[] } else { &[Tail::Adler] })?;
+        self.gap(bytes.get(done..c.at)?);
+        let (tail, header) = match c.family {
+            Family::Gzip => (Tail::Gzip, None),
+            Family::Zlib { .. } => (Tail::Adler, None),
+            Family::Zip { head } => (Tail::Descriptor, Some(head + 14).filter(|_| head >= done)),
+        };
+        self.opened(stream.consumed, depth);
+        Some(self.told(bytes, c.at, stream, Follows { tail, header, kind: Kind::Text }, depth))
+    }
+
+    /// Writes the step of a stream that lies at `at`, with what follows from its text where that is there. The end of it.
+    fn told(&mut self, bytes: &[u8], at: usize, stream: deflate::Stream, follows: Follows, depth: u8) -> usize {
+        let deflate::Stream { consumed, text, mut corrections, whole } = stream;
+        let end = at + consumed;
+        let expected = follows.tail.bytes(&text, consumed);
+        let is_there = whole && bytes.get(end..).is_some_and(|rest| rest.starts_with(&expected));
+        let tail = if is_there { follows.tail } else { Tail::Nothing };
+        let header = follows.header.filter(|field| self.blank(*field, at, &header_fields(&text, consumed)));
+        let told = (corrections.len(), tail, header.map(|field| at - field));
+        self.corrections.append(&mut corrections);
+        if follows.kind != Kind::Text || !self.nested(&text, told, depth) {
+            self.recipe.deflate(told.0, told.1, told.2, false);
+            self.push(follows.kind, text);
+        }
+        end + if is_there { expected.len() } else { 0 }
+    }
+
+    /// Puts zeroes in the place of fields that follow from a text, of which the first is at `field`, where they are what was
+    /// told of the bytes before `at`.
+    fn blank(&mut self, field: usize, at: usize, expected: &[u8]) -> bool {
+        let from = self.frame.len().checked_sub(at - field);
+        let fields = from.and_then(|from| self.frame.get_mut(from..from + expected.len()));
+        match fields.filter(|fields| *fields == expected) {
+            Some(fields) => {
+                fields.fill(0);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Opens what a text holds. False where it is to be coded as it is: nothing is told of it then.
+    fn nested(&mut self, text: &[u8], told: (usize, Tail, Option<usize>), depth: u8) -> bool {
+        if depth + 1 >= DEPTH_MAX || text.len() < NESTED_BYTES_MIN {
+            return false;
+        }
+        let lens = [&self.recipe.bytes, &self.frame, &self.packed, &self.corrections].map(Vec::len);
+        let (streams, room, last) = (self.streams.len(), self.room, self.last);
+        let before = std::mem::replace(&mut self.nested_bytes, 0);
+        self.recipe.deflate(told.0, told.1, told.2, true);
+        self.steps(text, 0, depth + 1);
+        let opened = std::mem::replace(&mut self.nested_bytes, before);
+        if opened * NESTED_PART > text.len() {
+            return true;
+        }
+        let all = [&mut self.recipe.bytes, &mut self.frame, &mut self.packed, &mut self.corrections];
+        all.into_iter().zip(lens).for_each(|(bytes, len)| bytes.truncate(len));
+        self.streams.truncate(streams);
+        (self.room, self.last) = (room, last);
+        false
+    }
+
+    /// Opens the stream that was cut off before `bytes`, as far as it goes.
+    fn slice(&mut self, before: &Before, bytes: &[u8]) -> usize {
+        let Ok(stream) = deflate::open_slice(before, bytes, self.room) else { return 0 };
+        let deflate::Stream { consumed, text, mut corrections, .. } = stream;
+        self.recipe.slice(corrections.len(), before.window.len(), before.bits, consumed);
+        self.corrections.append(&mut corrections);
+        self.opened_bytes += consumed;
+        self.push(Kind::Text, text);
+        consumed
+    }
+
+    /// Tells of bytes between streams.
+    fn gap(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            // Pieces of one kind together.
+            let noise = is_noise(rest.get(..PIECE_BYTES).unwrap_or(rest));
+            let mut pieces = rest.chunks(PIECE_BYTES);
+            let len = pieces.by_ref().take_while(|piece| is_noise(piece) == noise).map(<[u8]>::len).sum();
+            let (run, after) = rest.split_at(len);
+            rest = after;
+            if noise {
+                self.recipe.packed(len);
+                self.packed.extend_from_slice(run);
+            } else if len >= TEXT_BYTES_MIN {
+                self.recipe.text();
+                self.push(Kind::Text, run.to_vec());
+            } else {
+                self.recipe.frame(len);
+                self.frame.extend_from_slice(run);
+            }
+        }
+    }
+}
+
+/// True for bytes that are spread as evenly as noise.
+fn is_noise(bytes: &[u8]) -> bool {
+    if bytes.len() < PIECE_BYTES_MIN {
+        return false;
+    }
+    let mut counts = [0u32; 256];
+    bytes.iter().for_each(|b| counts.iter_mut().skip(usize::from(*b)).take(1).for_each(|n| *n += 1));
+    let n = bytes.len() as f64;
+    let bits: f64 = counts.iter().filter(|c| **c > 0).map(|c| f64::from(*c) / n).map(|p| -p * p.log2()).sum();
+    // What so few bytes of noise show of their eight bits.
+    bits > 8.0 - 255.0 / (2.0 * n * std::f64::consts::LN_2) - NOISE_BITS
+}

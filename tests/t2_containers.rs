@@ -1,0 +1,314 @@
+//! Containers: what opens closes bit for bit, whatever is done to it; and the method that codes what is in them.
+
+mod common;
+
+use std::time::Instant;
+
+use common::Dice;
+use common::packed::{self, Zip, every_kind};
+use tersefs::base::{Class, MethodId, ModelId, crc32c};
+use tersefs::containers::{self, Before, CutLimits, DEPTH_MAX, Declined, Kind, Limits, Opened};
+use tersefs::models::{Basis, Model};
+
+const LIMITS: Limits = Limits { text_bytes: 2 << 20 };
+
+/// Opens; what opens has to close.
+fn check(name: &str, bytes: &[u8], before: Option<&Before>) -> Result<Opened, Declined> {
+    let opened = containers::open(bytes, before, LIMITS)?;
+    let again = containers::close(&opened.recipe, &opened.streams, bytes.len(), LIMITS.text_bytes);
+    assert!(again.as_deref() == Ok(bytes), "{name}: {:?}", again.err());
+    Ok(opened)
+}
+
+#[test]
+fn every_kind_opens_and_closes() {
+    for (name, bytes) in every_kind() {
+        let opened = check(name, &bytes, None).unwrap_or_else(|why| panic!("{name}: {why:?}"));
+        println!("{name}: {} of {} bytes", opened.opened_bytes, bytes.len());
+        assert!(opened.opened_bytes * 10 > bytes.len() * 8, "{name}");
+        let has = |f: fn(Kind) -> bool| opened.streams.iter().any(|s| f(s.kind) && !s.bytes.is_empty());
+        assert!(has(|kind| matches!(kind, Kind::Text | Kind::Pixels { .. } | Kind::Lepton)), "{name}");
+        assert_eq!(has(|kind| kind == Kind::Lepton), name.starts_with("jpeg"), "{name}");
+        let rows = has(|kind| matches!(kind, Kind::Pixels { row: 271, pixel: 3 }));
+        assert_eq!(rows, name == "png" || name.starts_with("zip"), "{name}");
+    }
+}
+
+/// What follows from a text is not kept: checksums and lengths of members, of chunks, of streams.
+#[test]
+fn checksums_are_computed_again() {
+    let text = packed::prose(&mut Dice::new(4), 20_000);
+    let crc = crc32fast::hash(&text);
+    for (name, bytes, times) in [
+        ("gzip", packed::gzip(&text, 6), 0),
+        ("zip", packed::zip(&[("a", &text)], Zip::Plain), 1),
+        ("descriptors", packed::zip(&[("a", &text)], Zip::Descriptors), 1),
+    ] {
+        let opened = check(name, &bytes, None).unwrap();
+        let frame = &opened.streams[0].bytes;
+        // In the directory of a zip archive it stays.
+        assert_eq!(frame.windows(4).filter(|w| **w == crc.to_le_bytes()).count(), times, "{name}");
+    }
+}
+
+#[test]
+fn what_does_not_open_is_declined() {
+    let mut dice = Dice::new(8);
+    let noise: Vec<u8> = (0..100_000).map(|_| dice.next() as u8).collect();
+    assert_eq!(check("nothing", b"", None), Err(Declined::NothingFound));
+    assert!(check("noise", &noise, None).is_err());
+    assert!(check("text", &packed::prose(&mut dice, 50_000), None).is_err());
+    let text = packed::prose(&mut dice, 50_000);
+    assert!(check("encrypted", &packed::zip(&[("a", &text)], Zip::Encrypted), None).is_err());
+    // Four components, arithmetic coding, twelve bits.
+    for (at, value) in [(9, 4), (1, 0xc9), (4, 12)] {
+        let mut picture = packed::JPEG.to_vec();
+        let frame = picture.windows(2).position(|w| w == b"\xff\xc0").unwrap();
+        picture[frame + at] = value;
+        assert!(check("jpeg", &picture, None).is_err());
+    }
+}
+
+/// Cut off, with bytes changed, left out and put in: exact or declined.
+#[test]
+fn damaged_containers_are_exact_or_declined() {
+    let mut dice = Dice::new(21);
+    let (mut exact, mut declined) = (0, 0);
+    let deep = packed::png(&mut dice, 80, 90, packed::Png::Deep);
+    for (name, bytes) in every_kind().into_iter().chain([("png of 16 bits", deep)]) {
+        for _ in 0..12 {
+            let mut bad = bytes.clone();
+            match dice.roll(4) {
+                0 => bad.truncate(dice.roll(bytes.len() as u64) as usize),
+                1 => (0..=dice.roll(3)).for_each(|_| bad[dice.roll(bytes.len() as u64) as usize] ^= 1 << dice.roll(8)),
+                2 => drop(bad.drain(dice.roll(bytes.len() as u64) as usize..).take(20).count()),
+                _ => {
+                    let at = dice.roll(bytes.len() as u64) as usize;
+                    bad.splice(at..at, (0..30).map(|_| dice.next() as u8));
+                }
+            }
+            match check(name, &bad, None) {
+                Ok(_) => exact += 1,
+                Err(_) => declined += 1,
+            }
+        }
+    }
+    println!("{exact} exact, {declined} declined");
+    assert!(exact > 50);
+}
+
+/// Any recipe with any streams closes to an error or to bytes.
+#[test]
+fn damaged_recipes_and_streams_close_to_errors_or_bytes() {
+    let mut dice = Dice::new(22);
+    let mut errors = 0;
+    for (name, bytes) in every_kind() {
+        let opened = check(name, &bytes, None).unwrap();
+        for _ in 0..25 {
+            let mut bad = opened.clone();
+            let stream = dice.roll(bad.streams.len() as u64) as usize;
+            let target = match dice.roll(3) {
+                0 => &mut bad.recipe,
+                1 => &mut bad.streams[2].bytes,
+                _ => &mut bad.streams[stream].bytes,
+            };
+            if !target.is_empty() {
+                let at = dice.roll(target.len() as u64) as usize;
+                match dice.roll(3) {
+                    0 => target.truncate(at),
+                    1 => target[at] = dice.next() as u8,
+                    _ => target[at..].iter_mut().for_each(|b| *b = dice.next() as u8),
+                }
+            }
+            match containers::close(&bad.recipe, &bad.streams, bytes.len(), LIMITS.text_bytes) {
+                Ok(other) => assert_eq!(other.len(), bytes.len()),
+                Err(e) => errors += usize::from(!e.to_string().is_empty()),
+            }
+        }
+    }
+    assert!(errors > 150, "{errors}");
+}
+
+/// What expands without end stays as it is, and so does what is nested without end.
+#[test]
+fn bombs_are_left_alone() {
+    let zeros = vec![0u8; 64 << 20];
+    let bomb = packed::zip(&[("zeros", &zeros)], Zip::Plain);
+    let started = Instant::now();
+    let opened = check("bomb", &bomb, None);
+    let text = opened.map_or(0, |o| o.streams.iter().map(|s| s.bytes.len()).sum());
+    assert!(text < 4 << 20 && started.elapsed().as_secs() < 20, "{text} bytes");
+    // A row of heads of streams, each to be looked at.
+    let heads = b"stream\nx\x9c\xed\xbd".repeat(30_000);
+    assert!(check("heads", &heads, None).is_err() && started.elapsed().as_secs() < 30);
+    let mut nested = packed::prose(&mut Dice::new(3), 5_000);
+    for _ in 0..3 * DEPTH_MAX {
+        nested = packed::zip(&[("inner.zip", &nested)], Zip::Plain);
+    }
+    check("nested", &nested, None).unwrap();
+}
+
+/// Rows of heads, each of which asks for all that is behind it to be looked at: the work is bounded, for cutting as for opening.
+#[test]
+fn heads_without_end_are_given_up() {
+    let mut frame = b"\xff\xd8\xff\xc0\0\x11\x08\0\x40\0\x40\x03\x01\x22\0\x02\x11\x01\x03\x11\x01".to_vec();
+    frame.extend_from_slice(b"\xff\xda\0\x02");
+    let mut chunk = b"\x89PNG\r\n\x1a\n\0\x08\0\0tEXt".to_vec();
+    chunk.extend_from_slice(&[b'x'; 20]);
+    let stored = b"PK\x03\x04\x14\0\0\0\x08\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x00\x01\xff\xfe";
+    let heads: [(&str, Vec<u8>); 4] = [
+        ("pictures", frame.repeat((1 << 20) / frame.len())),
+        ("chunks", chunk.repeat((1 << 20) / chunk.len())),
+        ("names", b"\x1f\x8b\x08\x08\x01\x01\x01\x01\x01\x01".repeat(100_000)),
+        ("stored", stored.repeat((1 << 20) / stored.len())),
+    ];
+    let started = Instant::now();
+    for (name, bytes) in heads {
+        assert!(check(name, &bytes, None).is_err(), "{name}");
+        let cut = containers::cut(&bytes, None, CutLimits { min: 64 << 10, text_bytes: 1 << 20 }, false);
+        println!("{name}: {:.1} s, {} bytes", started.elapsed().as_secs_f64(), cut.len);
+        assert!(cut.len >= 64 << 10 && cut.len <= bytes.len() && started.elapsed().as_secs() < 60, "{name}");
+    }
+}
+
+/// What closing is asked for is bounded too, whatever a store says: corrections that never end, pictures larger than any.
+#[test]
+fn closing_ends_whatever_it_is_given() {
+    let text = packed::prose(&mut Dice::new(5), 60_000);
+    let opened = check("gzip", &packed::gzip(&text, 6), None).unwrap();
+    let started = Instant::now();
+    for fill in [0u8, 255, 0x55] {
+        let mut bad = opened.clone();
+        bad.streams[2].bytes.fill(fill);
+        assert!(containers::close(&bad.recipe, &bad.streams, 30_000, LIMITS.text_bytes).is_err());
+    }
+    // The same head, and a row of scans of nothing.
+    let mut picture = packed::JPEG.to_vec();
+    let at = picture.windows(2).position(|w| w == b"\xff\xda").unwrap();
+    let head = picture[at..at + 14].to_vec();
+    picture.splice(at..at, head.repeat(100));
+    assert!(check("scans", &picture, None).is_err());
+    assert!(started.elapsed().as_secs() < 60);
+}
+
+/// A stream that began before: it opens from a block on where what was before is known, at any bit.
+#[test]
+fn slices_of_a_stream_open_from_a_block_on() {
+    let mut dice = Dice::new(6);
+    let text = packed::prose(&mut dice, 1_800_000);
+    let stream = packed::deflated(&text, 6);
+    let (mut at, mut done, mut before) = (0, 0, Before::default());
+    let mut bits = [false; 8];
+    while at < stream.len() {
+        let walk = containers::walk(&before, &stream[at..], 200_000).unwrap();
+        assert!(walk.consumed > 0, "one block is more than the limit");
+        let end = at + walk.consumed;
+        // A checksum comes behind the last.
+        let slice = if walk.end == containers::End::Done {
+            [&stream[at..end], &[0xff; 8]].concat()
+        } else {
+            stream[at..end].to_vec()
+        };
+        let opened = check("slice", &slice, Some(&before)).unwrap();
+        assert!(opened.opened_bytes + 3 > walk.consumed, "{} of {}", opened.opened_bytes, walk.consumed);
+        let found = opened.streams.iter().find(|s| s.kind == Kind::Text).unwrap();
+        let window = before.window.len();
+        assert!(found.bytes[..window] == text[done - window..done] && found.bytes.len() > window + 10_000);
+        bits[usize::from(before.bits)] = true;
+        (at, done, before) = (end, done + walk.text_bytes, walk.before);
+        assert!((walk.end == containers::End::Done) == (at == stream.len()));
+    }
+    assert_eq!(done, text.len());
+    assert!(bits.iter().filter(|met| **met).count() > 3, "{bits:?}");
+    // With another window it is other bytes, or does not open.
+    let other = Before { window: vec![7; 1000], bits: 3, lead: 5 };
+    check("other", &stream[..200_000], Some(&other)).ok();
+}
+
+fn opened() -> &'static dyn Model {
+    tersefs::models::model(MethodId::Opened)
+}
+
+#[test]
+fn what_is_in_containers_is_coded_by_the_other_methods() {
+    for (name, bytes) in every_kind() {
+        let coded = opened().encode(&bytes, tersefs::codec::classify(&bytes), Basis::default());
+        let Ok(coded) = coded else {
+            assert!(bytes.len() < 1000, "{name}");
+            continue;
+        };
+        println!("{name}: {} of {}", coded.payload.len(), bytes.len());
+        // Of a small one most is what closing needs.
+        let percent = if bytes.len() > 2000 { 92 } else { 100 };
+        assert!(
+            coded.payload.len() * 100 < bytes.len() * percent,
+            "{name}: {} of {}",
+            coded.payload.len(),
+            bytes.len()
+        );
+        let plain = opened().decode(&coded.payload, bytes.len(), 1, ModelId::NONE, Basis::default());
+        assert!(plain.as_deref() == Ok(&bytes[..]), "{name}");
+    }
+}
+
+/// Writes what `golden/opened-1` holds, where it is asked for: once for a revision.
+#[test]
+fn golden_payloads_are_made() {
+    let mut dice = Dice::new(41);
+    let text = packed::prose(&mut dice, 5000);
+    let inner = packed::zip(&[("a", &text[..3000]), ("b", &text[2000..])], Zip::Plain);
+    let stream = packed::deflated(&packed::prose(&mut dice, 300_000), 6);
+    let walks =
+        (100_000..200_000).step_by(20_000).map(|room| containers::walk(&Before::default(), &stream, room).unwrap());
+    let walk = walks.into_iter().find(|walk| walk.before.bits > 0).unwrap();
+    let before = walk.before;
+    let next = containers::walk(&before, &stream[walk.consumed..], 140_000).unwrap();
+    let raws = [
+        (None, [packed::gzip(&text, 6), packed::gzip(&text[..900], 9)].concat()),
+        (None, packed::zlib(&text, 1)),
+        (None, inner.clone()),
+        (None, packed::zip(&[("a", &text)], Zip::Descriptors)),
+        (None, packed::zip(&[("inner.zip", &inner)], Zip::Stored)),
+        (None, packed::png(&mut dice, 150, 70, packed::Png::Plain)),
+        (None, packed::png(&mut dice, 180, 90, packed::Png::WrongCrc)),
+        (None, packed::pdf(&mut dice, 6)),
+        (None, packed::JPEG.to_vec()),
+        (Some(&before), stream[walk.consumed..walk.consumed + next.consumed].to_vec()),
+    ];
+    let mut out = Vec::new();
+    for (before, raw) in raws {
+        let coded = opened().encode(&raw, Class::Container, Basis { before, ..Basis::default() });
+        let coded = coded.unwrap_or_else(|why| panic!("{} bytes: {why:?}", raw.len()));
+        let plain = opened().decode(&coded.payload, raw.len(), 1, ModelId::NONE, Basis::default());
+        assert!(plain.as_deref() == Ok(&raw[..]));
+        for (tag, bytes) in [(b'R', &raw), (8, &coded.payload)] {
+            out.push(tag);
+            out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+            out.extend_from_slice(bytes);
+        }
+    }
+    if let Ok(path) = std::env::var("TERSEFS_GOLDEN_OPENED") {
+        std::fs::write(path, out).unwrap();
+    }
+}
+
+/// Damage that the checksum does not see, as it was put right: an error or bytes.
+#[test]
+fn forged_payloads_give_errors_or_bytes() {
+    let mut dice = Dice::new(31);
+    for (name, bytes) in every_kind().into_iter().step_by(4) {
+        let payload = opened().encode(&bytes, tersefs::codec::classify(&bytes), Basis::default()).unwrap().payload;
+        for n in 0..16 {
+            let mut bad = payload.clone();
+            // The head most of all.
+            let reach = if n % 2 == 0 { 60 } else { bad.len() as u64 - 4 };
+            let at = 4 + dice.roll(reach.min(bad.len() as u64 - 4)) as usize;
+            bad[at] = dice.next() as u8;
+            let crc = crc32c(&bad[4..]);
+            bad[..4].copy_from_slice(&crc.to_le_bytes());
+            if let Ok(plain) = opened().decode(&bad, bytes.len(), 1, ModelId::NONE, Basis::default()) {
+                assert_eq!(plain.len(), bytes.len(), "{name}");
+            }
+        }
+    }
+}
