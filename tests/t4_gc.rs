@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use common::{Dice, code_all, fresh, gc_all, open, options, put, read, remove, setting};
+use common::{Dice, code_all, fresh, gc_all, open, options, put, read, remove, setting, shut};
 use tersefs::base::{ByteRange, Ino, MethodId};
 use tersefs::host::{Disk, SimDisk, Survival};
-use tersefs::volume::{AllocateMode, Caller, Error, GcAction, GcRun, OpenFor, Volume, VolumeOptions};
+use tersefs::volume::{
+    AllocateMode, Caller, Error, GcAction, GcRun, HotOptions, OpenFor, Volume, VolumeOptions, is_hot_copy,
+};
 use tersefs::workers::Workers;
 use until::Until;
 
@@ -421,5 +423,89 @@ fn what_is_shared_stays_shared() {
     );
     holds(&volume, &copies);
     volume.close().unwrap();
+    check(&disk);
+}
+
+/// Decoded copies on disk serve what was read before, also once gc has moved it, and nothing else; they are no part of the
+/// store, and make room.
+#[test]
+fn hot_copies_are_never_stale_and_never_in_the_way() {
+    let (disk, workers) = (fresh(), Arc::new(Workers::new(1)));
+    let with = |bytes| {
+        let hot = HotOptions { bytes, slow_ms_min: 0, ..HotOptions::default() };
+        open(&disk, VolumeOptions { hot, ahead: 0, ..uncached(MethodId::Zstd) }, &workers).unwrap()
+    };
+    let copies = || -> Vec<String> {
+        let inside = |path: &str| path.strip_prefix("cache/").map(|name| assert!(is_hot_copy(name))).is_some();
+        disk.files().into_iter().map(|(path, _)| path).filter(|path| inside(path)).collect()
+    };
+    let decodes = |volume: &Volume| volume.status().unwrap().decodes;
+    let volume = with(4 << 20);
+    let mut files = fill(&volume, 12, 300);
+    (0..2).for_each(|_| holds(&volume, &files));
+    let before = decodes(&volume);
+    holds(&volume, &files);
+    assert_eq!(decodes(&volume), before, "all of it has copies");
+    // What gc moves keeps them; what takes the place of something else does not get those of that.
+    let gone: Vec<String> = files.keys().step_by(2).cloned().collect();
+    for name in &gone {
+        remove(&volume, name).unwrap();
+        files.remove(name);
+    }
+    volume.flush().unwrap();
+    let report = gc_all(&volume, 100_000, || ()).unwrap();
+    assert!(report.segments_copied > 0 && report.packs_deleted > 0, "{report:?}");
+    let large: Files =
+        files.iter().filter(|(name, _)| name.starts_with("large")).map(|(n, d)| (n.clone(), d.clone())).collect();
+    holds(&volume, &large);
+    assert_eq!(decodes(&volume), before, "moved segments have theirs");
+    let mut dice = Dice::new(77);
+    for (name, data) in &mut files {
+        *data = noise(&mut dice, data.len());
+        put(&volume, name, data).unwrap();
+    }
+    code_all(&volume, || ()).unwrap();
+    (0..3).for_each(|_| holds(&volume, &files));
+    check(&disk);
+    // df does not count them.
+    disk.set_capacity(256 << 20);
+    let (total, free) = {
+        let s = Disk::space(&disk).unwrap();
+        (s.total_bytes, s.free_bytes)
+    };
+    let lent = volume.status().unwrap().hot.bytes;
+    assert!(lent > 500_000 && volume.statfs().unwrap().free_bytes == free + lent, "{lent} of {free}");
+    // New data comes first: there is room for it where they were.
+    disk.set_capacity(total - free + (3 << 20) + (100 << 10));
+    let more = noise(&mut dice, 300_000);
+    put(&volume, "more", &more).unwrap();
+    assert_eq!((copies().len(), volume.status().unwrap().hot.bytes), (0, 0));
+    files.insert("more".into(), more);
+    disk.set_capacity(1 << 40);
+    code_all(&volume, || ()).unwrap();
+    (0..2).for_each(|_| holds(&volume, &files));
+    shut(volume);
+    // A new mount finds them, and what rot has changed in them harms nobody.
+    let volume = with(4 << 20);
+    holds(&volume, &files);
+    assert_eq!(decodes(&volume), 0);
+    for path in copies() {
+        assert!(disk.rot(&path, 20, 1));
+    }
+    holds(&volume, &files);
+    let hot = volume.status().unwrap().hot;
+    assert!(hot.wrong > 0 && decodes(&volume) > 0, "{hot:?}");
+    shut(volume);
+    // After a kill, and for a reader that may change nothing.
+    let left = disk.survivor(Survival::Kernel);
+    let hot = HotOptions { bytes: 4 << 20, slow_ms_min: 0, ..HotOptions::default() };
+    let reader = open(&left, VolumeOptions { hot, read_only: true, ..uncached(MethodId::Zstd) }, &workers).unwrap();
+    let there = left.files();
+    (0..3).for_each(|_| holds(&reader, &files));
+    assert!(left.files() == there && reader.status().unwrap().hot.frozen);
+    shut(reader);
+    // Turned off, they go.
+    shut(with(0));
+    assert_eq!(copies(), [""; 0]);
     check(&disk);
 }

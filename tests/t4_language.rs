@@ -15,7 +15,7 @@ use tersefs::format::INCOMPAT_LANGUAGES;
 use tersefs::host::{Disk, SimDisk, Survival};
 use tersefs::store::{IndexEngine, Store, StoreOptions};
 use tersefs::tools;
-use tersefs::volume::{Error, ScrubOptions, Volume, VolumeOptions, XattrMode};
+use tersefs::volume::{Error, HotOptions, ScrubOptions, Volume, VolumeOptions, XattrMode};
 use tersefs::workers::Workers;
 
 /// Text of the words that the small model knows, which repeat as words do.
@@ -402,4 +402,45 @@ fn a_model_of_images_is_brought_in_any_of_its_forms() {
     put(&volume, "image", &image).unwrap();
     code_all(&volume, || ()).unwrap();
     assert!(read(&volume, ino(&volume, "image"), 0, 1 << 20).unwrap() == image);
+}
+
+/// A part that was read twice from cold has a decoded copy on disk, which is held against the checksum that the segment has of
+/// that part.
+#[test]
+fn parts_have_hot_copies_of_their_own() {
+    let (disk, workers) = (fresh(), Arc::new(Workers::new(2)));
+    let hot = HotOptions { bytes: 1 << 20, slow_ms_min: 0, ..HotOptions::default() };
+    let with =
+        || open(&disk, VolumeOptions { hot: hot.clone(), cache_bytes: Some(0), ..by_language() }, &workers).unwrap();
+    let volume = with();
+    add(&volume, &llama::tiny());
+    let text = words(4, 60_000);
+    put(&volume, "f text", &text).unwrap();
+    code_all(&volume, || ()).unwrap();
+    let file = ino(&volume, "f text");
+    let decodes = |volume: &Volume| volume.status().unwrap().decodes;
+    let right = |volume: &Arc<Volume>| assert_eq!(read(volume, file, 50_000, 10).unwrap(), &text[50_000..50_010]);
+    (0..2).for_each(|_| right(&volume));
+    assert_eq!(decodes(&volume), 2);
+    // It is made after the reader has its bytes.
+    for _ in 0..1000 {
+        if volume.status().unwrap().hot.copies > 0 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    right(&volume);
+    assert_eq!(decodes(&volume), 2);
+    shut(volume);
+    let volume = with();
+    right(&volume);
+    assert_eq!(decodes(&volume), 0);
+    let copies: Vec<String> =
+        disk.files().into_iter().map(|(path, _)| path).filter(|path| path.starts_with("cache/")).collect();
+    assert_eq!(copies.len(), 1, "of one part, not of its segment");
+    assert!(disk.rot(&copies[0], 3, 8));
+    right(&volume);
+    assert_eq!((decodes(&volume), volume.status().unwrap().hot.wrong), (1, 1));
+    assert!(read(&volume, file, 0, 1 << 20).unwrap() == text);
+    shut(volume);
 }

@@ -6,11 +6,12 @@
 mod mounted;
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mounted::{Dice, Mount, arg, tersefs};
+use mounted::{BINARY, Dice, Mount, arg, ok, run, tersefs};
 
 /// A mount serves within this time. The promise is two seconds for a million files; tests share their machine.
 const MOUNT_SECONDS_MAX: u64 = 15;
@@ -38,7 +39,7 @@ fn allowed_mib(mount: &Mount, budget: u64) -> u64 {
     budget + (models >> 20)
 }
 
-fn remount(dir: &std::path::Path, flags: &[&str]) -> Mount {
+fn remount(dir: &Path, flags: &[&str]) -> Mount {
     let started = Instant::now();
     let mount = Mount::new(dir, flags);
     let took = started.elapsed();
@@ -182,4 +183,85 @@ fn sixteen_readers_decode_within_the_budget() {
     assert!(status["cache_bytes"].as_u64() <= Some(1 << 20), "{status}");
     assert!(peak_mib(&mount) <= allowed, "{} MiB of {allowed}: {status}", peak_mib(&mount));
     mount.done();
+}
+
+/// Files of a directory of hot copies.
+fn copies(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).map_or(Vec::new(), |dir| dir.map(|entry| entry.unwrap().path()).collect())
+}
+
+/// What is slow to decode and was read twice from cold is read from its decoded copy, by the next mount too; whatever becomes of
+/// the copies, the bytes are right.
+#[test]
+fn what_is_read_again_is_decoded_no_more() {
+    // Nothing stays decoded in memory.
+    let flags = ["--cache-mib=0", "--quiet-seconds=0.3", "--no-training", "--hot-cache-mib=16"];
+    let dir = tempfile::tempdir().unwrap();
+    let (store, point) = (dir.path().join("store"), dir.path().join("mnt"));
+    let text = Dice(5).text(300_000);
+    // Past the pages of the kernel, in one request.
+    let read = |mount: &Mount| {
+        let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(mount.path("text")).unwrap();
+        let mut buf = vec![0; 1 << 20];
+        let got = file.read_at(&mut buf, 0).unwrap();
+        assert!(buf[..got] == text, "{got} bytes");
+    };
+    let looked = |mount: &Mount, what: &str| mount.status()["hot"][what].as_u64().unwrap();
+    let settled = |mount: &Mount| {
+        // A copy is made when the reader has its bytes.
+        let (started, segments) = (Instant::now(), mount.stat("text")["segments"].as_array().unwrap().len() as u64);
+        while looked(mount, "copies") < segments {
+            assert!(started.elapsed() < Duration::from_secs(30), "{}", mount.status());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let mount = Mount::of(&store, &point, &flags);
+    fs::write(mount.path("text"), &text).unwrap();
+    mount.wait();
+    (0..2).for_each(|_| read(&mount));
+    settled(&mount);
+    let cache = store.join("cache");
+    assert_eq!(fs::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o700);
+    assert!(copies(&cache).iter().all(|copy| fs::metadata(copy).unwrap().permissions().mode() & 0o777 == 0o600));
+    let shown = ok(BINARY, &["status", arg(&point)], 30);
+    assert!(shown.contains("\nhot       293.0 KiB of 16.0 MiB in "), "{shown}");
+    mount.done();
+
+    let mount = Mount::of(&store, &point, &flags);
+    read(&mount);
+    let status = mount.status();
+    assert_eq!((status["decodes"].as_u64(), status["hot"]["misses"].as_u64()), (Some(0), Some(0)), "{status}");
+    // Neither what the volume takes nor what is left of the disk speaks of them.
+    let report: serde_json::Value = serde_json::from_str(&ok(BINARY, &["report", "--json", arg(&point)], 60)).unwrap();
+    assert!(report["all"]["taken_bytes"].as_u64() < Some(150_000), "{report}");
+    // Rot, and a directory that is gone.
+    for copy in copies(&cache) {
+        let file = File::options().write(true).open(copy).unwrap();
+        file.write_all_at(b"\0\0\0\0", 1000).unwrap();
+    }
+    read(&mount);
+    assert!(looked(&mount, "wrong") > 0, "{}", mount.status());
+    fs::remove_dir_all(&cache).unwrap();
+    (0..2).for_each(|_| read(&mount));
+    settled(&mount);
+    mount.is_sound();
+    mount.done();
+    assert_eq!(tersefs(&["fsck", arg(&store)]).code, Some(0));
+
+    // A mount that is not to have any takes them away; one that may not write has a place elsewhere.
+    Mount::of(&store, &point, &flags[..3]).done();
+    assert!(!cache.exists());
+    let elsewhere = dir.path().join("elsewhere");
+    let place = format!("--hot-cache-dir={}", arg(&elsewhere));
+    let mount = Mount::of(&store, &point, &[&flags[..], &["--read-only", &place]].concat());
+    (0..2).for_each(|_| read(&mount));
+    settled(&mount);
+    let decodes = mount.status()["decodes"].as_u64();
+    read(&mount);
+    assert!(mount.status()["decodes"].as_u64() == decodes && !copies(&elsewhere.join("cache")).is_empty());
+    assert!(!cache.exists());
+    mount.done();
+    let inside = format!("--hot-cache-dir={}", arg(&point.join("d")));
+    let refused = run(BINARY, &["mount", "--hot-cache-mib=1", &inside, arg(&store), arg(&point)], 30);
+    assert!(refused.code == Some(1) && refused.err.contains("lies inside the mountpoint"), "{refused:?}");
 }

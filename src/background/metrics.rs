@@ -230,6 +230,18 @@ fn text(s: &Status, work: &Work) -> String {
     p.gauge("cache_bytes", "Decoded segments in memory.", s.cache_bytes as f64);
     p.counter("cache_hits_total", "Reads of segments that were in memory.", s.cache_hits as f64);
     p.counter("cache_misses_total", "Reads of segments that were not.", s.cache_misses as f64);
+    p.gauge(
+        "hot_budget_bytes",
+        "What decoded copies on disk may take; 0 when there are none.",
+        s.hot.budget_bytes as f64,
+    );
+    p.gauge("hot_bytes", "What they take.", s.hot.bytes as f64);
+    p.gauge("hot_copies", "How many there are.", s.hot.copies as f64);
+    p.counter("hot_hits_total", "Slow segments read from a copy instead of being decoded.", s.hot.hits as f64);
+    p.counter("hot_misses_total", "Slow segments read that had none.", s.hot.misses as f64);
+    p.counter("hot_written_bytes_total", "Bytes of copies written.", s.hot.written_bytes as f64);
+    p.counter("hot_evicted_total", "Copies that made room for others or for new data.", s.hot.evicted as f64);
+    p.counter("hot_wrong_total", "Copies that failed their check and were not used.", s.hot.wrong as f64);
     p.counter("decodes_total", "Segments decoded.", s.decodes as f64);
     p.counter("decode_failures_total", "Decodes whose bytes failed a check: damage.", s.decode_failures as f64);
     p.gauge("quarantined_segments", "Segments that failed a check.", s.quarantined as f64);

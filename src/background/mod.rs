@@ -180,6 +180,7 @@ impl Background {
         })));
         spawn(Box::pin(scrubber::every(dials.clone(), volume.clone(), stopped.clone())));
         spawn(Box::pin(every(MEMORY_EVERY, stopped.clone(), volume.clone(), Volume::tend_memory)));
+        spawn(Box::pin(every(MEMORY_EVERY, stopped.clone(), volume.clone(), Volume::tend_hot)));
         spawn(Box::pin(tidy(volume.clone())));
         spawn(Box::pin(signals(stopped.clone(), unmount.clone())));
         let (turned, coder) = (dials.clone(), compressor.clone());

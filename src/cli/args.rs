@@ -481,6 +481,15 @@ pub(super) struct MountArgs {
     /// Part of it for decoded segments, MiB, at most half; a quarter unless given
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(0..=1 << 24))]
     pub cache_mib: Option<u64>,
+    /// Keep decoded copies on disk of what is slow to decode and is read again and again, MiB at most: in STORE/cache, or where
+    /// --hot-cache-dir says. They are plain bytes, for the owner of the store alone, may be deleted at any time, and make room
+    /// for whatever else needs the space. 0 keeps none
+    #[arg(long, value_name = "MIB", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1 << 40))]
+    pub hot_cache_mib: u64,
+    /// Directory for these copies, of this mount alone, instead of the store; it is made where it is missing. A mount that is
+    /// read-only makes copies there and nowhere else
+    #[arg(long, value_name = "DIRECTORY")]
+    pub hot_cache_dir: Option<PathBuf>,
     /// A file is coded after it was closed and unchanged for this long, seconds
     #[arg(long, default_value_t = 3.0)]
     pub quiet_seconds: f64,

@@ -20,7 +20,7 @@ use crate::fuse::{self, MountOptions, Mounted};
 use crate::host::{self, Disk, RealDisk};
 use crate::store::{self, IndexEngine, Store};
 use crate::tools;
-use crate::volume::{Adjustable, Rules, Volume, VolumeOptions};
+use crate::volume::{Adjustable, HotOptions, Rules, Volume, VolumeOptions};
 use crate::workers::Workers;
 
 /// What the detached process writes to its standard output when it serves.
@@ -53,6 +53,7 @@ pub(super) fn mount(args: &MountArgs, line: &[OsString]) -> Outcome {
     let root = disk.native_path().unwrap_or(args.store()).to_path_buf();
     let mountpoint = host::canonical(args.mountpoint())?;
     let config = args.config.as_ref().map(|file| host::canonical(file)).transpose()?;
+    let hot = hot_copies(args, &root, &mountpoint)?;
     if args.detached {
         // Paths were taken from where it was started; a service keeps no directory from being unmounted.
         std::env::set_current_dir("/")?;
@@ -75,7 +76,7 @@ pub(super) fn mount(args: &MountArgs, line: &[OsString]) -> Outcome {
     log::debug!("up to {files} open files");
     let threads = if args.threads == 0 { host::cores() } else { args.threads };
     let workers = Arc::new(Workers::new(threads));
-    let volume = open_volume(args, &disk, &root, &workers, threads)?;
+    let volume = open_volume(args, &disk, &root, &workers, threads, hot)?;
     // What is read again later is found from anywhere.
     let args = &MountArgs { config, ..args.clone() };
     serve(args, line, &manager, volume, workers, &root, &mountpoint, fresh)
@@ -199,7 +200,27 @@ fn options(args: &MountArgs, threads: usize) -> VolumeOptions {
         parity: args.parity,
         ahead: threads,
         atime: args.atime.policy(),
+        hot: HotOptions::default(),
     }
+}
+
+/// Which hot copies there are to be. A directory for them is opened, and made where it is missing.
+fn hot_copies(args: &MountArgs, root: &Path, mountpoint: &Path) -> Result<HotOptions, Failure> {
+    let Some(directory) = args.hot_cache_dir.as_deref().filter(|_| args.hot_cache_mib > 0) else {
+        if args.hot_cache_dir.is_some() {
+            log::warn!("`hot-cache-dir` is of no use without `hot-cache-mib`");
+        }
+        return Ok(HotOptions { bytes: args.hot_cache_mib << 20, ..HotOptions::default() });
+    };
+    let shown = directory.display();
+    let disk = RealDisk::open(directory, true).map_err(|e| Failure(format!("hot copies: {shown}: {e}")))?;
+    let at = disk.native_path().unwrap_or(directory);
+    for (place, what) in [(mountpoint, "mountpoint"), (root, "store")] {
+        if at.starts_with(place) {
+            return Err(Failure(format!("hot copies: {shown} lies inside the {what}; choose another directory")));
+        }
+    }
+    Ok(HotOptions { bytes: args.hot_cache_mib << 20, elsewhere: Some(disk), ..HotOptions::default() })
 }
 
 /// Opens the volume; where nothing can be written it is opened read-only, and this is said.
@@ -209,8 +230,9 @@ fn open_volume(
     root: &Path,
     workers: &Arc<Workers>,
     threads: usize,
+    hot: HotOptions,
 ) -> Result<Arc<Volume>, Failure> {
-    let mut wanted = options(args, threads);
+    let mut wanted = VolumeOptions { hot, ..options(args, threads) };
     let opened = match Volume::open(disk.clone(), wanted.clone(), workers.clone()) {
         Err(e) if !wanted.read_only && is_read_only(&e) => {
             eprintln!("tersefs: {}: {e}; mounting read-only", root.display());

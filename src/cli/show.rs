@@ -141,6 +141,21 @@ pub(super) fn status(s: &Status, work: &Work) {
         s.cache_misses,
         s.decodes
     );
+    if s.hot.budget_bytes > 0 {
+        let h = &s.hot;
+        let frozen = if h.frozen { "; none are made in this mount" } else { "" };
+        println!(
+            "hot       {} of {} in {} copies on disk: {} hits, {} misses, {} written, {} made room, {} were wrong{frozen}",
+            bytes(h.bytes),
+            bytes(h.budget_bytes),
+            h.copies,
+            h.hits,
+            h.misses,
+            bytes(h.written_bytes),
+            h.evicted,
+            h.wrong
+        );
+    }
     if s.decode_failures > 0 {
         println!("damage    {} decodes failed, {} segments in quarantine", s.decode_failures, s.quarantined);
     }

@@ -417,6 +417,11 @@ pub fn part_bytes(coding: &Coding, payload: &[u8]) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, coding.raw_len.max(1))
 }
 
+/// The checksum (CRC32C) that a payload has of the plain bytes of one of its parts; `None` where it has none.
+pub fn part_check(coding: &Coding, payload: &[u8], part: u32) -> Option<u32> {
+    models::model(MethodId::from_u16(coding.method)?).part_check(payload, coding.raw_len as usize, part as usize)
+}
+
 /// Decodes some parts of a payload: their plain bytes, one after the other. Parts have checksums of their own (32 bits), by
 /// which they are checked, as the hash of the segment is that of all of it. Never panics.
 pub fn decode_parts(coding: &Coding, payload: &[u8], parts: Range<u32>, basis: Basis<'_>) -> Result<Vec<u8>, Error> {

@@ -17,6 +17,7 @@
 //! index.bad-<n>/              an index that failed, kept for a look
 //! index.new/                  a smaller copy of it that takes its place at the next mount; .draft and .old on the way
 //! control.sock                commands to the daemon
+//! cache/<32 hex>-<n>-<n>      decoded copies, may be deleted at any time (volume room)
 //! ```
 //! A pack of stream *data* holds PACK, then SEGMENT records. A pack of stream *meta* holds PACK, then META records; or
 //! PACK, SNAPSHOT records and SNAPSHOT_END. Packs are numbered in the order of their creation and never reused. The

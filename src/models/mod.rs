@@ -223,6 +223,12 @@ pub trait Model: Sync {
         raw_len
     }
 
+    /// The checksum (CRC32C) that a payload has of the plain bytes of a part; `None` of a method that has no parts, or where there
+    /// is no such part.
+    fn part_check(&self, _payload: &[u8], _raw_len: usize, _part: usize) -> Option<u32> {
+        None
+    }
+
     /// As `decode`, but of some parts only, which are checked: damage to others does not matter. None of a method that has no
     /// parts is asked for.
     fn decode_parts(

@@ -300,10 +300,12 @@ impl Volume {
         let usage = self.store.usage();
         let marks = Marks::of(space.total_bytes);
         let held = marks.data.saturating_add(self.store.reserve_missing(&marks));
+        // Hot copies make room for whatever comes.
+        let lent = self.hot.as_ref().map_or(0, |hot| hot.lent_bytes());
         Ok(StatFs {
             total_bytes: space.total_bytes,
-            free_bytes: space.free_bytes,
-            available_bytes: space.available_bytes.saturating_sub(held),
+            free_bytes: space.free_bytes.saturating_add(lent).min(space.total_bytes),
+            available_bytes: space.available_bytes.saturating_add(lent).saturating_sub(held),
             inodes: usage.inodes.saturating_add(space.free_files),
             free_inodes: space.free_files,
         })

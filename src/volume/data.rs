@@ -337,9 +337,13 @@ impl Volume {
         let mut flight = Flight { volume: self.clone(), segment, landed: false };
         let job: Box<dyn FnOnce() + Send> = Box::new(move || {
             // A flight always lands: a panic in a decoder would otherwise leave its readers waiting for ever.
-            let outcome = catch_unwind(AssertUnwindSafe(|| flight.volume.decode(ino, offset, segment)))
-                .unwrap_or_else(|_| Err("the decoder failed".to_string().into()));
+            let (outcome, piece) = catch_unwind(AssertUnwindSafe(|| flight.volume.read_segment(ino, offset, segment)))
+                .unwrap_or_else(|_| (Err("the decoder failed".to_string().into()), None));
+            let copied = piece.zip(outcome.as_ref().ok().cloned());
             flight.land(outcome);
+            if let Some((piece, plain)) = copied {
+                flight.volume.offer_hot(&piece, &plain);
+            }
         });
         if let Err(job) = self.workers.submit(priority, job)
             && priority == Priority::Ahead

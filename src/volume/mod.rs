@@ -39,6 +39,7 @@ mod cover;
 mod data;
 mod explain;
 mod gc;
+mod hot;
 mod inode;
 mod ladder;
 mod languages;
@@ -81,6 +82,7 @@ pub use crate::store::{GcAction, GcPack};
 pub use acl::{acl_from_text, acl_to_text};
 pub use explain::{AgainstReport, Explanation, KindReport, WaitingReport};
 pub use gc::{GcPlan, GcReport, GcRun, KeptPack};
+pub use hot::{HotOptions, is_hot_copy};
 pub use ladder::LadderRun;
 pub use languages::{LanguageReport, language_reports, load_brought};
 pub use memory::{BUDGET_BYTES_MIN, Shares};
@@ -93,8 +95,8 @@ pub use survey::{DirectoryReport, UseReport, VolumeReport};
 pub use training::{PriorReport, RecodeReport, RecodeRun, TrainReport, Trained, library_of};
 pub use types::{
     Adjustable, AllocateMode, Atime, Attr, Backlog, Caller, CodedSegment, CodingNow, CodingTask, Entry, Error,
-    FileReport, HandleId, NewMode, OpenFor, Opened, PolicyReport, RenameMode, SeekFor, SegmentReport, SetAttr, SetTime,
-    Share, StatFs, Status, VolumeOptions, XattrMode,
+    FileReport, HandleId, HotStatus, NewMode, OpenFor, Opened, PolicyReport, RenameMode, SeekFor, SegmentReport,
+    SetAttr, SetTime, Share, StatFs, Status, VolumeOptions, XattrMode,
 };
 
 use cache::SegmentCache;
@@ -125,6 +127,8 @@ pub struct Volume {
     names: Mutex<()>,
     inodes: InodeTable,
     segments: SegmentCache,
+    /// Decoded segments on disk.
+    hot: Option<hot::HotCache>,
     queue: Mutex<Queue>,
     /// What attributes ask for in directories.
     wishes: wishes::SharedWishes,
@@ -199,6 +203,7 @@ impl Volume {
         let library = training::library_of(&disk, &store);
         let scrubbing = scrub::Scrubbing::new(scrub::remembered(&*disk, &store));
         let volume = Arc::new(Volume {
+            hot: hot::HotCache::open(&disk, &options.hot, store.is_read_only()),
             segments: SegmentCache::new(shares.segments),
             disk,
             store,
@@ -313,6 +318,7 @@ impl Volume {
         self.tidy_page(&mut page, &mut found)?;
         self.refill();
         self.relearn_content();
+        self.settle_hot();
         Ok(found)
     }
 

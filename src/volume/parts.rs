@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::Volume;
 use super::cache::{Failure, Joined, Plain, Unit};
 use super::data::{CodedPiece, Pending};
+use super::hot::Piece;
 use super::reference::Unread;
 use crate::base::{Ino, SegmentRef};
 use crate::codec::{self, Basis};
@@ -35,6 +36,12 @@ struct Fetched {
 }
 
 impl Fetched {
+    /// A part of it, to be found as a hot copy or made one.
+    fn piece(&self, part: u32) -> Option<Piece> {
+        self.volume.hot.as_ref()?;
+        Piece::part(&self.coding, &self.payload, self.part_bytes, part)
+    }
+
     fn decode(&self, parts: Range<u32>) -> Result<Vec<u8>, Unread> {
         let basis = Basis::of(&self.volume.library);
         Ok(codec::decode_parts(&self.coding, &self.payload, parts, basis)?)
@@ -52,7 +59,12 @@ impl Run {
     /// Tells those who wait for the next part.
     fn land(&mut self, outcome: Result<Plain, Failure>) {
         if let Some(part) = self.parts.next() {
-            self.fetched.volume.segments.finish(Unit { segment: self.fetched.segment, part: Some(part) }, outcome);
+            let volume = &self.fetched.volume;
+            let plain = outcome.as_ref().ok().cloned();
+            volume.segments.finish(Unit { segment: self.fetched.segment, part: Some(part) }, outcome);
+            if let Some((piece, plain)) = self.fetched.piece(part).zip(plain) {
+                volume.offer_hot(&piece, &plain);
+            }
         }
     }
 
@@ -197,6 +209,15 @@ impl Volume {
                 Joined::Waiting => {}
                 Joined::First => mine.push(part),
             }
+        }
+        if let Some(hot) = &self.hot {
+            mine.retain(|part| match fetched.piece(*part).and_then(|piece| hot.find(&piece)) {
+                Some(plain) => {
+                    self.segments.finish(Unit { segment, part: Some(*part) }, Ok(plain));
+                    false
+                }
+                None => true,
+            });
         }
         let each = mine.len().div_ceil(self.workers.threads().max(1)).max(PARTS_PER_JOB_MIN);
         let cut = runs(&mine).into_iter().flat_map(|run| {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use super::types::{Backlog, CodingNow, CodingTask, Error, FileReport, SegmentReport, Status};
+use super::types::{Backlog, CodingNow, CodingTask, Error, FileReport, HotStatus, SegmentReport, Status};
 use super::{Volume, data::stored_share, staging};
 use crate::base::{Class, Ino, MethodId};
 use crate::codec::{self, Tier};
@@ -153,6 +153,7 @@ impl Volume {
             cache_bytes,
             cache_hits,
             cache_misses,
+            hot: self.hot.as_ref().map_or_else(HotStatus::default, |hot| hot.status()),
             decodes: self.counts.decodes.load(Ordering::Relaxed),
             decode_failures: self.counts.decode_failures.load(Ordering::Relaxed),
             quarantined: self.quarantine.lock().unwrap_or_else(|e| e.into_inner()).len() as u64,

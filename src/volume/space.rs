@@ -59,6 +59,9 @@ impl Volume {
             self.sync_log()?;
             left = self.look(wanted);
         }
+        if left < wanted && self.hot.as_ref().is_some_and(|hot| hot.yield_to_store()) {
+            left = self.look(wanted);
+        }
         let admitted = left >= wanted;
         self.room.left.store(if admitted { left - wanted } else { 0 }, Ordering::Release);
         self.room.looked_ms.store(now, Ordering::Release);
@@ -84,13 +87,17 @@ impl Volume {
 
     /// How many segments there is room to code now, at most `limit`.
     pub(super) fn room_to_code(&self, limit: usize) -> usize {
-        let segments = match self.disk.space() {
+        let look = || match self.disk.space() {
             Ok(space) => {
                 let free = space.available_bytes.saturating_sub(Marks::of(space.total_bytes).coding);
                 usize::try_from(free / policy::SEGMENT_STORED_BYTES_MAX).unwrap_or(usize::MAX).min(limit)
             }
             Err(_) => limit,
         };
+        let mut segments = look();
+        if limit > 0 && segments == 0 && self.hot.as_ref().is_some_and(|hot| hot.yield_to_store()) {
+            segments = look();
+        }
         self.room.coding_waits.store(limit > 0 && segments == 0, Ordering::Release);
         segments
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use super::hot::HotOptions;
 use super::rules::Rules;
 use crate::base::{ByteRange, Class, Generation, Ino, PACK_BYTES_MAX, PlainHash};
 use crate::codec::{Encoded, Policy};
@@ -53,6 +54,8 @@ pub struct VolumeOptions {
     /// Segments decoded ahead of a sequential reader; 0 turns it off.
     pub ahead: usize,
     pub atime: Atime,
+    /// Decoded copies on disk of what is read again and again.
+    pub hot: HotOptions,
 }
 
 impl Default for VolumeOptions {
@@ -73,6 +76,7 @@ impl Default for VolumeOptions {
             parity: None,
             ahead: 2,
             atime: Atime::default(),
+            hot: HotOptions::default(),
         }
     }
 }
@@ -386,6 +390,25 @@ pub struct Share {
     pub share: u64,
 }
 
+/// Decoded copies on disk, and what became of them since the volume was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct HotStatus {
+    /// Bytes that they may take; 0 where there are to be none.
+    pub budget_bytes: u64,
+    pub bytes: u64,
+    pub copies: u64,
+    /// Slow segments, or parts of such, that were read from a copy instead of being decoded, and those that had none.
+    pub hits: u64,
+    pub misses: u64,
+    pub written_bytes: u64,
+    /// Copies that made room for others, or for new data.
+    pub evicted: u64,
+    /// Copies whose bytes failed their check, and were not used.
+    pub wrong: u64,
+    /// None are made in this mount: the store is read-only, or writing failed.
+    pub frozen: bool,
+}
+
 /// Counts of a volume.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Status {
@@ -447,6 +470,8 @@ pub struct Status {
     pub cache_bytes: u64,
     pub cache_hits: u64,
     pub cache_misses: u64,
+    #[serde(default)]
+    pub hot: HotStatus,
     pub decodes: u64,
     pub decode_failures: u64,
     pub quarantined: u64,

@@ -188,6 +188,11 @@ pub(super) fn split(payload: &[u8], raw_len: usize) -> Option<Vec<Lane<'_>>> {
     codes.is_empty().then_some(lanes)
 }
 
+/// CRC32C of the plain bytes of a lane, as its payload has it; `None` where there is no such lane.
+pub fn lane_check(payload: &[u8], raw_len: usize, lane: usize) -> Option<u32> {
+    split(payload, raw_len)?.get(lane).map(|lane| lane.crc)
+}
+
 /// Numbers below `count`, from the middle on and so that the first few are spread over all.
 fn spread_order(count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::lanes::{LANE_BYTES_MAX, LANE_BYTES_MIN};
 use super::shelf::Shelf;
-use super::{LanguageModel, lane_bytes};
+use super::{LanguageModel, lane_bytes, lane_check};
 use crate::base::{Class, MethodId, ModelId};
 use crate::models::{Basis, Coded, Declined, Error, Library, Model};
 
@@ -122,6 +122,10 @@ impl Model for Language {
 
     fn part_bytes(&self, payload: &[u8], raw_len: usize) -> usize {
         lane_bytes(payload).unwrap_or(raw_len)
+    }
+
+    fn part_check(&self, payload: &[u8], raw_len: usize, part: usize) -> Option<u32> {
+        lane_check(payload, raw_len, part)
     }
 
     fn decode_parts(

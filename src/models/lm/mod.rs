@@ -67,7 +67,7 @@ use tokens::Tokens;
 pub use adapt::{AdaptError, Advance, Matrix, Recipe, Trainer, WINDOW_MAX};
 pub use gpt::{kind_of_tensors, load_tensors};
 pub use kernels::Path;
-pub use lanes::{LANE_BYTES_MAX, LANE_BYTES_MIN, lane_bytes};
+pub use lanes::{LANE_BYTES_MAX, LANE_BYTES_MIN, lane_bytes, lane_check};
 pub use load::{Open, load, load_checkpoint};
 pub use method::{Aim, Language};
 pub use pickle::{Spliced, as_safetensors};

@@ -7,12 +7,14 @@ use super::{Check, Findings, Fix, Kind};
 use crate::base::{Ino, ModelId};
 use crate::host::{Disk, OpenMode};
 use crate::store::{Error, Store};
+use crate::volume::is_hot_copy;
 
 /// Names in the store's directory that are ours, whole or by how they begin.
-const OURS: [&str; 14] = [
+const OURS: [&str; 15] = [
     "FORMAT",
     "FORMAT.copy",
     "LOCK",
+    "cache",
     "packs",
     "staging",
     "index",
@@ -105,6 +107,10 @@ impl Check<'_> {
                 false => "it is not a file of this store; it is left alone",
             };
             found.note(Kind::ForeignFile, format!("languages/{name}"), what.into(), None);
+        }
+        // Copies are held against what they are to be whenever they are read; here they are of no interest.
+        for name in list(self.disk, "cache")?.into_iter().filter(|name| !is_hot_copy(name)) {
+            stray_file(found, format!("cache/{name}"));
         }
         for name in list(self.disk, "")? {
             let ours = OURS.contains(&name.as_str()) || OURS_BY_START.iter().any(|start| name.starts_with(start));
