@@ -2,10 +2,10 @@
 
 mod mounted;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -46,6 +46,21 @@ fn metrics_are_what_status_shows() {
         assert_eq!(value(body, &format!("tersefs_{name}")), shown, "{name}");
     }
     assert_eq!(value(body, "tersefs_coded_plain_bytes"), 200_000.0);
+    // A read that waits for a segment, and one that does not: past the pages of the kernel.
+    let read = || {
+        let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(mount.path("f")).unwrap();
+        file.read_at(&mut [0; 4096], 100_000).unwrap();
+        let status = mount.status();
+        let count = |what: &str| status[what]["counts"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).sum();
+        let (warm, cold): (u64, u64) = (count("reads_warm"), count("reads_cold"));
+        (warm, cold)
+    };
+    let (cold, warm) = (read(), read());
+    assert_eq!((cold.1, warm), (1, (cold.0 + 1, 1)), "one had to wait, and the next did not");
+    let body = get(GET);
+    assert_eq!(value(&body, "tersefs_read_seconds_count{kind=\"cold\"}"), 1.0);
+    assert_eq!(value(&body, "tersefs_read_seconds_bucket{kind=\"warm\",le=\"+Inf\"}"), warm.0 as f64);
+    assert!(value(&body, "tersefs_read_seconds_sum{kind=\"cold\"}") > 0.0);
     // What makes no sense is answered, or cut off, and harms nobody.
     assert!(get(b"GET /etc/passwd HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
     assert!(get(b"POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::Unmount;
 use super::collector::Collector;
 use super::compressor::Compressor;
-use super::protocol::{Request, Response, Work};
+use super::protocol::{Request, Response, Times, Work};
 use super::scrubber;
 use crate::base::Ino;
 use crate::host;
@@ -204,6 +204,8 @@ pub(super) async fn look(volume: &Arc<Volume>, compressor: &Compressor) -> Resul
         memory_bytes,
         memory_peak_bytes,
         coding_paused: compressor.is_paused(),
+        reads_warm: Times::of(&telemetry::READS_WARM),
+        reads_cold: Times::of(&telemetry::READS_COLD),
         // Names are looked up for whoever asks for them, and are nothing for metrics.
         coding_now: Vec::new(),
         priors: volume.priors(),

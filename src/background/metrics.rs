@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::compressor::Compressor;
 use super::control;
-use super::protocol::Work;
+use super::protocol::{Times, Work};
 use crate::host;
 use crate::volume::{Status, Volume};
 
@@ -186,6 +186,22 @@ impl Page {
     }
 }
 
+/// A histogram as lines of its buckets, each with all that is below it, then sum and count.
+fn histogram(page: &mut Page, name: &str, help: &str, of: &[(&str, &Times)]) {
+    page.each(name, "histogram", help, []);
+    for (kind, times) in of {
+        let mut below = 0;
+        for (bound, count) in times.up_to_us.iter().zip(&times.counts) {
+            below += count;
+            let _ = writeln!(page.0, "tersefs_{name}_bucket{{kind=\"{kind}\",le=\"{}\"}} {below}", *bound as f64 / 1e6);
+        }
+        let (all, seconds) = (times.count(), times.sum_us as f64 / 1e6);
+        let _ = writeln!(page.0, "tersefs_{name}_bucket{{kind=\"{kind}\",le=\"+Inf\"}} {all}");
+        let _ = writeln!(page.0, "tersefs_{name}_sum{{kind=\"{kind}\"}} {seconds}");
+        let _ = writeln!(page.0, "tersefs_{name}_count{{kind=\"{kind}\"}} {all}");
+    }
+}
+
 fn label(name: &str, value: &str) -> String {
     format!("{{{name}=\"{}\"}}", value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
@@ -250,6 +266,12 @@ fn text(s: &Status, work: &Work) -> String {
     p.counter("encode_seconds_total", "Processor time of that, with verification.", work.encode_us as f64 / 1e6);
     p.counter("decoded_bytes_total", "Plain bytes decoded since the mount.", work.decoded_bytes as f64);
     p.counter("decode_seconds_total", "Processor time of that.", work.decode_us as f64 / 1e6);
+    histogram(
+        p,
+        "read_seconds",
+        "How long reads took that were answered at once (warm), and that waited for a segment (cold).",
+        &[("warm", &work.reads_warm), ("cold", &work.reads_cold)],
+    );
     p.counter("early_aborts_total", "Segments left raw after a look at a sample.", work.early_aborts as f64);
     p.counter("jobs_panicked_total", "Bugs.", work.jobs_panicked as f64);
     p.gauge("memory_bytes", "Resident memory of the daemon.", work.memory_bytes as f64);
@@ -280,10 +302,16 @@ mod tests {
         s.scrub.last_full = Some(1_700_000_000);
         let work: Work = serde_json::from_value(serde_json::json!({
             "encoded_bytes": 7, "encode_us": 1_500_000, "decoded_bytes": 0, "decode_us": 0, "early_aborts": 0,
-            "jobs_panicked": 0, "memory_bytes": 1, "memory_peak_bytes": 2, "coding_paused": true
+            "jobs_panicked": 0, "memory_bytes": 1, "memory_peak_bytes": 2, "coding_paused": true,
+            "reads_cold": { "up_to_us": [100, 250_000], "counts": [2, 3, 1], "sum_us": 2_500_000 }
         }))
         .unwrap();
         text(&s, &work)
+    }
+
+    /// The name of the histogram that a line is of, if it is of one.
+    fn of_histogram(name: &str) -> &str {
+        ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
     }
 
     #[test]
@@ -303,7 +331,8 @@ mod tests {
             } else {
                 let (name, value) = line.rsplit_once(' ').unwrap();
                 assert!(value.parse::<f64>().is_ok(), "{line}");
-                assert!(named.contains(name.split('{').next().unwrap()), "{line}");
+                let name = name.split('{').next().unwrap();
+                assert!(named.contains(name) || named.contains(of_histogram(name)), "{line}");
             }
         }
         for line in [
@@ -311,6 +340,13 @@ mod tests {
             "tersefs_queue_files 3",
             "tersefs_method_stored_bytes{method=\"primed\"} 50",
             "tersefs_encode_seconds_total 1.5",
+            "# TYPE tersefs_read_seconds histogram",
+            "tersefs_read_seconds_bucket{kind=\"cold\",le=\"0.0001\"} 2",
+            "tersefs_read_seconds_bucket{kind=\"cold\",le=\"0.25\"} 5",
+            "tersefs_read_seconds_bucket{kind=\"cold\",le=\"+Inf\"} 6",
+            "tersefs_read_seconds_sum{kind=\"cold\"} 2.5",
+            "tersefs_read_seconds_count{kind=\"cold\"} 6",
+            "tersefs_read_seconds_count{kind=\"warm\"} 0",
             "tersefs_coding_paused 1",
             "tersefs_scrub_last_full_timestamp_seconds 1700000000",
         ] {
@@ -329,7 +365,7 @@ mod tests {
             let expression = target["expr"].as_str().unwrap();
             let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
             for name in words.filter(|w| w.starts_with("tersefs_")) {
-                assert!(page.contains(&format!("# HELP {name} ")), "{name} in {expression}");
+                assert!(page.contains(&format!("# HELP {} ", of_histogram(name))), "{name} in {expression}");
                 asked += 1;
             }
         }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::host;
+use crate::telemetry::{Histogram, UP_TO_US};
 use crate::volume::{
     Backlog, CodingNow, Explanation, FileReport, GcPlan, GcReport, LanguageReport, PriorReport, RecodeReport,
     ScrubOptions, ScrubReport, ScrubStatus, Status, TrainReport, VolumeReport,
@@ -74,6 +75,39 @@ pub enum Request {
     },
 }
 
+/// How long something took, how often: `counts` has one number for each of `up_to_us`, of times up to that bound and above the
+/// one before, and one more for those above all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    pub up_to_us: Vec<u64>,
+    pub counts: Vec<u64>,
+    pub sum_us: u64,
+}
+
+impl Times {
+    /// What a histogram has counted.
+    pub fn of(histogram: &Histogram) -> Times {
+        let (counts, sum_us) = histogram.get();
+        Times { up_to_us: UP_TO_US.to_vec(), counts, sum_us }
+    }
+
+    /// How many times there are.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The bound, microseconds, that so many hundredths of the times keep; `None` without times, or where they exceed all
+    /// bounds.
+    pub fn within(&self, hundredths: u64) -> Option<u64> {
+        let wanted = (self.count() * hundredths).div_ceil(100).max(1);
+        let mut so_far = 0;
+        self.up_to_us.iter().zip(&self.counts).find_map(|(bound, count)| {
+            so_far += count;
+            (so_far >= wanted).then_some(*bound)
+        })
+    }
+}
+
 /// What the daemon has done since it started.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Work {
@@ -89,6 +123,11 @@ pub struct Work {
     pub memory_bytes: u64,
     pub memory_peak_bytes: u64,
     pub coding_paused: bool,
+    /// How long reads took that were answered at once, and those that waited for a segment.
+    #[serde(default)]
+    pub reads_warm: Times,
+    #[serde(default)]
+    pub reads_cold: Times,
     /// Segments that are being coded.
     #[serde(default)]
     pub coding_now: Vec<CodingNow>,
@@ -123,6 +162,13 @@ pub enum Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_tell_what_most_of_them_keep() {
+        let times = Times { up_to_us: vec![10, 100, 1000], counts: vec![50, 48, 1, 1], sum_us: 7 };
+        assert_eq!([50, 98, 99, 100].map(|n| times.within(n)), [Some(10), Some(100), Some(1000), None]);
+        assert_eq!((times.count(), Times::default().within(50)), (100, None));
+    }
 
     #[test]
     fn requests_are_read_back() {

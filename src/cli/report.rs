@@ -7,9 +7,9 @@ use std::fmt::Write;
 use std::io::IsTerminal;
 use std::path::Path;
 
-use super::show::{bytes, ms, percent, visible};
+use super::show::{bytes, ms, percent, span, visible};
 use super::{Failure, Outcome, client};
-use crate::background::protocol::Work;
+use crate::background::protocol::{Times, Work};
 use crate::host;
 use crate::volume::{DirectoryReport, Status, UseReport, VolumeReport};
 
@@ -139,7 +139,7 @@ fn text(r: &VolumeReport, bar: &Bar) -> Vec<String> {
 }
 
 /// A text within HTML and SVG, whatever it is.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in visible(text).chars() {
         match c {
@@ -186,6 +186,23 @@ fn plot(title: &str, rows: &[Row], most: f64) -> String {
         );
     }
     svg + "</svg></figure>\n"
+}
+
+/// A row for each span of times between the shortest and the longest that there are.
+fn latencies(times: &Times) -> Vec<Row> {
+    let all = times.count();
+    let met = |n: &u64| *n > 0;
+    let (Some(first), Some(last)) = (times.counts.iter().position(met), times.counts.iter().rposition(met)) else {
+        return Vec::new();
+    };
+    let row = |(n, count): (usize, &u64)| {
+        let name = match times.up_to_us.get(n) {
+            Some(bound) => format!("up to {}", span(*bound)),
+            None => format!("above {}", span(times.up_to_us.last().copied().unwrap_or(0))),
+        };
+        (name, *count as f64, format!("{:.1} %: {count}", percent(*count, all)))
+    };
+    times.counts.iter().enumerate().take(last + 1).skip(first).map(row).collect()
 }
 
 fn table(rows: &[(&str, String)]) -> String {
@@ -246,6 +263,15 @@ fn page(r: &VolumeReport, s: &Status, work: Option<&Work>) -> String {
         ];
         let most = s.cache_hits.max(s.cache_misses) as f64;
         out += &plot("Reads of coded files since the mount, by what they met", &reads, most);
+        for (title, times) in [
+            ("How long reads took since the mount: those answered at once", &w.reads_warm),
+            ("How long reads took since the mount: those that waited for a segment", &w.reads_cold),
+        ] {
+            let rows = latencies(times);
+            if !rows.is_empty() {
+                out += &plot(title, &rows, rows.iter().map(|(_, value, _)| *value).fold(0.0, f64::max));
+            }
+        }
         let speed = |bytes: u64, us: u64| {
             if us == 0 {
                 "not measured yet".to_string()
@@ -323,6 +349,19 @@ mod tests {
         assert!(lines.iter().any(|l| l.starts_with("text ") && l.contains("25.0") && l.contains("2.000")), "{told}");
         assert!(lines.iter().any(|l| l.starts_with("primed ") && l.ends_with("########")), "{told}");
         assert!(!told.contains('\x1b') && !told.contains('\u{202e}') && told.contains('\u{fffd}'), "{told}");
+    }
+
+    #[test]
+    fn latencies_are_rows_from_the_shortest_to_the_longest() {
+        let times = Times { up_to_us: vec![100, 2_500, 1_000_000, 5_000_000], counts: vec![0, 3, 0, 0, 1], sum_us: 0 };
+        let rows = latencies(&times);
+        let told: Vec<(&str, &str)> = rows.iter().map(|(name, _, words)| (name.as_str(), words.as_str())).collect();
+        let none = "0.0 %: 0";
+        assert_eq!(
+            told,
+            [("up to 2.5 ms", "75.0 %: 3"), ("up to 1 s", none), ("up to 5 s", none), ("above 5 s", "25.0 %: 1")]
+        );
+        assert!(latencies(&Times::default()).is_empty());
     }
 
     #[test]

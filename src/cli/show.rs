@@ -1,6 +1,6 @@
 //! Reports as text.
 
-use crate::background::protocol::Work;
+use crate::background::protocol::{Times, Work};
 use crate::host;
 use crate::tools::{Finding, FsckReport, Health, InspectLine};
 use crate::volume::{
@@ -141,6 +141,16 @@ pub(super) fn status(s: &Status, work: &Work) {
         s.cache_misses,
         s.decodes
     );
+    for (how, times) in [("at once", &work.reads_warm), ("from cold", &work.reads_cold)] {
+        if times.count() > 0 {
+            println!(
+                "reads     {} answered {how}: half {}, 99 % {}",
+                times.count(),
+                within(times, 50),
+                within(times, 99)
+            );
+        }
+    }
     if s.hot.budget_bytes > 0 {
         let h = &s.hot;
         let frozen = if h.frozen { "; none are made in this mount" } else { "" };
@@ -181,6 +191,22 @@ pub(super) fn status(s: &Status, work: &Work) {
     }
     if s.memory_shrunk > 0 {
         println!("  given back {} times when the budget was near", s.memory_shrunk);
+    }
+}
+
+/// How long so many hundredths of some times took at most.
+fn within(times: &Times, hundredths: u64) -> String {
+    match times.within(hundredths) {
+        Some(us) => format!("within {}", span(us)),
+        None => format!("in more than {}", span(times.up_to_us.last().copied().unwrap_or(0))),
+    }
+}
+
+/// A time that begins as microseconds, in a unit that reads well.
+pub(super) fn span(us: u64) -> String {
+    match us {
+        0..=999_999 => format!("{} ms", us as f64 / 1e3),
+        _ => format!("{} s", us as f64 / 1e6),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use super::cache::{Failure, Joined, Plain, SegmentCache};
 use super::coding::MOVED;
@@ -14,6 +15,7 @@ use crate::base::{ByteRange, Ino, MethodId, SegmentRef};
 use crate::format::{Extent, MetaOp, Staging};
 use crate::host::Seek;
 pub(super) use crate::store::stored_share;
+use crate::telemetry;
 use crate::workers::Priority;
 
 /// Extents looked up at a time.
@@ -90,13 +92,26 @@ pub(super) fn coded_in(volume: &Volume, state: &InodeState, range: ByteRange) ->
     }
 }
 
+/// When a read came, and how often its extents were looked up before.
+#[derive(Clone, Copy)]
+struct Asked {
+    at: Instant,
+    tries: u32,
+}
+
+impl Asked {
+    /// Counts a read that is answered now.
+    fn count(&self, times: &telemetry::Histogram) {
+        times.add(u64::try_from(self.at.elapsed().as_micros()).unwrap_or(u64::MAX));
+    }
+}
+
 /// A read whose segments are on their way.
 pub(super) struct Pending {
     volume: Arc<Volume>,
     ino: Ino,
     range: ByteRange,
-    /// How often the extents were looked up before.
-    tries: u32,
+    asked: Asked,
     /// A pack was given back since the extents were looked up: they lie elsewhere now.
     moved: AtomicBool,
     buf: Mutex<Vec<u8>>,
@@ -141,11 +156,15 @@ impl Pending {
             let buf = std::mem::take(&mut *self.buf.lock().unwrap_or_else(|e| e.into_inner()));
             if let Some(done) = done {
                 match failure {
-                    Some(_) if self.moved.load(Ordering::Acquire) && self.tries < LOOKS_MAX => {
-                        self.volume.look_and_read(self.ino, self.range, self.tries + 1, done);
+                    Some(_) if self.moved.load(Ordering::Acquire) && self.asked.tries < LOOKS_MAX => {
+                        let asked = Asked { tries: self.asked.tries + 1, ..self.asked };
+                        self.volume.look_and_read(self.ino, self.range, asked, done);
                     }
                     Some(e) => done(Err(e)),
-                    None => done(Ok(&buf)),
+                    None => {
+                        self.asked.count(&telemetry::READS_COLD);
+                        done(Ok(&buf));
+                    }
                 }
             }
         }
@@ -236,10 +255,10 @@ impl Volume {
     /// Reads `range`. Staged bytes and cached segments answer before the call returns; otherwise `done` is called later on
     /// a worker. No decode runs on the calling thread.
     pub fn read(self: &Arc<Self>, ino: Ino, range: ByteRange, done: ReadDone) {
-        self.look_and_read(ino, range, 0, done);
+        self.look_and_read(ino, range, Asked { at: Instant::now(), tries: 0 }, done);
     }
 
-    fn look_and_read(self: &Arc<Self>, ino: Ino, range: ByteRange, tries: u32, done: ReadDone) {
+    fn look_and_read(self: &Arc<Self>, ino: Ino, range: ByteRange, asked: Asked, done: ReadDone) {
         let started = self.live(ino).and_then(|inode| {
             let state = inode.read();
             state.alive()?;
@@ -253,7 +272,7 @@ impl Volume {
             let end = range.end.min(state.rec.size).min(range.start.saturating_add(READ_BYTES_MAX));
             let range = ByteRange { start: range.start, end: end.max(range.start) };
             let (buf, pieces) = self.gather(&state, range)?;
-            let sequential = tries == 0 && inode.continues(range.start, range.end);
+            let sequential = asked.tries == 0 && inode.continues(range.start, range.end);
             let ahead =
                 if sequential && !pieces.is_empty() { self.segments_after(&state, range.end) } else { Vec::new() };
             Ok((range, buf, pieces, ahead))
@@ -264,7 +283,7 @@ impl Volume {
                 done(Err(e));
             }
             Ok((range, buf, pieces, ahead)) => {
-                self.complete(ino, range, tries, buf, pieces, done);
+                self.complete(ino, range, asked, buf, pieces, done);
                 for segment in ahead {
                     self.decode_ahead(ino, segment);
                 }
@@ -277,7 +296,7 @@ impl Volume {
         self: &Arc<Self>,
         ino: Ino,
         range: ByteRange,
-        tries: u32,
+        asked: Asked,
         mut buf: Vec<u8>,
         pieces: Vec<CodedPiece>,
         done: ReadDone,
@@ -301,13 +320,15 @@ impl Volume {
         }
         missing.retain(|pieces| !(pieces.iter().all(|p| p.in_parts) && self.copy_parts(pieces, &mut buf)));
         if missing.is_empty() {
+            // One that was to wait for what has moved since has waited.
+            asked.count(if asked.tries == 0 { &telemetry::READS_WARM } else { &telemetry::READS_COLD });
             return done(Ok(&buf));
         }
         let pending = Arc::new(Pending {
             volume: self.clone(),
             ino,
             range,
-            tries,
+            asked,
             moved: AtomicBool::new(false),
             buf: Mutex::new(buf),
             left: AtomicUsize::new(missing.len()),
