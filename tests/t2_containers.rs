@@ -7,7 +7,7 @@ use std::time::Instant;
 use common::Dice;
 use common::packed::{self, Zip, every_kind};
 use tersefs::base::{Class, MethodId, ModelId, crc32c};
-use tersefs::containers::{self, Before, CutLimits, DEPTH_MAX, Declined, Kind, Limits, Opened};
+use tersefs::containers::{self, Before, CutLimits, DEPTH_MAX, Declined, Kind, Limits, Opened, StreamBefore};
 use tersefs::models::{Basis, Model};
 
 const LIMITS: Limits = Limits { text_bytes: 2 << 20 };
@@ -197,7 +197,7 @@ fn slices_of_a_stream_open_from_a_block_on() {
     let mut dice = Dice::new(6);
     let text = packed::prose(&mut dice, 1_800_000);
     let stream = packed::deflated(&text, 6);
-    let (mut at, mut done, mut before) = (0, 0, Before::default());
+    let (mut at, mut done, mut before) = (0, 0, StreamBefore::default());
     let mut bits = [false; 8];
     while at < stream.len() {
         let walk = containers::walk(&before, &stream[at..], 200_000).unwrap();
@@ -209,7 +209,7 @@ fn slices_of_a_stream_open_from_a_block_on() {
         } else {
             stream[at..end].to_vec()
         };
-        let opened = check("slice", &slice, Some(&before)).unwrap();
+        let opened = check("slice", &slice, Some(&Before::Stream(before.clone()))).unwrap();
         assert!(opened.opened_bytes + 3 > walk.consumed, "{} of {}", opened.opened_bytes, walk.consumed);
         let found = opened.streams.iter().find(|s| s.kind == Kind::Text).unwrap();
         let window = before.window.len();
@@ -221,8 +221,43 @@ fn slices_of_a_stream_open_from_a_block_on() {
     assert_eq!(done, text.len());
     assert!(bits.iter().filter(|met| **met).count() > 3, "{bits:?}");
     // With another window it is other bytes, or does not open.
-    let other = Before { window: vec![7; 1000], bits: 3, lead: 5 };
+    let other = Before::Stream(StreamBefore { window: vec![7; 1000], bits: 3, lead: 5 });
     check("other", &stream[..200_000], Some(&other)).ok();
+}
+
+/// A picture longer than a segment is cut behind whole rows of blocks, at any bit, and with restart markers where their numbers
+/// begin anew; each part opens by itself.
+#[test]
+fn slices_of_a_picture_open_by_themselves() {
+    for (name, picture, looked_at, parts_min) in
+        [("picture", packed::FIGURE, 12_000, 3), ("picture with restarts", packed::RESTARTS, 16_000, 2)]
+    {
+        let (mut at, mut before, mut opened_bytes, mut parts) = (0, None, 0, 0);
+        while at < picture.len() {
+            let rest = &picture[at..];
+            let looked_at = looked_at.min(rest.len());
+            let limits = CutLimits { min: 100, text_bytes: 1 << 20 };
+            let cut = containers::cut(&rest[..looked_at], before.as_ref(), limits, looked_at == rest.len());
+            // What is very short takes more than it saves.
+            let opened = check(name, &rest[..cut.len], before.as_ref());
+            (at, before) = (at + cut.len, cut.before);
+            parts += 1;
+            let opened = match opened {
+                Err(_) if cut.len < 1000 => continue,
+                opened => opened.unwrap_or_else(|why| panic!("{name}: {why:?}")),
+            };
+            let lepton = opened.streams.iter().filter(|s| s.kind == Kind::Lepton).map(|s| s.bytes.len()).sum::<usize>();
+            println!("{name}: {} opened of {}, {lepton} as lepton codes it", opened.opened_bytes, cut.len);
+            opened_bytes += opened.opened_bytes;
+        }
+        assert!(parts >= parts_min && opened_bytes * 10 > picture.len() * 8, "{name}: {opened_bytes} in {parts}");
+        // With another's bits, or in another place, it is other bytes, or does not open.
+        for from in [10, 700, 1500] {
+            let limits = CutLimits { min: 100, text_bytes: 1 << 20 };
+            let other = containers::cut(&picture[..looked_at], None, limits, false).before;
+            check(name, &picture[from..], other.as_ref()).ok();
+        }
+    }
 }
 
 fn opened() -> &'static dyn Model {
@@ -258,11 +293,17 @@ fn golden_payloads_are_made() {
     let text = packed::prose(&mut dice, 5000);
     let inner = packed::zip(&[("a", &text[..3000]), ("b", &text[2000..])], Zip::Plain);
     let stream = packed::deflated(&packed::prose(&mut dice, 300_000), 6);
-    let walks =
-        (100_000..200_000).step_by(20_000).map(|room| containers::walk(&Before::default(), &stream, room).unwrap());
+    let walks = (100_000..200_000)
+        .step_by(20_000)
+        .map(|room| containers::walk(&StreamBefore::default(), &stream, room).unwrap());
     let walk = walks.into_iter().find(|walk| walk.before.bits > 0).unwrap();
-    let before = walk.before;
-    let next = containers::walk(&before, &stream[walk.consumed..], 140_000).unwrap();
+    let next = containers::walk(&walk.before, &stream[walk.consumed..], 140_000).unwrap();
+    let before = Before::Stream(walk.before);
+    let limits = CutLimits { min: 100, text_bytes: 1 << 20 };
+    let first = containers::cut(&packed::FIGURE[..12_000], None, limits, false);
+    let picture = first.before.unwrap();
+    let second = containers::cut(&packed::FIGURE[first.len..][..12_000], Some(&picture), limits, false);
+    let figure = (picture, first.len, second.len);
     let raws = [
         (None, [packed::gzip(&text, 6), packed::gzip(&text[..900], 9)].concat()),
         (None, packed::zlib(&text, 1)),
@@ -273,6 +314,7 @@ fn golden_payloads_are_made() {
         (None, packed::png(&mut dice, 180, 90, packed::Png::WrongCrc)),
         (None, packed::pdf(&mut dice, 6)),
         (None, packed::JPEG.to_vec()),
+        (Some(&figure.0), packed::FIGURE[figure.1..][..figure.2].to_vec()),
         (Some(&before), stream[walk.consumed..walk.consumed + next.consumed].to_vec()),
     ];
     let mut out = Vec::new();

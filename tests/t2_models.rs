@@ -469,7 +469,7 @@ fn payloads_of_older_revisions_decode() {
     assert_eq!(sound, BTreeSet::from([(9, 0), (9, 1), (9, 0x11), (9, 0x12), (9, 0x15)]));
     // Their first byte is one of a checksum.
     let opened = decode_golden(include_bytes!("golden/opened-1"), 1);
-    assert!(opened.len() == 10 && opened.iter().all(|(method, _)| *method == 8), "{opened:?}");
+    assert!(opened.len() == 11 && opened.iter().all(|(method, _)| *method == 8), "{opened:?}");
 }
 
 #[test]

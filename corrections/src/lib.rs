@@ -113,7 +113,7 @@ pub mod vp8 {
     impl VP8Context {
         /// Where a range is split: what lies below is a one.
         fn split(self, low: u32, high: u32) -> u32 {
-            low + (u64::from(high - low) * u64::from(self.one) >> BITS) as u32
+            low + ((u64::from(high - low) * u64::from(self.one)) >> BITS) as u32
         }
 
         fn adapt(&mut self, bit: bool) {

@@ -2,8 +2,10 @@
 //! limit: between members where they are small, else between the blocks of a deflate stream. What the next segment then has to
 //! know of the stream goes on with it (`Before`).
 
-use super::deflate::{Before, End, expands, walk};
+use super::deflate::{End, expands, walk};
+use super::layout::weight;
 use super::scan::{Start, next_mark, starts_at, work_for};
+use super::{Before, Kind, StreamBefore, jpeg};
 
 /// The first segment of some bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,12 +29,21 @@ pub struct CutLimits {
 pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) -> Cut {
     let whole = Cut { len: bytes.len(), before: None };
     let (mut at, mut text) = (0, 0);
-    if let Some(before) = before {
+    if let Some(Before::Picture(before)) = before {
+        match jpeg::walk(Some(before), bytes) {
+            Some(jpeg::Walk { consumed, before: None }) => (at, text) = (consumed, weight(Kind::Lepton, consumed)),
+            Some(jpeg::Walk { consumed, before: Some(before) }) if !all => {
+                return Cut { len: consumed, before: Some(Before::Picture(before)) };
+            }
+            Some(_) | None => return whole,
+        }
+    }
+    if let Some(Before::Stream(before)) = before {
         match walk(before, bytes, limits.text_bytes) {
             Ok(walked) if expands(walked.text_bytes, walked.consumed) => return whole,
             Ok(walked) if walked.end == End::Done => (at, text) = (walked.consumed, walked.text_bytes),
             Ok(walked) if walked.consumed > 0 && !(all && walked.end == End::Bytes) => {
-                return Cut { len: walked.consumed, before: Some(walked.before) };
+                return Cut { len: walked.consumed, before: Some(Before::Stream(walked.before)) };
             }
             Ok(_) | Err(_) => return whole,
         }
@@ -52,10 +63,23 @@ pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) 
                 (at, text) = (found + len, text + text_bytes);
             }
             // It does not end here; what comes may be put with it.
-            Start::CutOff if enough && !all => return Cut { len: found, before: None },
+            Start::CutOff | Start::Picture if enough && !all => return Cut { len: found, before: None },
             Start::CutOff => at = found + 1,
+            Start::Picture => match jpeg::walk(None, bytes.get(found..).unwrap_or_default()) {
+                None => {
+                    work = work.saturating_sub(bytes.len() - found);
+                    at = found + 1;
+                }
+                Some(jpeg::Walk { consumed, before: None }) => {
+                    (at, text) = (found + consumed, text + weight(Kind::Lepton, consumed));
+                }
+                Some(_) if all => return whole,
+                Some(jpeg::Walk { consumed, before: Some(before) }) => {
+                    return Cut { len: found + consumed, before: Some(Before::Picture(before)) };
+                }
+            },
             Start::Stream { at: stream, tail } => {
-                match walk(&Before::default(), bytes.get(stream..).unwrap_or_default(), left) {
+                match walk(&StreamBefore::default(), bytes.get(stream..).unwrap_or_default(), left) {
                     Err(looked_at) => {
                         work = work.saturating_sub(looked_at);
                         at = found + 1;
@@ -75,7 +99,7 @@ pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) 
                     Ok(walked) if walked.end == End::Bytes && all => return whole,
                     Ok(_) if found > 0 && enough => return Cut { len: found, before: None },
                     Ok(walked) if walked.consumed > 0 => {
-                        return Cut { len: stream + walked.consumed, before: Some(walked.before) };
+                        return Cut { len: stream + walked.consumed, before: Some(Before::Stream(walked.before)) };
                     }
                     // One block is too much.
                     Ok(_) => return whole,

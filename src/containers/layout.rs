@@ -15,6 +15,7 @@
 //!           FLAG_CRC: their checksums are right, else they are in the frame stream
 //! JPEG      6, pixels of a row, rows; the next stream
 //! TEXT      7: the next stream
+//! PICTURE   8, pixels of a row, rows, bits in front, bytes: a slice of a picture, from the next stream
 //! ```
 
 use super::{DEPTH_MAX, Error, Kind, Stream, deflate, jpeg, png};
@@ -27,6 +28,7 @@ const SLICE: u64 = 4;
 const PNG: u64 = 5;
 const JPEG: u64 = 6;
 const TEXT: u64 = 7;
+const PICTURE: u64 = 8;
 /// Flags stand above the number of a step.
 const STEP_BITS: u32 = 4;
 
@@ -39,6 +41,8 @@ const FLAG_CRC: u64 = 1;
 
 /// Bytes of checksum and lengths in the head of a zip member.
 const HEADER_FIELD_BYTES: usize = 12;
+/// What a slice of a picture takes beside its own bytes while it is made: tables, and zeroes that moved bits need.
+const PICTURE_BYTES: usize = 64 << 10;
 /// Chunks of data in one PNG.
 pub(super) const CHUNKS_MAX: usize = 1 << 16;
 
@@ -153,6 +157,13 @@ impl Writer {
         self.step(TEXT, 0);
     }
 
+    pub fn picture(&mut self, slice: &jpeg::Slice) {
+        self.step(PICTURE, 0);
+        let jpeg::Frame { width, height } = slice.frame;
+        let numbers = [width.into(), height.into(), slice.front_bits as u64, (slice.to - slice.from) as u64];
+        numbers.into_iter().for_each(|n| self.varint(n));
+    }
+
     pub fn jpeg(&mut self, frame: jpeg::Frame) {
         self.step(JPEG, 0);
         [frame.width, frame.height].into_iter().for_each(|n| self.varint(n.into()));
@@ -235,6 +246,11 @@ impl<'a> Closer<'a> {
         usize::try_from(self.varint()?).map_err(|_| MORE)
     }
 
+    fn frame(&mut self) -> Result<jpeg::Frame, Error> {
+        let mut side = || self.size().and_then(|n| u16::try_from(n).map_err(|_| MORE));
+        Ok(jpeg::Frame { width: side()?, height: side()? })
+    }
+
     fn spend(&mut self, bytes: usize) -> Result<(), Error> {
         self.room = self.room.checked_sub(bytes).ok_or(MORE)?;
         Ok(())
@@ -288,10 +304,16 @@ impl<'a> Closer<'a> {
                 }
                 TEXT => out.extend_from_slice(self.stream(false)?),
                 JPEG => {
-                    let mut side = || self.size().and_then(|n| u16::try_from(n).map_err(|_| MORE));
-                    let frame = jpeg::Frame { width: side()?, height: side()? };
+                    let frame = self.frame()?;
                     let coded = self.stream(true)?;
                     out.append(&mut jpeg::close(coded, frame, self.room)?);
+                }
+                PICTURE => {
+                    let frame = self.frame()?;
+                    let (bits, len) = (self.size()?, self.size()?);
+                    let coded = self.stream(true)?;
+                    let room = self.room.saturating_add(PICTURE_BYTES);
+                    out.append(&mut jpeg::close_slice(coded, frame, bits, len, room)?);
                 }
                 _ => return Err(Error("a recipe has a step that is not known")),
             }

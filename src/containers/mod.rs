@@ -28,7 +28,8 @@ mod scan;
 use std::fmt;
 
 pub use cut::{Cut, CutLimits, cut};
-pub use deflate::{Before, End, Walk, walk};
+pub use deflate::{Before as StreamBefore, End, Walk, walk};
+pub use jpeg::Before as PictureBefore;
 pub use layout::{close, text_bytes};
 pub use scan::open;
 
@@ -37,6 +38,13 @@ pub const REVISION: u8 = 1;
 
 /// Layers of containers in containers that are opened.
 pub const DEPTH_MAX: u8 = 4;
+
+/// What bytes go on with that began before them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Before {
+    Stream(StreamBefore),
+    Picture(PictureBefore),
+}
 
 /// What opening may come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Finding streams in plain bytes: by what they begin with, and by whether they open.
 
-use super::deflate::{self, Before};
+use super::deflate;
 use super::layout::{Tail, Writer, header_fields, weight};
-use super::{DEPTH_MAX, Declined, Kind, Limits, Opened, Stream, jpeg, png};
+use super::{Before, DEPTH_MAX, Declined, Kind, Limits, Opened, Stream, jpeg, png};
 
 /// Bytes looked at by vain attempts, for each byte of all that is looked through and beside these: a stream may be looked for
 /// at each of its own bytes.
@@ -112,6 +112,8 @@ pub(super) enum Start {
     },
     /// Its end is not there.
     CutOff,
+    /// A picture whose end is not there, or that is too large to be opened as a whole.
+    Picture,
     /// A deflate stream begins at `at`, with so many bytes behind it that belong to it.
     Stream {
         at: usize,
@@ -130,7 +132,7 @@ pub(super) fn starts_at(bytes: &[u8], at: usize, work: &mut usize) -> Option<Sta
     if rest.starts_with(b"\xff\xd8\xff") {
         return Some(match jpeg::extent(rest, work) {
             Some((len, _)) => Start::Whole { len, text_bytes: weight(Kind::Lepton, len) },
-            None => Start::CutOff,
+            None => Start::Picture,
         });
     }
     if rest.starts_with(png::SIGNATURE) {
@@ -249,8 +251,7 @@ impl Scan {
         let rest = bytes.get(at..)?;
         if rest.starts_with(b"\xff\xd8\xff") {
             let Some((len, frame)) = jpeg::extent(rest, &mut self.work) else {
-                self.vain(64, Declined::Foreign);
-                return None;
+                return self.picture(bytes, done, at, None, depth);
             };
             return match jpeg::open(rest.get(..len)?, frame) {
                 Ok(coded) => {
@@ -275,6 +276,33 @@ impl Scan {
             return None;
         };
         self.deflate(bytes, done, candidate, depth)
+    }
+
+    /// Opens what is there of a picture that begins at `at`, or goes on there. The end of it.
+    fn picture(
+        &mut self,
+        bytes: &[u8],
+        done: usize,
+        at: usize,
+        before: Option<&jpeg::Before>,
+        depth: u8,
+    ) -> Option<usize> {
+        let rest = bytes.get(at..)?;
+        match jpeg::open_slice(before, rest) {
+            Ok(slice) => {
+                self.gap(bytes.get(done..at + slice.from)?);
+                self.recipe.picture(&slice);
+                self.opened(slice.to - slice.from, depth);
+                let end = at + slice.to;
+                self.push(Kind::Lepton, slice.coded);
+                Some(end)
+            }
+            Err(why) => {
+                // As far as its head goes at least.
+                self.vain(if rest.len() > TEXT_BYTES_MIN { rest.len() } else { 64 }, why);
+                None
+            }
+        }
     }
 
     /// Opens the part of a picture that holds its data.
@@ -404,8 +432,12 @@ impl Scan {
         false
     }
 
-    /// Opens the stream that was cut off before `bytes`, as far as it goes.
+    /// Opens what was cut off before `bytes`, as far as it goes.
     fn slice(&mut self, before: &Before, bytes: &[u8]) -> usize {
+        let before = match before {
+            Before::Stream(before) => before,
+            Before::Picture(before) => return self.picture(bytes, 0, 0, Some(before), 0).unwrap_or(0),
+        };
         let Ok(stream) = deflate::open_slice(before, bytes, self.room) else { return 0 };
         let deflate::Stream { consumed, text, mut corrections, .. } = stream;
         self.recipe.slice(corrections.len(), before.window.len(), before.bits, consumed);

@@ -156,6 +156,10 @@ pub fn pdf(dice: &mut Dice, pages: usize) -> Vec<u8> {
 }
 
 pub const JPEG: &[u8] = include_bytes!("../containers/notice.jpg");
+/// A larger one.
+pub const FIGURE: &[u8] = include_bytes!("../containers/figure.jpg");
+/// The same with restart markers.
+pub const RESTARTS: &[u8] = include_bytes!("../containers/restarts.jpg");
 
 /// One of every kind, by name.
 pub fn every_kind() -> Vec<(&'static str, Vec<u8>)> {

@@ -1,7 +1,9 @@
 //! JPEG, baseline and progressive, by lepton: coefficients predicted from their neighbours, bit for bit.
 //!
-//! The whole file is one stream. It takes two bytes for each coefficient in memory, so pictures are bounded by their pixels.
+//! The whole file is one stream, or each of the slices of a long one (`slice`). It takes two bytes for each coefficient in memory, so pictures are bounded by their pixels.
 //! lepton takes some progressive files that it does not give back, so each is decoded and compared.
+
+mod slice;
 
 use std::io::Cursor;
 
@@ -10,6 +12,8 @@ use lepton_jpeg::{EnabledFeatures, SingleThreadPool, decode_lepton, encode_lepto
 use super::deflate::inflated;
 use super::guard::guarded;
 use super::{Declined, Error};
+pub use slice::Before;
+pub(super) use slice::{Slice, Walk, close as close_slice, open as open_slice, walk};
 
 /// Pixels of a picture, by the size of its frame: so many take 36 to 72 MB.
 const PIXELS_MAX: u64 = 12 << 20;
