@@ -25,12 +25,24 @@ pub(super) struct Shares {
     total: u64,
 }
 
+/// The integer that is not above a number from 0 to 2^24. (A cast is made one number at a time, since it has to bring what is out
+/// of bounds into them.)
+#[inline(always)]
+fn floor(x: f32) -> u32 {
+    const WHOLE: f32 = (1 << 23) as f32;
+    // Numbers from `WHOLE` on are whole, and stand in their bits as such; to others it is added, which rounds them.
+    let sum = x + WHOLE;
+    let below = sum.to_bits().wrapping_sub(WHOLE.to_bits()).wrapping_sub(u32::from(sum - WHOLE > x));
+    let whole = x.to_bits().wrapping_sub(WHOLE.to_bits()).wrapping_add(1 << 23);
+    if x < WHOLE { below } else { whole }
+}
+
 #[inline(always)]
 fn spread_body(_d: impl Dot, logits: &[f32], out: &mut Shares) {
     let peak = greatest(logits, f32::MIN, |x| x);
     out.each.resize(logits.len(), 0);
     for (share, logit) in out.each.iter_mut().zip(logits) {
-        *share = 1 + (exp(*logit - peak) * SCALE) as u32;
+        *share = 1 + floor(exp(*logit - peak) * SCALE);
     }
     out.parts.resize(logits.len().div_ceil(PART), 0);
     for (sum, part) in out.parts.iter_mut().zip(out.each.chunks(PART)) {
@@ -124,6 +136,16 @@ mod tests {
             codes.push(code);
         }
         assert!(codes.windows(2).all(|two| two[0] == two[1]));
+    }
+
+    #[test]
+    fn floors_are_those_of_a_cast() {
+        let bits = (0..1 << 20).map(|n: u32| n.wrapping_mul(0x9E37_79B1) % (((1 << 24) as f32).to_bits() + 1));
+        let whole = (0..=64).flat_map(|n| [n, (1 << 23) - 32 + n, (1 << 24) - n]).map(|n| (n as f32).to_bits());
+        for bits in bits.chain(whole.flat_map(|bits| [bits, bits.saturating_sub(1)])) {
+            let x = f32::from_bits(bits);
+            assert_eq!(floor(x), x as u32, "{x}");
+        }
     }
 
     /// Logits that are no numbers, which weights out of all bounds can give, still are shares.

@@ -510,9 +510,8 @@ fn attend_body(
                     let (high, low) = work.sums[n * 2 * parts..][..2 * parts].split_at(parts);
                     let both = high.as_flattened().iter().zip(low.as_flattened());
                     for (out, (high, low)) in out.as_chunks_mut::<16>().0.iter_mut().zip(both) {
-                        for ((out, h), l) in out.iter_mut().zip(high.0).zip(low.0) {
-                            *out = joined(h, l, sums) * *scale;
-                        }
+                        let values = joined(high, low, *sums);
+                        *out = std::array::from_fn(|lane| values[lane] * *scale);
                     }
                 }
             }
@@ -585,11 +584,10 @@ fn attend_head<'a>(
                 let scales = &page.key_scales.as_chunks::<16>().0[tile];
                 for (n, [high, low]) in sums.as_chunks::<2>().0.iter().enumerate() {
                     let row = first / 2 + n;
-                    let (of_row, scale) = (&work.query_sums[row * 2..][..2], work.query_scales[row]);
-                    let scores = &mut work.scores[row * tokens + base + tile * 16..][..16];
-                    for (((score, h), l), key) in scores.iter_mut().zip(high[0].0).zip(low[0].0).zip(scales) {
-                        *score = (joined(h, l, of_row) * scale) * *key;
-                    }
+                    let (of_row, scale) = (work.query_sums.as_chunks().0[row], work.query_scales[row]);
+                    let scores = &mut work.scores[row * tokens..][..tokens].as_chunks_mut::<16>().0[base / 16 + tile];
+                    let values = joined(&high[0], &low[0], of_row);
+                    *scores = std::array::from_fn(|lane| (values[lane] * scale) * scales[lane]);
                 }
             }
         });

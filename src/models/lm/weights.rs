@@ -60,26 +60,44 @@ pub(super) fn cut(row: &[f32], grain: Grain, planes: &mut [i8], sums: &mut [i32]
             sums[0] = sum;
         }
         Grain::Fine => {
+            // Sixteen at a time, and the last few one at a time: a compiler does not always find by itself that it may.
             let (high, low) = planes.split_at_mut(row.len());
-            let (mut high_sum, mut low_sum) = (0, 0);
-            for ((h, l), x) in high.iter_mut().zip(low).zip(row) {
-                let n = nearest(*x * factor, bound);
-                let upper = (n + 64) >> 7;
-                let lower = n - (upper << 7);
-                high_sum += upper;
-                low_sum += lower;
-                (*h, *l) = (upper as i8, lower as i8);
+            let (mut of_high, mut of_low) = ([0; 16], [0; 16]);
+            let upper = |n: i32| (n + 64) >> 7;
+            let (rows, rest) = row.as_chunks::<16>();
+            let ((highs, last_high), (lows, last_low)) = (high.as_chunks_mut::<16>(), low.as_chunks_mut::<16>());
+            for ((h, l), x) in highs.iter_mut().zip(lows).zip(rows) {
+                let mut bytes = [[0; 16]; 2];
+                for lane in 0..16 {
+                    let n = nearest(x[lane] * factor, bound);
+                    let lower = n - (upper(n) << 7);
+                    of_high[lane] += upper(n);
+                    of_low[lane] += lower;
+                    (bytes[0][lane], bytes[1][lane]) = (upper(n) as i8, lower as i8);
+                }
+                [*h, *l] = bytes;
             }
-            (sums[0], sums[1]) = (high_sum, low_sum);
+            (sums[0], sums[1]) = (of_high.iter().sum(), of_low.iter().sum());
+            for ((h, l), x) in last_high.iter_mut().zip(last_low).zip(rest) {
+                let n = nearest(*x * factor, bound);
+                let lower = n - (upper(n) << 7);
+                sums[0] += upper(n);
+                sums[1] += lower;
+                (*h, *l) = (upper(n) as i8, lower as i8);
+            }
         }
     }
     peak / bound
 }
 
-/// The value of two planes' sums of products, each with what its offset added.
+/// The values of sums of products of two planes, each with what its offset added; `sums` are those of the planes.
+///
+/// All of them are computed before any is stored, here and where one plane is scaled: a compiler that has to think that a store
+/// changes what is read next computes one at a time.
 #[inline(always)]
-pub(super) fn joined(high: i32, low: i32, sums: &[i32]) -> f32 {
-    (high - OFFSET * sums[0]) as f32 * 128.0 + (low - OFFSET * sums[1]) as f32
+pub(super) fn joined(high: &Sums, low: &Sums, sums: [i32; 2]) -> [f32; 16] {
+    let [of_high, of_low] = sums.map(|sum| OFFSET * sum);
+    std::array::from_fn(|lane| (high.0[lane] - of_high) as f32 * 128.0 + (low.0[lane] - of_low) as f32)
 }
 
 /// Rows that weights are multiplied with.
@@ -219,17 +237,14 @@ fn multiply_body(d: impl Dot, matrix: &Matrix, factors: &Factors, out: &mut Vec<
                 let out = &mut out[row * stride + at..][..GROUP_ROWS];
                 let parts = out.as_chunks_mut::<16>().0.iter_mut().zip(scales.as_chunks::<16>().0);
                 for (part, (out, scales)) in parts.enumerate() {
-                    if let [low] = of_row {
-                        let (sums, offset) = (&sums[n][part].0, OFFSET * low);
-                        for lane in 0..16 {
-                            out[lane] = ((sums[lane] - offset) as f32 * scales[lane]) * scale;
+                    let values: [f32; 16] = match of_row {
+                        [high, low, ..] => joined(&sums[n * 2][part], &sums[n * 2 + 1][part], [*high, *low]),
+                        [] | [_] => {
+                            let offset = OFFSET * of_row.first().copied().unwrap_or(0);
+                            std::array::from_fn(|lane| (sums[n][part].0[lane] - offset) as f32)
                         }
-                    } else {
-                        let (high, low) = (&sums[n * 2][part].0, &sums[n * 2 + 1][part].0);
-                        for lane in 0..16 {
-                            out[lane] = (joined(high[lane], low[lane], of_row) * scales[lane]) * scale;
-                        }
-                    }
+                    };
+                    *out = std::array::from_fn(|lane| (values[lane] * scales[lane]) * scale);
                 }
             }
         });
