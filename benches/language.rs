@@ -26,7 +26,8 @@ fn timed<T>(what: &str, tokens: u64, bytes: usize, run: impl FnOnce() -> T) -> T
     let (cpu, clock) = (cpu_seconds(), Instant::now());
     let out = run();
     let (cpu, clock) = ((cpu_seconds() - cpu).max(1e-9), clock.elapsed().as_secs_f64());
-    let of = |seconds: f64| format!("{:>7.1} tokens, {:>6.2} KB", tokens as f64 / seconds, bytes as f64 / 1e3 / seconds);
+    let of =
+        |seconds: f64| format!("{:>7.1} tokens, {:>6.2} KB", tokens as f64 / seconds, bytes as f64 / 1e3 / seconds);
     println!("{what:<16} {:>6} tokens  a second of one core {}  of the clock {}", tokens, of(cpu), of(clock));
     out
 }

@@ -5,12 +5,13 @@
 //! as rows of a matrix do and values as columns, so that the kernels of weights serve both:
 //!
 //! ```text
-//! for each head of each layer:
-//! keys          for each 16 tokens, for each 4 elements: 16 tokens of 4 elements
-//! values        for each 32 elements, for each 4 tokens: twice 16 elements of 4 tokens
-//! key scales    PAGE times 4 bytes
-//! value scales  PAGE times 4 bytes
+//! for each layer:
+//! keys          for each head, for each 16 tokens, for each 4 elements: 16 tokens of 4 elements
+//! values        for each head, for each 32 elements, for each 4 tokens: twice 16 elements of 4 tokens
+//! scales        for each head: of keys, PAGE times 4 bytes, and of values
 //! ```
+//! Heads that are read together stand together: a processor reads 24 KiB that lie side by side half as fast again as thrice
+//! 8 KiB in different places.
 
 use super::pages::{Line, Pages};
 use super::weights::{Grain, cut};
@@ -66,7 +67,8 @@ struct Stream {
 /// What streams have read.
 #[derive(Debug)]
 pub struct Streams {
-    /// Of all layers together.
+    layers: usize,
+    /// Of a layer.
     heads: usize,
     elements: usize,
     each: Vec<Stream>,
@@ -78,10 +80,11 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Some that have read nothing, of `heads` heads in all layers together.
-    pub(super) fn new(count: usize, heads: usize, elements: usize) -> Streams {
-        let bytes = page_bytes(heads, elements);
+    /// Some that have read nothing, of `heads` heads in each layer.
+    pub(super) fn new(count: usize, layers: usize, heads: usize, elements: usize) -> Streams {
+        let bytes = page_bytes(layers * heads, elements);
         Streams {
+            layers,
             heads,
             elements,
             each: (0..count).map(|_| Stream::default()).collect(),
@@ -132,7 +135,7 @@ impl Streams {
             if self.free.is_empty() {
                 let first = self.parts.len() * self.pages_of_part;
                 let pages = self.pages_of_part.min(self.pages_max.saturating_sub(first));
-                let lines = page_bytes(self.heads, self.elements) / size_of::<Line>();
+                let lines = page_bytes(self.layers * self.heads, self.elements) / size_of::<Line>();
                 self.parts.push(Pages::zeroed(pages * lines));
                 self.free.extend((first..first + pages).rev());
             }
@@ -144,27 +147,29 @@ impl Streams {
         self.each[stream].len += 1;
     }
 
-    /// Where the lines of a page of a head are: a part, and the first line in it.
+    /// Where the lines of a page of a head of a layer are: a part, and in it the first lines of keys, values and scales.
     #[inline(always)]
-    fn place(&self, stream: usize, head: usize, page: usize) -> (usize, usize) {
+    fn place(&self, stream: usize, layer: usize, head: usize, page: usize) -> (usize, [usize; 3]) {
         let page = self.each[stream].pages[page];
         let (part, page) = (page / self.pages_of_part, page % self.pages_of_part);
-        (part, (page * self.heads + head) * 2 * (half(self.elements) + SCALES))
+        let half = half(self.elements);
+        let first = (page * self.layers + layer) * self.heads * 2 * (half + SCALES);
+        let values = first + self.heads * half;
+        let scales = values + self.heads * half;
+        (part, [first + head * half, values + head * half, scales + head * 2 * SCALES])
     }
 
-    /// A page of a head, which the stream has.
+    /// A page of a head of a layer, which the stream has.
     #[inline(always)]
-    pub(super) fn page(&self, stream: usize, head: usize, page: usize) -> Page<'_> {
-        let (part, first) = self.place(stream, head, page);
-        let half = half(self.elements);
-        let (keys, rest) = self.parts[part].lines()[first..].split_at(half);
-        let (values, rest) = rest.split_at(half);
-        let (key_scales, rest) = rest.split_at(SCALES);
+    pub(super) fn page(&self, stream: usize, layer: usize, head: usize, page: usize) -> Page<'_> {
+        let (part, [keys, values, scales]) = self.place(stream, layer, head, page);
+        let (lines, half) = (self.parts[part].lines(), half(self.elements));
+        let (key_scales, value_scales) = lines[scales..][..2 * SCALES].split_at(SCALES);
         Page {
-            keys,
+            keys: &lines[keys..][..half],
             key_scales: bytemuck::cast_slice(key_scales.as_flattened()),
-            values,
-            value_scales: bytemuck::cast_slice(rest[..SCALES].as_flattened()),
+            values: &lines[values..][..half],
+            value_scales: bytemuck::cast_slice(value_scales.as_flattened()),
         }
     }
 
@@ -175,9 +180,11 @@ impl Streams {
 
     /// Takes in the key and the value of the token at a position that there is room for.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn put(
         &mut self,
         stream: usize,
+        layer: usize,
         head: usize,
         position: usize,
         key: &[f32],
@@ -185,27 +192,26 @@ impl Streams {
         bytes: &mut [i8],
     ) {
         let (page, slot) = (position / PAGE, position % PAGE);
-        let (part, first) = self.place(stream, head, page);
-        let half = half(self.elements);
-        let (keys, rest) = self.parts[part].lines_mut()[first..].split_at_mut(half);
-        let (values, scales) = rest.split_at_mut(half);
-        let scales: &mut [f32] = bytemuck::cast_slice_mut(scales[..2 * SCALES].as_flattened_mut());
+        let (part, [keys, values, scales]) = self.place(stream, layer, head, page);
+        let (lines, half) = (self.parts[part].lines_mut(), half(self.elements));
         let unsigned = |q: i8| (q as u8) ^ 128;
-        scales[slot] = cut(key, Grain::Coarse, bytes, &mut [0]);
+        let of_key = cut(key, Grain::Coarse, bytes, &mut [0]);
         let (tile, lane) = (slot / 16, slot % 16);
         let steps = self.elements / 4;
-        for (line, four) in keys[tile * steps..][..steps].iter_mut().zip(bytes.as_chunks::<4>().0) {
+        for (line, four) in lines[keys + tile * steps..][..steps].iter_mut().zip(bytes.as_chunks::<4>().0) {
             line.as_chunks_mut::<4>().0[lane] = four.map(unsigned);
         }
-        scales[PAGE + slot] = cut(value, Grain::Coarse, bytes, &mut [0]);
+        let of_value = cut(value, Grain::Coarse, bytes, &mut [0]);
         let (step, lane) = (slot / 4, slot % 4);
         for (part, elements) in bytes.as_chunks::<VALUE_PART>().0.iter().enumerate() {
-            let both = &mut values.as_chunks_mut::<2>().0[part * (PAGE / 4) + step];
+            let both = &mut lines[values..][..half].as_chunks_mut::<2>().0[part * (PAGE / 4) + step];
             for (half, sixteen) in both.iter_mut().zip(elements.as_chunks::<16>().0) {
                 for (four, q) in half.as_chunks_mut::<4>().0.iter_mut().zip(sixteen) {
                     four[lane] = unsigned(*q);
                 }
             }
         }
+        let scales: &mut [f32] = bytemuck::cast_slice_mut(lines[scales..][..2 * SCALES].as_flattened_mut());
+        (scales[slot], scales[PAGE + slot]) = (of_key, of_value);
     }
 }

@@ -10,12 +10,16 @@ use prefetch_index::prefetch_index;
 use super::cache::{PAGE, Page, Streams, VALUE_PART, page_bytes};
 use super::exact::{self, greatest};
 use super::kernels::{Dot, Path, Sums, by_path, in_parts};
+use super::pages::Line;
 use super::weights::{Factors, Grain, Matrix, cut, fill, joined, multiply};
 
 /// Rows of one step: what scratch memory is bounded by.
 pub(super) const ROWS_MAX: usize = 64;
 /// Rows of queries that attention looks at together.
 const QUERIES: usize = 24;
+/// Keys and values of a page that attention looks at together, bytes: those of all pages of a context of a thousand tokens fit the
+/// second cache of a core.
+const GROUP_BYTES: usize = 64 << 10;
 
 /// Grains of the five kinds of products. Part of the arithmetic: another choice is another revision of it. On 32 KiB of
 /// Dickens, SmolLM2-135M takes 1.0 % more bits with all coarse than with all fine; fine queries win a quarter of that for
@@ -201,7 +205,7 @@ impl Network {
     /// Streams that have read nothing.
     pub fn streams(&self, count: usize) -> Streams {
         let shape = &self.shape;
-        Streams::new(count, shape.layers * shape.key_heads, shape.elements)
+        Streams::new(count, shape.layers, shape.key_heads, shape.elements)
     }
 
     /// Bytes of weights.
@@ -449,7 +453,7 @@ fn place_body(
             }
             let keys = turned[heads * elements..].chunks_exact(elements);
             for ((key, value), head) in keys.zip(values.chunks_exact(elements)).zip(0..key_heads) {
-                streams.put(run.stream, layer * key_heads + head, position, key, value, &mut bytes);
+                streams.put(run.stream, layer, head, position, key, value, &mut bytes);
             }
         }
     }
@@ -490,22 +494,28 @@ fn attend_body(
         let after = runs.get(n + 1).unwrap_or(run);
         for part in (0..run.rows).step_by(together) {
             let rows = (run.rows - part).min(together);
-            for head in 0..key_heads {
-                let page = |n: usize| streams.page(run.stream, layer * key_heads + head, n);
+            let count = rows * each;
+            let group = group_of(count, elements);
+            for from in (0..key_heads).step_by(group) {
+                let heads_now = group.min(key_heads - from);
+                let page = |head: usize, n: usize| streams.page(run.stream, layer, from + head, n);
                 // Looked at next.
-                let (stream, beyond) = if head + 1 < key_heads { (run.stream, head + 1) } else { (after.stream, 0) };
+                let is_last = from + group >= key_heads;
+                let (stream, beyond) = if is_last { (after.stream, 0) } else { (run.stream, from + group) };
                 let last = streams.pages(stream) - 1;
-                let next = |n: usize| streams.page(stream, layer * key_heads + beyond, n.min(last));
+                let next = |head: usize, n: usize| {
+                    streams.page(stream, layer, (beyond + head).min(key_heads - 1), n.min(last))
+                };
                 let first = run.first + part;
                 let of_head = |n: usize| {
-                    let (row, of_key) = (first + n / each, head * each + n % each);
+                    let (row, of_key) = (first + n % count / each, (from + n / count) * each + n % each);
                     (row * stride + of_key * elements, row * heads * elements + of_key * elements)
                 };
                 let query = |n: usize| &queries[of_head(n).0..][..elements];
-                attend_head(d, query, rows * each, each, run.position + part, window, page, next, root, work);
+                attend_heads(d, query, heads_now, count, each, run.position + part, window, page, next, root, work);
                 let shares = work.share_scales.iter().zip(work.share_sums.as_chunks::<2>().0);
                 let parts = elements / VALUE_PART;
-                for (n, (scale, sums)) in shares.enumerate().take(rows * each) {
+                for (n, (scale, sums)) in shares.enumerate() {
                     let out = &mut mixed[of_head(n).1..][..elements];
                     let (high, low) = work.sums[n * 2 * parts..][..2 * parts].split_at(parts);
                     let both = high.as_flattened().iter().zip(low.as_flattened());
@@ -519,62 +529,73 @@ fn attend_body(
     }
 }
 
-/// Fetches keys and scales of a page from memory: the part `n` of `count` of them.
+/// Heads of keys that are looked at together, where so many queries look at each: as many as `QUERIES` and `GROUP_BYTES` allow.
+fn group_of(queries: usize, elements: usize) -> usize {
+    (QUERIES / queries).min(GROUP_BYTES / (2 * PAGE * elements)).max(1)
+}
+
+/// Fetches lines from memory: the part `n` of `count` of them.
 #[inline(always)]
-fn fetch(page: &Page<'_>, n: usize, count: usize) {
-    let len = page.keys.len();
-    for line in len * n / count..len * (n + 1) / count {
-        prefetch_index(page.keys, line);
-    }
-    if n == 0 {
-        for at in (0..PAGE).step_by(16) {
-            prefetch_index(page.key_scales, at);
-            prefetch_index(page.value_scales, at);
-        }
+fn fetch(d: impl Dot, lines: &[Line], n: usize, count: usize) {
+    d.fetch(&lines[lines.len() * n / count..lines.len() * (n + 1) / count]);
+}
+
+/// Fetches scales of a page from memory.
+#[inline(always)]
+fn fetch_scales(page: &Page<'_>) {
+    for at in (0..PAGE).step_by(16) {
+        prefetch_index(page.key_scales, at);
+        prefetch_index(page.value_scales, at);
     }
 }
 
-/// What `count` queries of a head, `each` of one position, find in the last `window` tokens: in `work`, sums that are still to
-/// be scaled.
+/// What `count` queries of each of some heads, `each` of one position, find in the last `window` tokens: in `work`, head after
+/// head, sums that are still to be scaled.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn attend_head<'a>(
+fn attend_heads<'a>(
     d: impl Dot,
     query: impl Fn(usize) -> &'a [f32],
+    heads: usize,
     count: usize,
     each: usize,
     position: usize,
     window: usize,
-    page: impl Fn(usize) -> Page<'a>,
-    next: impl Fn(usize) -> Page<'a>,
+    page: impl Fn(usize, usize) -> Page<'a>,
+    next: impl Fn(usize, usize) -> Page<'a>,
     root: f32,
     work: &mut Attention,
 ) {
     let elements = query(0).len();
     let steps = elements / 4;
+    let all = heads * count;
     // Pages that even the first position does not see are left out, which changes no bit: they are zeros in every sum. Then as
     // many tokens as the last position sees, and some more to a whole register: those are computed and not looked at.
     let first_page = (position + 1).saturating_sub(window) / PAGE;
     let tokens = (position + count / each).next_multiple_of(16) - first_page * PAGE;
-    let page = |n: usize| page(first_page + n);
-    let next = |n: usize| next(first_page + n);
-    work.query.resize(count * 2 * steps, 0);
-    work.query_sums.resize(count * 2, 0);
-    work.query_scales.resize(count, 0.0);
+    let page = |head: usize, n: usize| page(head, first_page + n);
+    let next = |head: usize, n: usize| next(head, first_page + n);
+    work.query.resize(all * 2 * steps, 0);
+    work.query_sums.resize(all * 2, 0);
+    work.query_scales.resize(all, 0.0);
     let bytes: &mut [i8] = bytemuck::cast_slice_mut(&mut work.query);
     let targets = bytes.chunks_exact_mut(2 * elements).zip(work.query_sums.chunks_exact_mut(2));
     for ((n, scale), (bytes, sums)) in work.query_scales.iter_mut().enumerate().zip(targets) {
         *scale = cut(query(n), Grain::Fine, bytes, sums) * root;
     }
-    work.scores.resize(count * tokens, 0.0);
-    for base in (0..tokens).step_by(PAGE) {
-        let page = page(base / PAGE);
+    work.scores.resize(all * tokens, 0.0);
+    // Page after page, of all heads: they lie side by side there, and a page elsewhere costs a processor that has to look up
+    // where it is as much as reading some kilobytes of it.
+    for (base, head) in (0..tokens).step_by(PAGE).flat_map(|base| (0..heads).map(move |head| (base, head))) {
+        let page = page(head, base / PAGE);
         let tiles = (tokens - base).min(PAGE) / 16;
         in_parts!(count * 2, |first, M| {
+            let first = head * count * 2 + first;
             let right: [&[i32]; M] = std::array::from_fn(|m| &work.query[(first + m) * steps..][..steps]);
             for tile in 0..tiles {
                 let mut sums = [[Sums::ZERO; 1]; M];
-                let values = &page.values[tile * steps..];
+                // Half of the values of the page, of each second tile; the others come later.
+                let values = if tile % 2 == 0 { &page.values[tile / 2 * steps..] } else { &[] };
                 d.dot(
                     page.keys[tile * steps..][..steps].as_chunks::<1>().0,
                     right,
@@ -593,37 +614,42 @@ fn attend_head<'a>(
         });
     }
     let share_steps = tokens / 4;
-    work.shares.resize(count * 2 * share_steps, 0);
-    work.share_sums.resize(count * 2, 0);
-    work.share_scales.resize(count, 0.0);
+    work.shares.resize(all * 2 * share_steps, 0);
+    work.share_sums.resize(all * 2, 0);
+    work.share_scales.resize(all, 0.0);
     let bytes: &mut [i8] = bytemuck::cast_slice_mut(&mut work.shares);
     let targets = bytes.chunks_exact_mut(2 * tokens).zip(work.share_sums.chunks_exact_mut(2));
     for ((n, scale), (bytes, sums)) in work.share_scales.iter_mut().enumerate().zip(targets) {
         let scores = &mut work.scores[n * tokens..][..tokens];
-        let seen = position + n / each + 1;
+        let seen = position + n % count / each + 1;
         let far = seen.saturating_sub(window).saturating_sub(first_page * PAGE);
         let seen = seen - first_page * PAGE;
         let peak = greatest(&scores[far..seen], f32::MIN, |x| x);
-        scores.iter_mut().for_each(|x| *x = exact::exp(*x - peak));
+        for (scores, at) in scores.chunks_mut(PAGE).zip(0..) {
+            fetch(d, page(n / count, at).values, n % count + count, 2 * count);
+            scores.iter_mut().for_each(|x| *x = exact::exp(*x - peak));
+        }
         scores[..far].fill(0.0);
         scores[seen..].fill(0.0);
         let total = exact::sum(scores, |x| x);
         for (scores, at) in scores.chunks_mut(PAGE).zip(0..) {
-            fetch(&next(at), n, count);
-            scores.iter_mut().zip(page(at).value_scales).for_each(|(x, scale)| *x *= *scale);
+            fetch(d, next(n / count, at).keys, n % count, 2 * count);
+            scores.iter_mut().zip(page(n / count, at).value_scales).for_each(|(x, scale)| *x *= *scale);
         }
         *scale = cut(scores, Grain::Fine, bytes, sums) / total;
     }
     let parts = elements / VALUE_PART;
     work.sums.clear();
-    work.sums.resize(count * 2 * parts, [Sums::ZERO; 2]);
-    for base in (0..tokens).step_by(PAGE) {
-        let (page, next) = (page(base / PAGE), next(base / PAGE));
+    work.sums.resize(all * 2 * parts, [Sums::ZERO; 2]);
+    for (base, head) in (0..tokens).step_by(PAGE).flat_map(|base| (0..heads).map(move |head| (base, head))) {
+        let (page, next) = (page(head, base / PAGE), next(head, base / PAGE));
         let steps = (tokens - base).min(PAGE) / 4;
+        fetch_scales(&next);
         for part in 0..parts {
-            let next = next.values[part * (PAGE / 2)..].as_chunks::<1>().0;
+            let next = next.keys[next.keys.len() / 2 + part * (PAGE / 4)..].as_chunks::<1>().0;
             let left = &page.values.as_chunks::<2>().0[part * (PAGE / 4)..][..steps];
             in_parts!(count * 2, |first, M| {
+                let first = head * count * 2 + first;
                 let right: [&[i32]; M] =
                     std::array::from_fn(|m| &work.shares[(first + m) * share_steps + base / 4..][..steps]);
                 let mut sums: [[Sums; 2]; M] = std::array::from_fn(|m| work.sums[(first + m) * parts + part]);

@@ -68,6 +68,9 @@ pub(in crate::models::lm) trait Dot: Copy {
         sums: &mut [[Sums; T]; M],
         next: &[[Line; N]],
     );
+
+    /// Fetches lines from memory, where the machine has a way to do that.
+    fn fetch(self, _lines: &[Line]) {}
 }
 
 /// Calls `f` for parts of `rows` rows of the sizes that a kernel is made for, from the first row on.

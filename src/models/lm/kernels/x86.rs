@@ -2,6 +2,7 @@
 
 use archmage::prelude::*;
 use prefetch_index::prefetch_index;
+use safe_arch::prefetch_t1;
 
 use super::{Dot, Line, Sums};
 
@@ -19,6 +20,11 @@ impl Dot for X64V4xToken {
     ) {
         vnni(self, left, right, sums, next);
     }
+
+    #[inline(always)]
+    fn fetch(self, lines: &[Line]) {
+        lines.iter().for_each(prefetch_t1);
+    }
 }
 
 impl Dot for X64V3Token {
@@ -31,6 +37,11 @@ impl Dot for X64V3Token {
         next: &[[Line; N]],
     ) {
         avx2(self, left, right, sums, next);
+    }
+
+    #[inline(always)]
+    fn fetch(self, lines: &[Line]) {
+        lines.iter().for_each(prefetch_t1);
     }
 }
 
@@ -54,8 +65,9 @@ fn vnni<const M: usize, const T: usize, const N: usize>(
         }
     }
     for (k, left) in left.iter().enumerate() {
-        for n in 0..N {
-            prefetch_index(next.as_flattened(), k * N + n);
+        // To the second cache: there may be twice as many on their way to it as to the first.
+        if let Some(next) = next.get(k) {
+            next.iter().for_each(prefetch_t1);
         }
         let mut l = [_mm512_setzero_si512(); T];
         for t in 0..T {
