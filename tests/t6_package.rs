@@ -130,6 +130,29 @@ fn the_tour_of_the_readme_does_what_it_says() {
     assert!(!fs::read_to_string("/proc/mounts").unwrap().contains(arg(&point)));
 }
 
+/// Pictures that the README shows are there, whole, and load nothing.
+#[test]
+fn pictures_of_the_readme_are_there() {
+    let readme = fs::read_to_string(format!("{ROOT}/README.md")).unwrap();
+    let shown: Vec<&str> =
+        readme.split("![").skip(1).map(|rest| rest.split_once("](").unwrap().1.split(')').next().unwrap()).collect();
+    assert!(!shown.is_empty());
+    for path in shown {
+        let picture = fs::read_to_string(format!("{ROOT}/{path}")).unwrap_or_else(|e| panic!("{path}: {e}"));
+        assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n") && picture.len() < 100_000, "{path}");
+        assert!(!picture.contains("href") && !picture.contains("<script") && picture.contains("primed"), "{path}");
+        // The README says how it is made.
+        assert!(readme.contains(&format!("tersefs bench --svg {path}")), "{path}");
+    }
+    // And that makes one, of other numbers.
+    let dir = tempfile::tempdir().unwrap();
+    let (made, data) = (dir.path().join("made.svg"), dir.path().join("data"));
+    fs::write(&data, &fs::read(format!("{ROOT}/tests/data/log")).unwrap()[..8000]).unwrap();
+    ok(BINARY, &["bench", "--json", "--svg", arg(&made), arg(&data)], 120);
+    let made = fs::read_to_string(made).unwrap();
+    assert!(made.starts_with("<svg ") && made.contains("8000 bytes, log") && made.contains(">primed<"), "{made}");
+}
+
 #[test]
 fn verbs_and_flags_that_documents_name_exist() {
     let mut named = 0;

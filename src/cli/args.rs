@@ -229,6 +229,9 @@ pub(super) enum Verb {
         /// directory of a checkpoint
         #[arg(long)]
         model: Option<PathBuf>,
+        /// Write what was measured as a picture (SVG) too
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
         #[arg(long)]
         json: bool,
     },

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::show::bytes;
-use super::{Failure, Outcome, client, offline};
+use super::{Failure, Outcome, client, offline, plot};
 use crate::codec::{Policy, Tier};
+use crate::host;
 use crate::tools::{self, BenchReport, BenchRow, EstimateReport, LanguageEstimate, TierEstimate};
 use crate::volume::Explanation;
 
@@ -84,10 +85,14 @@ fn show_what_if(name: &str, found: &WhatIf) {
     println!("without what the volume has learned or has already; small files are coded together there");
 }
 
-pub(super) fn bench(files: &[PathBuf], model: Option<&Path>, json: bool) -> Outcome {
+pub(super) fn bench(files: &[PathBuf], model: Option<&Path>, svg: Option<&Path>, json: bool) -> Outcome {
     let bar = offline::bar("measuring [{bar:30}] {pos}/{len}, {elapsed}");
     let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
     let report = offline::with_bar(bar, |progress| tools::bench(&paths, model, progress)).map_err(Failure)?;
+    if let Some(file) = svg {
+        host::write_file(file, plot::svg(&report).as_bytes())
+            .map_err(|e| Failure(format!("cannot write {}: {e}", file.display())))?;
+    }
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

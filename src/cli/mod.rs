@@ -17,6 +17,7 @@ mod manual;
 mod measure;
 mod model;
 mod offline;
+mod plot;
 mod replica;
 mod report;
 mod show;
@@ -117,7 +118,7 @@ pub fn run() -> i32 {
         Verb::Estimate { path, sample_mib, model, json } => {
             measure::estimate(&path, sample_mib, model.as_deref(), json)
         }
-        Verb::Bench { files, model, json } => measure::bench(&files, model.as_deref(), json),
+        Verb::Bench { files, model, svg, json } => measure::bench(&files, model.as_deref(), svg.as_deref(), json),
         Verb::Model { verb: ModelVerb::Show { model, adapter, json } } => model::show(&model, adapter.as_deref(), json),
         Verb::Model { verb: ModelVerb::Add { path, model, adapter, json } } => {
             model::add(&path, &model, adapter.as_deref(), json)
