@@ -354,3 +354,73 @@ fn forged_payloads_give_errors_or_bytes() {
         }
     }
 }
+
+/// Files of a directory, as they are and with damage: exact or declined, in time and memory that are bounded. Prints what was
+/// opened of each kind, and the slowest.
+///
+/// `TERSEFS_FILES=DIR cargo test --release --test t2_containers -- --ignored --nocapture real_files`
+#[test]
+#[ignore = "needs a directory of files"]
+fn real_files_are_exact_or_declined() {
+    let root = std::env::var("TERSEFS_FILES").expect("TERSEFS_FILES names a directory");
+    let mut waiting = vec![std::path::PathBuf::from(root)];
+    let mut dice = Dice::new(99);
+    let limits = CutLimits { min: 64 << 10, text_bytes: 1 << 20 };
+    let mut kinds: std::collections::BTreeMap<String, [usize; 6]> = std::collections::BTreeMap::new();
+    let mut slowest = (0.0, 0.0, String::new());
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let Ok(bytes) = std::fs::read(&path) else { continue };
+        let name = path.display().to_string();
+        let kind = path.parent().and_then(|p| p.file_name()).unwrap_or_default().display().to_string();
+        for damaged in 0..4 {
+            let mut bytes = bytes.clone();
+            if damaged > 0 && !bytes.is_empty() {
+                let at = dice.roll(bytes.len() as u64) as usize;
+                match damaged {
+                    1 => bytes[at] ^= 1 << dice.roll(8),
+                    2 => bytes.truncate(at),
+                    _ => drop(bytes.splice(at..at, (0..100).map(|_| dice.next() as u8).collect::<Vec<_>>())),
+                }
+            }
+            let (mut at, mut before) = (0, None);
+            let mut counts = [usize::from(damaged == 0), bytes.len(), 0, 0, 0, 0];
+            while at < bytes.len() {
+                let rest = &bytes[at..];
+                let looked_at = rest.len().min(1 << 20);
+                let cut = containers::cut(&rest[..looked_at], before.as_ref(), limits, looked_at == rest.len());
+                let started = Instant::now();
+                if let Ok(opened) = containers::open(&rest[..cut.len], before.as_ref(), LIMITS) {
+                    let opening = started.elapsed().as_secs_f64();
+                    let text = LIMITS.text_bytes;
+                    let again = containers::close(&opened.recipe, &opened.streams, cut.len, text);
+                    let closing = started.elapsed().as_secs_f64() - opening;
+                    assert!(again.as_deref() == Ok(&rest[..cut.len]), "{name} {damaged}: {:?}", again.err());
+                    if opening + closing > slowest.0 + slowest.1 {
+                        slowest = (opening, closing, format!("{name} {damaged}"));
+                    }
+                    counts[2] += opened.opened_bytes;
+                    counts[3] += opened.recipe.len() + opened.streams[..3].iter().map(|s| s.bytes.len()).sum::<usize>();
+                    counts[4] += opened.streams[2].bytes.len();
+                    counts[5] += opened.streams[3..].iter().map(|s| s.bytes.len()).sum::<usize>();
+                    if std::env::var("TERSEFS_EACH").is_ok() && damaged == 0 {
+                        println!("{name}: {at}+{} {counts:?}", cut.len);
+                    }
+                }
+                (at, before) = (at + cut.len, cut.before);
+            }
+            if damaged == 0 {
+                let sums = kinds.entry(kind.clone()).or_default();
+                sums.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
+            }
+        }
+    }
+    println!(
+        "kind: files, bytes, of them opened; bytes of recipe, frame, packed and corrections, of corrections alone, of text"
+    );
+    kinds.iter().for_each(|(kind, counts)| println!("{kind}: {counts:?}"));
+    println!("slowest: {:.2} s to open, {:.2} s to close: {}", slowest.0, slowest.1, slowest.2);
+}

@@ -6,8 +6,10 @@
 //! # Invariants
 //! 1. Reader and writer adapt a context by the same function.
 //! 2. A reader is given any bytes: a few zeroes behind their end belong to a code, more are an error.
-//! 3. A code has `BITS_MAX` bits at most, for writer and reader alike: whoever reads until a bit comes that never does ends.
+//! 3. A code has no more bits than `bounded` says, for writer and reader alike: whoever reads until a bit comes that never does
+//!    ends.
 
+use std::cell::Cell;
 use std::io::{Error, ErrorKind, Result};
 
 /// Reads bits by contexts.
@@ -74,8 +76,22 @@ pub trait CabacWriter<CTX> {
     }
 }
 
-/// Bits of one code, which are several for each byte of the longest text that is opened.
-pub const BITS_MAX: u32 = 1 << 25;
+thread_local! {
+    static BITS_LEFT: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Runs `f`, in which a code on this thread has so many bits at most; outside it has none.
+pub fn bounded<T>(bits: u32, f: impl FnOnce() -> T) -> T {
+    /// Puts back what held before, after a panic too.
+    struct Before(u32);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            BITS_LEFT.set(self.0);
+        }
+    }
+    let _before = Before(BITS_LEFT.replace(bits));
+    f()
+}
 
 /// Numbers of 32 bits are told by their length.
 const UNARY_MAX: usize = 32;
@@ -90,7 +106,7 @@ pub mod vp8 {
 
     use std::io::{ErrorKind, Read, Result, Write};
 
-    use super::{BITS_MAX, CabacReader, CabacWriter};
+    use super::{BITS_LEFT, CabacReader, CabacWriter};
 
     /// Bits of a probability.
     const BITS: u32 = 16;
@@ -140,7 +156,7 @@ pub mod vp8 {
         /// # Errors
         /// None.
         pub fn new(to: W) -> Result<Self> {
-            Ok(VP8Writer { to, low: 0, high: u32::MAX, left: BITS_MAX })
+            Ok(VP8Writer { to, low: 0, high: u32::MAX, left: BITS_LEFT.get() })
         }
     }
 
@@ -189,7 +205,7 @@ pub mod vp8 {
         /// # Errors
         /// Those of what is read from.
         pub fn new(from: R) -> Result<Self> {
-            let mut reader = VP8Reader { from, low: 0, high: u32::MAX, code: 0, left: BITS_MAX, behind: 4 };
+            let mut reader = VP8Reader { from, low: 0, high: u32::MAX, code: 0, left: BITS_LEFT.get(), behind: 4 };
             for _ in 0..4 {
                 reader.code = reader.code << 8 | reader.byte()?;
             }
@@ -234,6 +250,10 @@ mod tests {
 
     #[test]
     fn numbers_come_back() {
+        bounded(1 << 20, come_back);
+    }
+
+    fn come_back() {
         let numbers: Vec<(usize, u64)> =
             (0..5000u64).map(|n| ((n * n % 33) as usize, n.wrapping_mul(0x9e37_79b9))).collect();
         let mut code = Vec::new();
@@ -256,13 +276,14 @@ mod tests {
     #[test]
     fn a_code_without_end_ends() {
         for code in [&[][..], &[0; 9], &[255; 9], &[7; 9]] {
-            let mut reader = VP8Reader::new(code).unwrap();
-            let mut context = VP8Context::default();
-            let mut bits = 0u32;
-            while reader.get(&mut context).is_ok() {
-                bits += 1;
-            }
+            let bits = bounded(1 << 20, || {
+                let mut reader = VP8Reader::new(code).unwrap();
+                let mut context = VP8Context::default();
+                (0u32..).take_while(|_| reader.get(&mut context).is_ok()).count()
+            });
             assert!(bits < 1 << 18, "{code:?}: {bits}");
+            let mut reader = VP8Reader::new(code).unwrap();
+            assert!(reader.get(&mut VP8Context::default()).is_err(), "none outside");
         }
     }
 }

@@ -139,7 +139,9 @@ impl Policy {
             | MethodId::Opened
             | MethodId::Sound => self.allows(method),
         };
-        alike && predicted_decode_ms(method, cold_bytes(method, bytes)) <= self.decode_ms_max()
+        // How long containers take says what is in them: whoever asks decodes them.
+        let in_time = || predicted_decode_ms(method, cold_bytes(method, bytes)) <= self.decode_ms_max();
+        alike && (method == MethodId::Opened || in_time())
     }
 
     /// True when a segment of some bytes may be coded from one that is there: decoding both takes no longer than the policy
@@ -147,7 +149,7 @@ impl Policy {
     pub fn may_refer(&self, class: Class, bytes: u32, (method, reference_bytes): (MethodId, u32)) -> bool {
         let own = predicted_decode_ms(plan(class, &self.without_models()).0, bytes);
         let ms = predicted_decode_ms(method, reference_bytes).saturating_add(own);
-        self.accepts(method, reference_bytes) && ms <= self.decode_ms_max()
+        method != MethodId::Opened && self.accepts(method, reference_bytes) && ms <= self.decode_ms_max()
     }
 
     /// True when the policy has a method tried at all.
@@ -243,7 +245,8 @@ pub fn climbs(class: Class, from: MethodId, policy: &Policy) -> bool {
 /// Codes and decodes some of the bytes, once.
 pub fn outgrows(raw: &[u8], class: Class, policy: &Policy) -> bool {
     let (method, len) = plan(class, policy);
-    if raw.len() <= SEGMENT_BYTES_MIN as usize {
+    // What is opened was cut by the text that is in it, and is timed when it is coded.
+    if raw.len() <= SEGMENT_BYTES_MIN as usize || method == MethodId::Opened {
         return false;
     }
     if policy.decode_ms.is_some() && !rate::is_known(method) && method != MethodId::Language {
@@ -358,6 +361,15 @@ mod tests {
         assert!(!climbs(Class::Text, MethodId::Strong, &free(Tier::Deep)));
         assert!(!climbs(Class::Text, MethodId::Strong, &free(Tier::Fast)));
         assert!(!climbs(Class::Incompressible, MethodId::Raw, &free(Tier::Deep)));
+    }
+
+    /// A picture is one segment, whatever other methods would take for so many bytes.
+    #[test]
+    fn what_is_opened_is_not_cut_by_its_own_length() {
+        let policy = Policy { decode_ms: Some(500), ..Policy::default() };
+        assert_eq!(planned(Class::Jpeg, &policy), MethodId::Opened);
+        assert!(!outgrows(&vec![7; SEGMENT_BYTES_MAX as usize], Class::Jpeg, &policy));
+        assert!(!policy.may_refer(Class::Jpeg, 1000, (MethodId::Opened, 1000)));
     }
 
     #[test]

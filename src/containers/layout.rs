@@ -8,7 +8,7 @@
 //! PACKED    2, bytes of the packed stream
 //! DEFLATE   3 + 16 x flags, bytes of corrections; FLAG_HEADER: how far before it the checksum in the head of a zip member is,
 //!           which is 0 in the frame stream, as are the two lengths behind it; then its text: with FLAG_NESTED the steps that
-//!           make it, else the next stream. FLAG_ADLER, FLAG_GZIP, FLAG_DESCRIPTOR: the checksum of the text follows as zlib,
+//!           make it, else the next stream, of pixels with their filters in the frame stream. FLAG_ADLER, FLAG_GZIP, FLAG_DESCRIPTOR: the checksum of the text follows as zlib,
 //!           gzip or zip write it
 //! SLICE     4 + 16 x flags, bytes of corrections, bytes of the window in front of the text, bits of the lead, bytes; the text
 //! PNG       5 + 16 x flags, how many chunks of data, bytes of each; then the steps that make the bytes of all of them.
@@ -193,6 +193,8 @@ struct Closer<'a> {
     streams: std::slice::Iter<'a, Stream>,
     /// Bytes that may still be made, at all depths together.
     room: usize,
+    /// Pixels of pictures likewise.
+    pixels: u64,
 }
 
 /// Puts together what was opened: `len` bytes. `text_bytes` bounds what is made on the way.
@@ -211,6 +213,7 @@ pub fn close(recipe: &[u8], streams: &[Stream], len: usize, text_bytes: usize) -
         corrections: &corrections.bytes,
         streams: others.iter(),
         room: len.saturating_add(text_bytes.saturating_mul(2)),
+        pixels: jpeg::PIXELS_TOGETHER_MAX,
     };
     let out = closer.steps(0)?;
     if out.len() == len { Ok(out) } else { Err(Error("a recipe makes another number of bytes")) }
@@ -248,7 +251,9 @@ impl<'a> Closer<'a> {
 
     fn frame(&mut self) -> Result<jpeg::Frame, Error> {
         let mut side = || self.size().and_then(|n| u16::try_from(n).map_err(|_| MORE));
-        Ok(jpeg::Frame { width: side()?, height: side()? })
+        let frame = jpeg::Frame { width: side()?, height: side()? };
+        self.pixels = self.pixels.checked_sub(frame.pixels()).ok_or(MORE)?;
+        Ok(frame)
     }
 
     fn spend(&mut self, bytes: usize) -> Result<(), Error> {
@@ -257,12 +262,12 @@ impl<'a> Closer<'a> {
     }
 
     /// The next stream, of a kind that holds text or not.
-    fn stream(&mut self, lepton: bool) -> Result<&'a [u8], Error> {
+    fn stream(&mut self, lepton: bool) -> Result<&'a Stream, Error> {
         let stream = self.streams.next().ok_or(LESS)?;
         if (stream.kind == Kind::Lepton) != lepton {
             return Err(Error("a stream of an opened container is of another kind"));
         }
-        Ok(&stream.bytes)
+        Ok(stream)
     }
 
     fn steps(&mut self, depth: u8) -> Result<Vec<u8>, Error> {
@@ -290,7 +295,7 @@ impl<'a> Closer<'a> {
                     let corrections = take(&mut self.corrections, corrections).ok_or(LESS)?;
                     let (window, bits, len) = (self.size()?, self.size()?, self.size()?);
                     let bits = u8::try_from(bits).ok().filter(|bits| *bits < 8).ok_or(MORE)?;
-                    let text = self.stream(false)?;
+                    let text = &self.stream(false)?.bytes;
                     out.append(&mut deflate::close_slice(text, corrections, window, bits, len)?);
                 }
                 PNG => {
@@ -302,16 +307,16 @@ impl<'a> Closer<'a> {
                     let data = self.steps(depth + 1)?;
                     png::put_chunks(&mut out, &data, &lens, (flags & FLAG_CRC == 0).then_some(&mut self.frame))?;
                 }
-                TEXT => out.extend_from_slice(self.stream(false)?),
+                TEXT => out.extend_from_slice(&self.stream(false)?.bytes),
                 JPEG => {
                     let frame = self.frame()?;
-                    let coded = self.stream(true)?;
+                    let coded = &self.stream(true)?.bytes;
                     out.append(&mut jpeg::close(coded, frame, self.room)?);
                 }
                 PICTURE => {
                     let frame = self.frame()?;
                     let (bits, len) = (self.size()?, self.size()?);
-                    let coded = self.stream(true)?;
+                    let coded = &self.stream(true)?.bytes;
                     let room = self.room.saturating_add(PICTURE_BYTES);
                     out.append(&mut jpeg::close_slice(coded, frame, bits, len, room)?);
                 }
@@ -319,6 +324,13 @@ impl<'a> Closer<'a> {
             }
             self.spend(out.len() - before)?;
         }
+    }
+
+    fn filtered(&mut self, pixels: &[u8], row: u32, pixel: u8) -> Result<Vec<u8>, Error> {
+        let width = (row as usize).checked_sub(1).filter(|width| *width > 0 && pixel > 0);
+        let rows = width.filter(|width| pixels.len().is_multiple_of(*width)).map(|width| pixels.len() / width);
+        let filters = rows.and_then(|rows| take(&mut self.frame, rows)).ok_or(LESS)?;
+        Ok(png::filtered(pixels, filters, row, pixel))
     }
 
     fn deflate(&mut self, flags: u64, depth: u8, out: &mut Vec<u8>) -> Result<(), Error> {
@@ -330,7 +342,14 @@ impl<'a> Closer<'a> {
             made = self.steps(depth + 1)?;
             &made
         } else {
-            self.stream(false)?
+            let stream = self.stream(false)?;
+            match stream.kind {
+                Kind::Pixels { row, pixel } => {
+                    made = self.filtered(&stream.bytes, row, pixel)?;
+                    &made
+                }
+                _ => &stream.bytes,
+            }
         };
         let mut coded = deflate::close(text, corrections)?;
         if let Some(back) = header {

@@ -10,8 +10,9 @@
 //! # Invariants
 //! 1. `close` gives the bytes that were opened, or an error. It is given anything: it never panics, and its work and memory
 //!    are bounded by `Limits`. What the libraries below panic about is an error here (`guard`).
-//! 2. Closing depends on the exact versions of those libraries: they are pinned, and `REVISION` names them. It is raised when
-//!    one of them changes what it makes of a recipe.
+//! 2. Closing depends on the exact versions of those libraries and of what they keep things by (bitcode, `corrections/`): they
+//!    are pinned, and `REVISION` names them. It is raised when one of them changes what it makes of a recipe, or when a bound that
+//!    holds for closing is lowered.
 //!
 //! # Limits
 //! Bytes of text that may come out of all streams together, and the work of looking for them, are bounded: what expands to
@@ -92,9 +93,9 @@ pub enum Kind {
     Corrections,
     /// What was deflated.
     Text,
-    /// Rows of pixels, each behind the byte of its filter.
+    /// Rows of pixels. The filters that they had are in the frame.
     Pixels {
-        /// Bytes of a row with that byte.
+        /// Bytes of a row, and one for its filter.
         row: u32,
         /// Bytes from a pixel to the next, at least one.
         pixel: u8,

@@ -173,8 +173,10 @@ struct Scan {
     nested_bytes: usize,
     /// Bytes of text that may still be opened.
     room: usize,
-    /// Bytes that may still be looked at in vain.
+    /// Bytes that may still be looked at in vain, or be made on the way to what is in them.
     work: usize,
+    /// Pixels of pictures that may still be opened.
+    pixels: u64,
     /// Why the last stream did not open.
     last: Declined,
 }
@@ -194,6 +196,7 @@ pub fn open(bytes: &[u8], before: Option<&Before>, limits: Limits) -> Result<Ope
         nested_bytes: 0,
         room: limits.text_bytes,
         work: work_for(bytes),
+        pixels: jpeg::PIXELS_TOGETHER_MAX,
         last: Declined::NothingFound,
     };
     let mut from = 0;
@@ -253,8 +256,14 @@ impl Scan {
             let Some((len, frame)) = jpeg::extent(rest, &mut self.work) else {
                 return self.picture(bytes, done, at, None, depth);
             };
+            if frame.pixels() > self.pixels {
+                self.vain(len, Declined::TooLarge);
+                return None;
+            }
+            self.work = self.work.saturating_sub(frame.pixels() as usize / 4);
             return match jpeg::open(rest.get(..len)?, frame) {
                 Ok(coded) => {
+                    self.pixels -= frame.pixels();
                     self.gap(bytes.get(done..at)?);
                     self.recipe.jpeg(frame);
                     self.push(Kind::Lepton, coded);
@@ -289,7 +298,12 @@ impl Scan {
     ) -> Option<usize> {
         let rest = bytes.get(at..)?;
         match jpeg::open_slice(before, rest) {
+            Ok(slice) if slice.frame.pixels() > self.pixels => {
+                self.vain(rest.len(), Declined::TooLarge);
+                None
+            }
             Ok(slice) => {
+                self.pixels -= slice.frame.pixels();
                 self.gap(bytes.get(done..at + slice.from)?);
                 self.recipe.picture(&slice);
                 self.opened(slice.to - slice.from, depth);
@@ -312,13 +326,15 @@ impl Scan {
             self.vain(64, Declined::Foreign);
             return None;
         };
-        let (a, b) = (*data.bytes.first()?, *data.bytes.get(1)?);
-        if !is_zlib_head(a, b) {
-            self.vain(data.len, Declined::Foreign);
+        if !matches!(*data.bytes, [a, b, _, ..] if is_zlib_head(a, b)) {
+            self.vain(data.start + data.len, Declined::Foreign);
             return None;
         }
         // Tried before anything is told of it.
-        let stream = self.inflated(data.bytes.get(2..)?, &[])?;
+        let Some(stream) = self.inflated(data.bytes.get(2..)?, &[]) else {
+            self.work = self.work.saturating_sub(data.start + data.len);
+            return None;
+        };
         self.gap(bytes.get(done..at + data.start)?);
         self.recipe.png(&data.lens, data.right);
         self.gap(data.bytes.get(..2)?);
@@ -392,7 +408,17 @@ impl Scan {
         self.corrections.append(&mut corrections);
         if follows.kind != Kind::Text || !self.nested(&text, told, depth) {
             self.recipe.deflate(told.0, told.1, told.2, false);
-            self.push(follows.kind, text);
+            let rows = match follows.kind {
+                Kind::Pixels { row, pixel } => png::unfiltered(&text, row, pixel),
+                _ => None,
+            };
+            match rows {
+                Some((mut filters, pixels)) => {
+                    self.frame.append(&mut filters);
+                    self.push(follows.kind, pixels);
+                }
+                None => self.push(Kind::Text, text),
+            }
         }
         end + if is_there { expected.len() } else { 0 }
     }
@@ -417,9 +443,11 @@ impl Scan {
             return false;
         }
         let lens = [&self.recipe.bytes, &self.frame, &self.packed, &self.corrections].map(Vec::len);
-        let (streams, room, last) = (self.streams.len(), self.room, self.last);
+        let (streams, room, last, pixels) = (self.streams.len(), self.room, self.last, self.pixels);
         let before = std::mem::replace(&mut self.nested_bytes, 0);
         self.recipe.deflate(told.0, told.1, told.2, true);
+        // It takes no room, but time.
+        self.work = self.work.saturating_sub(text.len());
         self.steps(text, 0, depth + 1);
         let opened = std::mem::replace(&mut self.nested_bytes, before);
         if opened * NESTED_PART > text.len() {
@@ -428,7 +456,7 @@ impl Scan {
         let all = [&mut self.recipe.bytes, &mut self.frame, &mut self.packed, &mut self.corrections];
         all.into_iter().zip(lens).for_each(|(bytes, len)| bytes.truncate(len));
         self.streams.truncate(streams);
-        (self.room, self.last) = (room, last);
+        (self.room, self.last, self.pixels) = (room, last, pixels);
         false
     }
 

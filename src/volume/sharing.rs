@@ -27,6 +27,7 @@ use super::types::{Coded, Error};
 use crate::base::{ByteRange, Class, Ino, MethodId, PlainHash, SegmentRef, plain_hash};
 use crate::codec::{self, Before, Policy};
 use crate::format::{Extent, Owner, Reference};
+use crate::host;
 use crate::store::{Content, Looks, SegmentUse};
 
 /// Content below this is not worth two keys of the index and a decode, bytes.
@@ -197,7 +198,15 @@ impl Volume {
             return Ok(Opened::Declined);
         }
         // Damage is told as that of a file that has the segment.
+        let started = host::thread_cpu_seconds();
         match self.decode_anew(*ino, e.file_offset, segment) {
+            // Nothing was predicted of it.
+            Ok(_)
+                if method == MethodId::Opened as u16
+                    && (host::thread_cpu_seconds() - started) * 1000.0 > f64::from(policy.decode_ms_max()) =>
+            {
+                Ok(Opened::Declined)
+            }
             Ok(plain) => Ok(Opened::Plain(plain, method, reference)),
             Err(Failure { moved: true, .. }) => Ok(Opened::Declined),
             Err(_) if self.store.has_deleted(segment.pack) || self.library.languages.is_stopping() => {

@@ -10,7 +10,9 @@ mod slice;
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
-use preflate_rs::{ExitCode, PreflateConfig, PreflateStreamProcessor, recreate_whole_deflate_stream};
+use preflate_rs::{
+    ExitCode, PreflateConfig, PreflateStreamProcessor, TokenPredictorParameters, recreate_whole_deflate_stream,
+};
 
 use super::guard::guarded;
 use super::{Declined, Error};
@@ -21,6 +23,8 @@ pub(super) use slice::{close_slice, open_slice};
 pub(super) const WINDOW_BYTES: usize = 32 << 10;
 /// Places that are looked up for a match: what zlib does at most. More would take minutes for bytes that repeat.
 const CHAIN_MAX: u32 = 4096;
+/// The largest window of deflate.
+const WINDOW_BITS_MAX: u32 = 15;
 /// Bytes that a stream must have to be worth a recipe.
 const STREAM_BYTES_MIN: usize = 40;
 
@@ -84,17 +88,33 @@ pub(super) fn glance(bytes: &[u8], room: usize) -> Result<Glance, usize> {
     }
 }
 
+/// What preflate keeps beside a text, as it lies.
+#[derive(bitcode::Decode)]
+struct Kept {
+    parameters: TokenPredictorParameters,
+    corrections: Vec<u8>,
+}
+
+/// Bits of the code of corrections for a text. Files of packages, sources and pictures need a tenth at most; without a bound, a
+/// few bytes could tell of millions of empty blocks.
+fn correction_bits(text: &[u8]) -> u32 {
+    u32::try_from(text.len() / 4 + 8192).unwrap_or(u32::MAX)
+}
+
 /// Opens the stream at the start of some bytes, as far as `room` bytes of text go.
 pub(super) fn open(bytes: &[u8], room: usize) -> Result<Stream, Declined> {
-    let config = PreflateConfig { max_chain_length: CHAIN_MAX, plain_text_limit: room, verify_compression: true };
-    let opened = guarded(|| {
-        let mut processor = PreflateStreamProcessor::new(&config);
-        let result = processor.decompress(bytes);
-        result.map(|chunk| Stream {
-            consumed: chunk.compressed_size,
-            corrections: chunk.corrections,
-            whole: processor.is_done(),
-            text: processor.plain_text().text().to_vec(),
+    let config = PreflateConfig { max_chain_length: CHAIN_MAX, plain_text_limit: room, verify_compression: false };
+    // What it is for its text is looked at when that is known.
+    let opened = cabac::bounded(u32::try_from(room).unwrap_or(u32::MAX).saturating_add(8192), || {
+        guarded(|| {
+            let mut processor = PreflateStreamProcessor::new(&config);
+            let result = processor.decompress(bytes);
+            result.map(|chunk| Stream {
+                consumed: chunk.compressed_size,
+                corrections: chunk.corrections,
+                whole: processor.is_done(),
+                text: processor.plain_text().text().to_vec(),
+            })
         })
     });
     let stream = opened.ok_or(Declined::Failed)?.map_err(|e| match e.exit_code() {
@@ -108,12 +128,23 @@ pub(super) fn open(bytes: &[u8], room: usize) -> Result<Stream, Declined> {
     if stream.text.len() > room {
         return Err(Declined::TooLarge);
     }
-    Ok(stream)
+    // By the bounds of closing, which are tighter.
+    match close(&stream.text, &stream.corrections) {
+        Ok(again) if bytes.get(..stream.consumed) == Some(&again) => Ok(stream),
+        Ok(_) | Err(_) => Err(Declined::Differs),
+    }
 }
 
 /// The bytes of a stream.
 pub(super) fn close(text: &[u8], corrections: &[u8]) -> Result<Vec<u8>, Error> {
-    match guarded(|| recreate_whole_deflate_stream(text, corrections)) {
+    const BEYOND: Error = Error("a deflate stream was made by parameters that are not used");
+    let kept = guarded(|| bitcode::decode::<Kept>(corrections).ok()).flatten().ok_or(BEYOND)?;
+    if kept.parameters.max_chain > CHAIN_MAX || kept.parameters.window_bits > WINDOW_BITS_MAX {
+        return Err(BEYOND);
+    }
+    drop(kept.corrections);
+    let made = cabac::bounded(correction_bits(text), || guarded(|| recreate_whole_deflate_stream(text, corrections)));
+    match made {
         Some(Ok(bytes)) => Ok(bytes),
         Some(Err(_)) => Err(Error("a deflate stream is not made again")),
         None => Err(Error("making a deflate stream again failed")),

@@ -308,7 +308,8 @@ impl Head {
     fn group(&self, bits: &mut Bits, values: &mut [i32; COMPONENTS]) -> Option<()> {
         for block in &self.blocks {
             let size = self.first.get(block.first)?.symbol(bits)?;
-            *values.get_mut(block.component)? += bits.value(size)?;
+            let value = values.get_mut(block.component)?;
+            *value = value.checked_add(bits.value(size)?)?;
             let others = self.others.get(block.others)?;
             let mut place = 1;
             while place < 64 {
@@ -329,7 +330,8 @@ impl Head {
     /// Walks through a scan that goes on behind `rows` rows, as far as whole rows go after which it may be cut.
     fn rows(&self, mut bits: Bits, rows: u32, mut values: [i32; COMPONENTS]) -> Option<Rows> {
         let total = u32::from(self.frame.height).div_ceil(self.group_height);
-        let most = (PIXELS_MAX / u64::from(self.frame.width).max(1)) as u32 / self.group_height;
+        // A row of flat blocks comes in front.
+        let most = (PIXELS_MAX / u64::from(self.frame.width).max(1)) as u32 / self.group_height - 1;
         let mut found = None;
         for row in rows..total.min(rows.saturating_add(most)) {
             for group in u64::from(row) * self.groups..u64::from(row + 1) * self.groups {
@@ -359,9 +361,12 @@ impl Head {
         for _ in 0..self.groups {
             for block in &self.blocks {
                 let from = told.get_mut(block.component)?;
-                let differs = values.get(block.component)? - *from;
+                let differs = values.get(block.component)?.checked_sub(*from)?;
                 *from += differs;
                 let size = (32 - differs.unsigned_abs().leading_zeros()) as u8;
+                if size > 15 {
+                    return None;
+                }
                 let (code, bits) = self.first.get(block.first)?.code(size)?;
                 row.put(code, bits);
                 row.put(if differs < 0 { differs + (1 << size) - 1 } else { differs } as u32, size);

@@ -1,4 +1,4 @@
-//! PNG: the chunks in which its deflate stream lies, and the rows of pixels that come out of it.
+//! PNG: the chunks in which its deflate stream lies, and the rows of pixels that come out of it, without their filters.
 
 use super::layout::CHUNKS_MAX;
 use super::{Error, Kind};
@@ -139,4 +139,69 @@ pub(super) fn put_chunks(
         }
     }
     if data.is_empty() { Ok(()) } else { Err(DIFFERS) }
+}
+
+/// What a byte of a row is predicted from, by the filter of the row: nothing, the pixel before it, the one above, the mean of both,
+/// or of them and the one above and before whichever is nearest to their plane. The form: PNG specification, section 9.
+fn predicted(filter: u8, before: u8, above: u8, corner: u8) -> u8 {
+    match filter {
+        1 => before,
+        2 => above,
+        3 => ((u16::from(before) + u16::from(above)) / 2) as u8,
+        4 => {
+            let [a, b, c] = [before, above, corner].map(i16::from);
+            let [to_a, to_b, to_c] = [(b - c).abs(), (a - c).abs(), (a + b - 2 * c).abs()];
+            if to_a <= to_b && to_a <= to_c {
+                before
+            } else if to_b <= to_c {
+                above
+            } else {
+                corner
+            }
+        }
+        _ => 0,
+    }
+}
+
+/// Passes rows of pixels through the filters that they have, `put` says for each byte what becomes of it by its prediction, and
+/// which of both is the pixel.
+fn passed(bytes: &[u8], filters: &[u8], row: usize, pixel: usize, put: fn(u8, u8) -> (u8, u8)) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let (mut above, mut line) = (vec![0u8; row], Vec::with_capacity(row));
+    for (bytes, filter) in bytes.chunks_exact(row).zip(filters) {
+        line.clear();
+        for (x, (byte, above_it)) in bytes.iter().zip(&above).enumerate() {
+            let left = |of: &[u8]| x.checked_sub(pixel).and_then(|x| of.get(x)).copied().unwrap_or(0);
+            let (made, is) = put(*byte, predicted(*filter, left(&line), *above_it, left(&above)));
+            out.push(made);
+            line.push(is);
+        }
+        std::mem::swap(&mut above, &mut line);
+    }
+    out
+}
+
+/// The filters of rows, `row` bytes with that of the filter each, and their pixels. `None` where they are no such rows.
+pub(super) fn unfiltered(rows: &[u8], row: u32, pixel: u8) -> Option<(Vec<u8>, Vec<u8>)> {
+    let row = row as usize;
+    if row < 2 || pixel == 0 || rows.is_empty() || !rows.len().is_multiple_of(row) {
+        return None;
+    }
+    let heads = rows.chunks_exact(row).map(|row| row.split_first());
+    let (filters, bytes): (Vec<u8>, Vec<&[u8]>) = heads.flatten().unzip();
+    if filters.iter().any(|filter| *filter > 4) {
+        return None;
+    }
+    let put = |byte: u8, predicted: u8| (byte.wrapping_add(predicted), byte.wrapping_add(predicted));
+    let pixels = passed(&bytes.concat(), &filters, row - 1, pixel.into(), put);
+    Some((filters, pixels))
+}
+
+/// The rows of pixels, with their filters in front.
+pub(super) fn filtered(pixels: &[u8], filters: &[u8], row: u32, pixel: u8) -> Vec<u8> {
+    let row = row as usize - 1;
+    let put = |byte: u8, predicted: u8| (byte.wrapping_sub(predicted), byte);
+    let bytes = passed(pixels, filters, row, pixel.into(), put);
+    let rows = bytes.chunks_exact(row).zip(filters);
+    rows.flat_map(|(bytes, filter)| std::iter::once(*filter).chain(bytes.iter().copied())).collect()
 }

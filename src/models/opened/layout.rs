@@ -4,7 +4,7 @@
 //! u32      CRC-32C of the rest: what closes containers is not asked about damaged bytes
 //! u8       containers::REVISION
 //! part     the head: varint bytes of the recipe; the recipe; then for each stream u8 kind (KIND_*; of pixels varint bytes of
-//!          a row, u8 bytes of a pixel), varint number of its group, varint bytes
+//!          a row with its filter, u8 bytes of a pixel), varint number of its group, varint bytes
 //! parts    to the end: the groups in the order of their numbers, each all the bytes of its streams, in parts of 1 MiB
 //!
 //! part     u8 method, u8 revision of it, varint plain bytes, varint bytes, payload of that method
@@ -206,7 +206,7 @@ impl<'a> Reader<'a> {
         }
         let (revision, rest) = rest.split_first().ok_or(CORRUPT)?;
         if *revision != containers::REVISION {
-            return Err(Error::Corrupt("its containers were opened by a revision that this build does not close"));
+            return Err(Error::UnknownRevision((*revision).into()));
         }
         // Of the text, what is kept as it is, and what closing needs beside.
         let mut reader = Reader { rest, room: 2 * TEXT_BYTES_MAX + 3 * raw_len };

@@ -171,7 +171,7 @@ impl Model for Opened {
 
     fn memory_bytes(&self) -> u64 {
         // The text, as it is and in groups; tokens of it; coefficients of a picture; and the method that codes it.
-        8 * TEXT_BYTES_MAX as u64 + (72 << 20) + model(MethodId::Primed).memory_bytes()
+        8 * TEXT_BYTES_MAX as u64 + (144 << 20) + model(MethodId::Primed).memory_bytes()
     }
 
     fn decode_rate_guess(&self) -> u64 {
