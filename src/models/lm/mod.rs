@@ -204,6 +204,23 @@ impl LanguageModel {
         }
     }
 
+    /// Names of the instructions by which this machine can compute, the fastest first. What is loaded uses those.
+    pub fn instructions() -> Vec<&'static str> {
+        Path::all().into_iter().map(Path::name).collect()
+    }
+
+    /// Computes by other instructions from now on. All give the same; this is for who wants to see that.
+    ///
+    /// # Errors
+    /// `Unsupported` where this machine has none of that name; `Inexact` as when a model is loaded.
+    pub fn use_instructions(&mut self, name: &str) -> Result<(), LoadError> {
+        let path = Path::all().into_iter().find(|path| path.name() == name);
+        let path = path.ok_or_else(|| LoadError::Unsupported(format!("this machine has no instructions {name}")))?;
+        load::prove(path)?;
+        self.path = path;
+        Ok(())
+    }
+
     fn decode_bytes(&self) -> u64 {
         let lanes = lanes::LANES_AT_ONCE * memory::Memory::bytes(LANE_BYTES_MAX);
         let parts = self.patches.as_ref().map_or(0, |_| Patches::parts_bytes(&self.network));
