@@ -78,3 +78,37 @@ fn a_dead_mount_is_found() {
     assert!(outcome.out.contains(arg(&mount.point)) && outcome.out.contains("umount -l"), "{outcome:?}");
     mount.kill();
 }
+
+/// A daemon asks its own mount whether it answers. Killed while it waits for that, with its answers held up, it leaves a mount
+/// that says that it is dead, and does not keep whoever looks at it for ever.
+#[test]
+fn a_daemon_that_is_killed_while_it_asks_itself_leaves_nobody_waiting() {
+    let _alone = LOOKS.lock().unwrap_or_else(|e| e.into_inner());
+    let dir = tempfile::tempdir().unwrap();
+    let (store, point) = (dir.path().join("store"), dir.path().join("mnt"));
+    fs::create_dir(&point).unwrap();
+    let slow = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=writev", "-e", "inject=writev:delay_enter=1500000"];
+    let mut strace = std::process::Command::new("strace")
+        .args(slow)
+        .args([BINARY, "mount", arg(&store), arg(&point)])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("strace");
+    let begun = std::time::Instant::now();
+    while !fs::read_to_string("/proc/mounts").unwrap().contains(arg(&point)) {
+        assert!(begun.elapsed().as_secs() < 60, "it mounts");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    // The kernel is answered after one delay, and then the daemon's own question after another.
+    std::thread::sleep(std::time::Duration::from_millis(2200));
+    let of_strace = strace.id().to_string();
+    ok("pkill", &["-9", "-P", &of_strace], 10);
+    let looked = run("timeout", &["-s", "KILL", "20", "stat", arg(&point)], 60);
+    strace.kill().unwrap();
+    strace.wait().unwrap();
+    run("umount", &["-l", arg(&point)], 30);
+    // By a kernel that has just closed the connection, or that has done so.
+    let dead = ["not connected", "connection abort"].iter().any(|how| looked.err.contains(how));
+    assert!(looked.code == Some(1) && dead, "{looked:?}");
+}

@@ -245,14 +245,19 @@ impl Background {
 /// or nothing, it says nothing of us.
 fn touch(mountpoint: PathBuf) -> impl Fn() {
     let ours = OnceLock::new();
-    move || match (host::device_of(&mountpoint), ours.get()) {
-        (Ok(device), Some(known)) if device != *known => {}
-        (Ok(device), _) => {
+    move || {
+        let asked = host::without_files(|| {
+            let device = host::device_of(&mountpoint).ok()?;
+            if ours.get().is_some_and(|known| device != *known) {
+                return None;
+            }
             // An error is an answer too.
             let _ = host::ask_filesystem(&mountpoint);
+            Some(device)
+        });
+        if let Some(device) = asked {
             let _ = ours.set(device);
         }
-        (Err(_), _) => {}
     }
 }
 

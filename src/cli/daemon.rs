@@ -379,10 +379,13 @@ fn serve(
     // The first request to the mountpoint is answered only when it is served: from another thread.
     let (point, ready) = (mountpoint.to_path_buf(), manager.ready(&volume, background.pulse()));
     std::thread::spawn(move || {
-        if let Err(e) = host::set_readahead(&point, READAHEAD_KIB) {
-            log::debug!("read-ahead stays as the kernel has it: {e}");
-        }
-        match host::ask_filesystem(&point) {
+        let answer = host::without_files(|| {
+            if let Err(e) = host::set_readahead(&point, READAHEAD_KIB) {
+                log::debug!("read-ahead stays as the kernel has it: {e}");
+            }
+            host::ask_filesystem(&point)
+        });
+        match answer {
             Ok(()) => ready(),
             Err(e) => log::warn!("the mount does not answer: {e}"),
         }

@@ -29,7 +29,7 @@ pub use spliced::SplicedFile;
 pub use sys::{
     MountFlags, Ran, ask_filesystem, device_of, effective_gid, effective_uid, end_on_closed_pipe, give_memory_back,
     in_new_session, is_disconnected, limit_arenas, lower_priority, open_files_limit, raise_open_files_limit, remount,
-    run_measured, thread_cpu_seconds, unmount,
+    run_measured, thread_cpu_seconds, unmount, without_files,
 };
 pub use terminal::{CTRL_C, Keys};
 pub use tree::{Met, TreeFile, open_file, walk};
