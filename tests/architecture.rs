@@ -50,6 +50,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("preflate_rs::", &["containers/deflate/"]),
     ("lepton_jpeg::", &["containers/jpeg/"]),
     ("miniz_oxide::", &["containers/deflate/"]),
+    ("adler2::", &["containers/"]),
     ("crc32fast::", &["containers/"]),
     ("fastcdc::", &["codec/bounds.rs"]),
     ("fuser::", &["fuse/"]),

@@ -6,10 +6,12 @@
 mod checksum;
 mod ids;
 mod range;
+mod varint;
 
 pub use checksum::{PlainHash, crc32c, crc32c_append, plain_hash};
 pub use ids::{Class, Generation, Ino, MethodId, ModelId, PackId, SegmentRef, TxId, Uuid};
 pub use range::{ByteRange, RangeSet};
+pub use varint::{put_varint, take_varint};
 
 /// Largest raw size of one segment, bytes. Every header that claims more is refused before anything is allocated.
 pub const SEGMENT_BYTES_MAX: u32 = 1 << 20;

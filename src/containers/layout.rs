@@ -19,6 +19,7 @@
 //! ```
 
 use super::{DEPTH_MAX, Error, Kind, Stream, deflate, jpeg, png};
+use crate::base::{put_varint, take_varint};
 
 const END: u64 = 0;
 const FRAME: u64 = 1;
@@ -63,7 +64,7 @@ impl Tail {
         let fields = |fields: &[u32]| fields.iter().flat_map(|n| n.to_le_bytes()).collect();
         match self {
             Tail::Nothing => Vec::new(),
-            Tail::Adler => adler(text).to_be_bytes().to_vec(),
+            Tail::Adler => adler2::adler32_slice(text).to_be_bytes().to_vec(),
             Tail::Gzip => fields(&[crc32fast::hash(text), text.len() as u32]),
             Tail::Descriptor => {
                 fields(&[u32::from_le_bytes(*b"PK\x07\x08"), crc32fast::hash(text), coded as u32, text.len() as u32])
@@ -81,21 +82,6 @@ impl Tail {
     }
 }
 
-/// Adler-32.
-fn adler(text: &[u8]) -> u32 {
-    let (mut a, mut b) = (1u32, 0u32);
-    // The longest run whose sums fit 32 bits.
-    for run in text.chunks(5552) {
-        for byte in run {
-            a += u32::from(*byte);
-            b += a;
-        }
-        a %= 65521;
-        b %= 65521;
-    }
-    b << 16 | a
-}
-
 /// Checksum and lengths as the head of a zip member has them.
 pub(super) fn header_fields(text: &[u8], coded: usize) -> [u8; HEADER_FIELD_BYTES] {
     let mut out = [0; HEADER_FIELD_BYTES];
@@ -111,12 +97,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.bytes.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.bytes.push(value as u8);
+    fn varint(&mut self, value: u64) {
+        put_varint(&mut self.bytes, value);
     }
 
     fn step(&mut self, step: u64, flags: u64) {
@@ -174,7 +156,6 @@ impl Writer {
     }
 }
 
-const SHORT: Error = Error("a recipe is too short");
 const LESS: Error = Error("a recipe asks for more than its streams have");
 const MORE: Error = Error("a recipe makes more bytes than it may");
 
@@ -234,15 +215,7 @@ pub(super) fn weight(kind: Kind, len: usize) -> usize {
 
 impl<'a> Closer<'a> {
     fn varint(&mut self) -> Result<u64, Error> {
-        let mut value = 0u64;
-        for shift in (0..63).step_by(7) {
-            let byte = *take(&mut self.recipe, 1).and_then(<[u8]>::first).ok_or(SHORT)?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(Error("a number of a recipe is too long"))
+        take_varint(&mut self.recipe, 9).ok_or(Error("a recipe is too short, or a number of it is too long"))
     }
 
     fn size(&mut self) -> Result<usize, Error> {

@@ -1,5 +1,7 @@
 //! Numbers and strings as bytes: LEB128 varints, zigzag for signed differences, length-prefixed byte strings.
 
+use crate::base::put_varint;
+
 /// Bytes are not what they should be; `0` says which field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Malformed(pub &'static str);
@@ -25,12 +27,8 @@ impl Writer {
         self.0.extend_from_slice(v);
     }
 
-    pub fn varint(&mut self, mut v: u64) {
-        while v >= 0x80 {
-            self.0.push(v as u8 | 0x80);
-            v >>= 7;
-        }
-        self.0.push(v as u8);
+    pub fn varint(&mut self, v: u64) {
+        put_varint(&mut self.0, v);
     }
 
     /// The difference of two numbers modulo 2^64, small in either direction.

@@ -47,10 +47,13 @@ pub fn open_slice(before: &Before, bytes: &[u8], room: usize) -> Result<Stream, 
     append_shifted(&mut whole, before.bits, before.lead, bytes);
     let mut stream = super::open(&whole, room)?;
     let head = STORED_HEAD_BYTES + before.window.len();
-    let own = stream.consumed.checked_sub(head).ok_or(Declined::Foreign)?;
+    let of_whole = stream.consumed;
+    let own = of_whole.checked_sub(head).ok_or(Declined::Foreign)?;
     // The last byte that was made of the lead's bits may be one of the shift alone.
     stream.consumed = (if before.bits == 0 { own } else { own.saturating_sub(1) }).min(bytes.len());
-    match close_slice(&stream.text, &stream.corrections, before.window.len(), before.bits, stream.consumed) {
+    // That the whole comes back was seen when it was opened.
+    let again = whole.get(..of_whole).unwrap_or_default();
+    match own_of(again, before.window.len(), before.bits, stream.consumed) {
         Ok(again) if bytes.get(..stream.consumed) == Some(&again) => Ok(stream),
         Ok(_) | Err(_) => Err(Declined::Differs),
     }
@@ -58,8 +61,12 @@ pub fn open_slice(before: &Before, bytes: &[u8], room: usize) -> Result<Stream, 
 
 /// The `len` bytes of a slice, of whose text the first `window` bytes are those before it.
 pub fn close_slice(text: &[u8], corrections: &[u8], window: usize, bits: u8, len: usize) -> Result<Vec<u8>, Error> {
+    own_of(&super::close(text, corrections)?, window, bits, len)
+}
+
+/// The bytes of a slice in the stream that was made of it.
+fn own_of(whole: &[u8], window: usize, bits: u8, len: usize) -> Result<Vec<u8>, Error> {
     const SHORT: Error = Error("a slice of a deflate stream is too short");
-    let whole = super::close(text, corrections)?;
     let own = whole.get(STORED_HEAD_BYTES.checked_add(window).ok_or(SHORT)?..).ok_or(SHORT)?;
     if bits == 0 {
         return own.get(..len).map(<[u8]>::to_vec).ok_or(SHORT);

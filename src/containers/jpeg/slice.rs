@@ -497,7 +497,8 @@ pub fn open(before: Option<&Before>, bytes: &[u8]) -> Result<Slice, Declined> {
     if slice.coded.len() >= own.len() {
         return Err(Declined::TooLarge);
     }
-    match close(&slice.coded, frame, front_bits, own.len(), picture.len()) {
+    // That lepton gives the picture back was seen when it coded it.
+    match own_of(&picture, front_bits, own.len()) {
         Ok(again) if again == own => Ok(slice),
         Ok(_) | Err(_) => Err(Declined::Differs),
     }
@@ -505,9 +506,13 @@ pub fn open(before: Option<&Before>, bytes: &[u8]) -> Result<Slice, Declined> {
 
 /// The `len` bytes of a slice. `room` bounds the picture that it is made from.
 pub fn close(coded: &[u8], frame: Frame, front_bits: usize, len: usize, room: usize) -> Result<Vec<u8>, Error> {
+    own_of(&close_picture(coded, frame, room)?, front_bits, len)
+}
+
+/// The bytes of a slice in the picture that was made of it.
+fn own_of(picture: &[u8], front_bits: usize, len: usize) -> Result<Vec<u8>, Error> {
     const SHORT: Error = Error("a slice of a picture is too short");
-    let picture = close_picture(coded, frame, room)?;
-    let head = head(&picture).ok_or(SHORT)?;
+    let head = head(picture).ok_or(SHORT)?;
     let scan = picture.get(head.scan..picture.len().saturating_sub(END.len())).ok_or(SHORT)?;
     if head.interval > 0 {
         return scan.get(..len).map(<[u8]>::to_vec).ok_or(SHORT);

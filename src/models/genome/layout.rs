@@ -23,6 +23,7 @@
 //! Any bytes have a layout: what is neither sequence nor read is text.
 
 use super::Error;
+use crate::base::{put_varint, take_varint};
 
 /// Lines end in carriage return and line feed.
 const FLAG_CR: u8 = 1;
@@ -634,27 +635,14 @@ fn take_reads(rest: &mut &[u8], head: u32, bytes_max: u64) -> Option<Reads> {
     Some(reads)
 }
 
-/// Appends a number, seven bits a byte, the lowest first.
-pub(super) fn put(out: &mut Vec<u8>, mut number: u32) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
+/// Appends a number.
+pub(super) fn put(out: &mut Vec<u8>, number: u32) {
+    put_varint(out, number.into());
 }
 
 /// Takes a number from the front.
 pub(super) fn take(rest: &mut &[u8]) -> Option<u32> {
-    let mut number = 0u64;
-    for shift in 0..5 {
-        let (byte, behind) = rest.split_first()?;
-        *rest = behind;
-        number |= u64::from(byte & 0x7f) << (7 * shift);
-        if byte & 0x80 == 0 {
-            return u32::try_from(number).ok();
-        }
-    }
-    None
+    u32::try_from(take_varint(rest, 5)?).ok()
 }
 
 /// What there is of sequences and reads in some data.

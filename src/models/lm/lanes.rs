@@ -34,7 +34,7 @@ use super::patches::Reading;
 use super::step::{ROWS_MAX, Row, Work};
 use super::tokens::Symbol;
 use super::{LanguageModel, ModelKind};
-use crate::base::crc32c;
+use crate::base::{crc32c, put_varint, take_varint};
 use crate::entropy::{ShareDecoder, ShareEncoder};
 use crate::models::Error;
 
@@ -150,26 +150,13 @@ pub(super) struct Lane<'a> {
     crc: u32,
 }
 
-fn put_number(mut n: usize, out: &mut Vec<u8>) {
-    while n > 127 {
-        out.push(n as u8 | 128);
-        n >>= 7;
-    }
-    out.push(n as u8);
+fn put_number(n: usize, out: &mut Vec<u8>) {
+    put_varint(out, n as u64);
 }
 
 /// Reads a number of at most three bytes.
 fn number(bytes: &mut &[u8]) -> Option<usize> {
-    let mut n = 0;
-    for shift in [0, 7, 14] {
-        let (first, rest) = bytes.split_first()?;
-        *bytes = rest;
-        n |= usize::from(first & 127) << shift;
-        if first & 128 == 0 {
-            return Some(n);
-        }
-    }
-    None
+    take_varint(bytes, 3).map(|n| n as usize)
 }
 
 /// The lanes of a payload.

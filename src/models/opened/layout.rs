@@ -11,7 +11,7 @@
 //! ```
 
 use super::{TEXT_BYTES_MAX, containers};
-use crate::base::{MethodId, ModelId, SEGMENT_BYTES_MAX, crc32c};
+use crate::base::{MethodId, ModelId, SEGMENT_BYTES_MAX, crc32c, put_varint as put, take_varint};
 use crate::containers::Kind;
 use crate::models::{Basis, Error, model};
 
@@ -43,14 +43,6 @@ pub struct Part {
     pub payload: Vec<u8>,
 }
 
-fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
 fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
     let (front, rest) = bytes.split_at_checked(len)?;
     *bytes = rest;
@@ -62,15 +54,7 @@ fn byte(bytes: &mut &[u8]) -> Option<u8> {
 }
 
 fn number(bytes: &mut &[u8]) -> Option<usize> {
-    let mut value = 0u64;
-    for shift in (0..35).step_by(7) {
-        let b = byte(bytes)?;
-        value |= u64::from(b & 0x7f) << shift;
-        if b < 0x80 {
-            return usize::try_from(value).ok();
-        }
-    }
-    None
+    usize::try_from(take_varint(bytes, 5)?).ok()
 }
 
 impl Head {
