@@ -470,6 +470,8 @@ fn payloads_of_older_revisions_decode() {
     // Their first byte is one of a checksum.
     let opened = decode_golden(include_bytes!("golden/opened-1"), 1);
     assert!(opened.len() == 11 && opened.iter().all(|(method, _)| *method == 8), "{opened:?}");
+    let frames = decode_golden(include_bytes!("golden/opened-2-frames"), 1);
+    assert!(frames.len() == 3 && frames.iter().all(|(method, _)| *method == 8), "{frames:?}");
 }
 
 #[test]

@@ -204,9 +204,9 @@ pub fn cut_beside(class: Class, policy: &Policy, reference_bytes: u32) -> Option
 }
 
 /// How much text of opened containers each method decodes within a policy's budget, with a quarter to spare and a tenth for
-/// closing them again, the strongest first.
+/// closing them again, the strongest first; and how many samples.
 pub(super) fn rooms(policy: &Policy) -> Vec<Room> {
-    let methods = [MethodId::Strong, MethodId::Primed, MethodId::Swift, MethodId::Zstd];
+    let methods = [MethodId::Strong, MethodId::Primed, MethodId::Swift, MethodId::Zstd, MethodId::Sound];
     let room = |method| {
         let ms = u64::from(predicted_decode_ms(method, SEGMENT_BYTES_MAX)).max(1);
         let text_bytes = u64::from(SEGMENT_BYTES_MAX) * u64::from(policy.decode_ms_max()) * 7 / 10 / ms;

@@ -5,7 +5,7 @@
 use super::deflate::{End, expands, walk};
 use super::layout::weight;
 use super::scan::{Start, next_mark, starts_at, work_for};
-use super::{Before, Kind, StreamBefore, jpeg};
+use super::{Before, Kind, StreamBefore, flac, jpeg};
 
 /// The first segment of some bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,21 @@ pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) 
                     return Cut { len: found + consumed, before: Some(Before::Picture(before)) };
                 }
             },
+            Start::Frames => {
+                let flac::Walk { consumed, text_bytes, full } =
+                    flac::walk(bytes.get(found..).unwrap_or_default(), left);
+                let len = found + consumed;
+                text += text_bytes;
+                if full && len > 0 && (consumed > 0 || enough) {
+                    return Cut { len, before: None };
+                }
+                if consumed == 0 {
+                    // No place to cut at.
+                    at = found + 1;
+                    continue;
+                }
+                at = len;
+            }
             Start::Stream { at: stream, tail } => {
                 match walk(&StreamBefore::default(), bytes.get(stream..).unwrap_or_default(), left) {
                     Err(looked_at) => {

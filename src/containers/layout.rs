@@ -16,9 +16,10 @@
 //! JPEG      6, pixels of a row, rows; the next stream
 //! TEXT      7: the next stream
 //! PICTURE   8, pixels of a row, rows, bits in front, bytes: a slice of a picture, from the next stream
+//! FRAMES    15, how many, bytes of what they say, of the packed stream: frames of FLAC, of the samples of the next stream
 //! ```
 
-use super::{DEPTH_MAX, Error, Kind, Stream, deflate, jpeg, png};
+use super::{DEPTH_MAX, Error, Kind, Stream, deflate, flac, jpeg, png};
 use crate::base::{put_varint, take_varint};
 
 const END: u64 = 0;
@@ -30,6 +31,7 @@ const PNG: u64 = 5;
 const JPEG: u64 = 6;
 const TEXT: u64 = 7;
 const PICTURE: u64 = 8;
+const FRAMES: u64 = 15;
 /// Flags stand above the number of a step.
 const STEP_BITS: u32 = 4;
 
@@ -146,6 +148,11 @@ impl Writer {
         numbers.into_iter().for_each(|n| self.varint(n));
     }
 
+    pub fn frames(&mut self, row: &flac::Row) {
+        self.step(FRAMES, 0);
+        [row.frames, row.side.len()].into_iter().for_each(|n| self.varint(n as u64));
+    }
+
     pub fn jpeg(&mut self, frame: jpeg::Frame) {
         self.step(JPEG, 0);
         [frame.width, frame.height].into_iter().for_each(|n| self.varint(n.into()));
@@ -207,7 +214,7 @@ pub fn text_bytes(streams: &[Stream]) -> usize {
 
 pub(super) fn weight(kind: Kind, len: usize) -> usize {
     match kind {
-        Kind::Frame | Kind::Corrections | Kind::Text | Kind::Pixels { .. } => len,
+        Kind::Frame | Kind::Corrections | Kind::Text | Kind::Pixels { .. } | Kind::Samples { .. } => len,
         Kind::Packed => 0,
         Kind::Lepton => len / 6,
     }
@@ -292,6 +299,15 @@ impl<'a> Closer<'a> {
                     let coded = &self.stream(true)?.bytes;
                     let room = self.room.saturating_add(PICTURE_BYTES);
                     out.append(&mut jpeg::close_slice(coded, frame, bits, len, room)?);
+                }
+                FRAMES => {
+                    let (frames, side) = (self.size()?, self.size()?);
+                    let side = take(&mut self.packed, side).ok_or(LESS)?;
+                    let Stream { kind: Kind::Samples { channels, width }, bytes } = self.stream(false)? else {
+                        return Err(Error("a stream of an opened container holds no samples"));
+                    };
+                    let form = flac::Samples { channels: *channels, width: *width };
+                    out.append(&mut flac::close(side, frames, form, bytes, self.room)?);
                 }
                 _ => return Err(Error("a recipe has a step that is not known")),
             }

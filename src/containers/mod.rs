@@ -2,8 +2,8 @@
 //! can predict, and put together again bit for bit.
 //!
 //! Streams are looked for in any bytes, by what they begin with (`scan`): gzip and zlib, members of zip archives, pictures in
-//! PNG and JPEG, wherever they lie. What is deflated is opened by `deflate`, down to `DEPTH_MAX` layers; JPEG by `jpeg`; the
-//! chunks of PNG are `png`'s. All the rest are bytes between them.
+//! PNG and JPEG, and frames of FLAC, wherever they lie. What is deflated is opened by `deflate`, down to `DEPTH_MAX` layers;
+//! JPEG by `jpeg`, FLAC by `flac`; the chunks of PNG are `png`'s. All the rest are bytes between them.
 //!
 //! Must not know: models, segments, files. A recipe names what closing needs beside the streams (`layout`).
 //!
@@ -20,6 +20,7 @@
 
 mod cut;
 mod deflate;
+mod flac;
 mod guard;
 mod jpeg;
 mod layout;
@@ -35,7 +36,8 @@ pub use layout::{close, text_bytes};
 pub use scan::open;
 
 /// Names what wrote a recipe: preflate-rs 0.7.6, whose corrections the crate in `corrections/` codes, and lepton_jpeg 0.5.8.
-pub const REVISION: u8 = 1;
+/// Revision 2 knows more steps.
+pub const REVISION: u8 = 2;
 
 /// Layers of containers in containers that are opened.
 pub const DEPTH_MAX: u8 = 4;
@@ -102,6 +104,13 @@ pub enum Kind {
     },
     /// A picture as lepton codes it.
     Lepton,
+    /// Samples of sound, the lowest byte first, with signs.
+    Samples {
+        /// Samples of one time, 1 to 8.
+        channels: u8,
+        /// Bytes of a sample, 1 to 3.
+        width: u8,
+    },
 }
 
 /// A stream of an opened container.

@@ -2,7 +2,7 @@
 
 use super::deflate;
 use super::layout::{Tail, Writer, header_fields, weight};
-use super::{Before, DEPTH_MAX, Declined, Kind, Limits, Opened, Stream, jpeg, png};
+use super::{Before, DEPTH_MAX, Declined, Kind, Limits, Opened, Stream, flac, jpeg, png};
 
 /// Bytes looked at by vain attempts, for each byte of all that is looked through and beside these: a stream may be looked for
 /// at each of its own bytes.
@@ -114,6 +114,8 @@ pub(super) enum Start {
     CutOff,
     /// A picture whose end is not there, or that is too large to be opened as a whole.
     Picture,
+    /// A frame of sound.
+    Frames,
     /// A deflate stream begins at `at`, with so many bytes behind it that belong to it.
     Stream {
         at: usize,
@@ -140,6 +142,9 @@ pub(super) fn starts_at(bytes: &[u8], at: usize, work: &mut usize) -> Option<Sta
             Some(data) => Start::Whole { len: data.start + data.len, text_bytes: data.text_bytes },
             None => Start::CutOff,
         });
+    }
+    if flac::is_mark(rest) {
+        return flac::begins(rest).then_some(Start::Frames);
     }
     let found = candidate(bytes, at)?;
     let sure = at == 0 || found.family != Family::Zlib { sure: false };
@@ -279,6 +284,9 @@ impl Scan {
         if rest.starts_with(png::SIGNATURE) {
             return self.png(bytes, done, at, depth);
         }
+        if flac::is_mark(rest) {
+            return self.frames(bytes, done, at, depth);
+        }
         let Some(candidate) = candidate(bytes, at) else {
             // Most are no head at all, and cost nothing.
             self.work = self.work.saturating_sub(1);
@@ -314,6 +322,25 @@ impl Scan {
             Err(why) => {
                 // As far as its head goes at least.
                 self.vain(if rest.len() > TEXT_BYTES_MIN { rest.len() } else { 64 }, why);
+                None
+            }
+        }
+    }
+
+    /// Opens the frames of sound that begin at `at`. The end of them.
+    fn frames(&mut self, bytes: &[u8], done: usize, at: usize, depth: u8) -> Option<usize> {
+        match flac::open(bytes.get(at..)?, self.room) {
+            Ok(row) => {
+                self.gap(bytes.get(done..at)?);
+                self.recipe.frames(&row);
+                self.packed.extend_from_slice(&row.side);
+                let flac::Samples { channels, width } = row.form;
+                self.push(Kind::Samples { channels, width }, row.samples);
+                self.opened(row.len, depth);
+                Some(at + row.len)
+            }
+            Err((why, looked_at)) => {
+                self.vain(looked_at, why);
                 None
             }
         }

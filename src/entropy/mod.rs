@@ -8,6 +8,7 @@
 
 mod apm;
 mod chain;
+mod channel;
 mod coder;
 mod history;
 mod layers;
@@ -18,6 +19,7 @@ mod stage;
 
 pub use apm::{Apm, StateMap};
 pub use chain::Link;
+pub use channel::Channel;
 pub use coder::{Decoder, Encoder};
 pub use history::{HISTORIES, History};
 pub use layers::{LANES, Lanes, Layers};

@@ -6,14 +6,13 @@ use super::{begins_as_sound, is_nucleotides, is_sound};
 use crate::base::Class;
 
 /// First bytes of formats that are compressed already.
-const COMPRESSED: [&[u8]; 18] = [
+const COMPRESSED: [&[u8]; 17] = [
     b"\xfd7zXZ\0",
     b"\x28\xb5\x2f\xfd",
     b"BZh",
     b"7z\xbc\xaf\x27\x1c",
     b"Rar!\x1a\x07",
     b"OggS",
-    b"fLaC",
     b"ID3",
     b"\xff\xfb",
     b"\x1a\x45\xdf\xa3",
@@ -28,7 +27,8 @@ const COMPRESSED: [&[u8]; 18] = [
 ];
 
 /// First bytes of formats that can be opened. So can a bare zlib stream, as git keeps objects.
-const CONTAINERS: [&[u8]; 6] = [b"\x89PNG\r\n", b"PK\x03\x04", b"\x1f\x8b\x08", b"%PDF-1.", b"\x78\x01", b"\x78\x9c"];
+const CONTAINERS: [&[u8]; 7] =
+    [b"fLaC", b"\x89PNG\r\n", b"PK\x03\x04", b"\x1f\x8b\x08", b"%PDF-1.", b"\x78\x01", b"\x78\x9c"];
 
 /// Bits per byte of order 0 above which a sample is taken for random.
 const RANDOM_BITS: f64 = 7.94;
@@ -191,7 +191,7 @@ mod tests {
         }
         check(&sound, Class::Incompressible);
         // Smooth or not, what is packed stays as it is.
-        let packed = [b"fLaC".as_slice(), &sound].concat();
+        let packed = [b"OggS".as_slice(), &sound].concat();
         check(&packed, Class::Incompressible);
     }
 

@@ -10,7 +10,6 @@
 //!    memory are bounded by `raw_len`.
 //! 3. `revision` is raised whenever the bytes that a model writes change; older revisions keep decoding.
 
-mod channel;
 mod classify;
 mod cm;
 mod genome;

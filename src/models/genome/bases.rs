@@ -12,8 +12,7 @@ use prefetch_index::prefetch_index;
 
 use super::counter::Counter;
 use super::phase::{CLASSES, Phase};
-use crate::entropy::{HISTORIES, History, Lanes, Layers, Outcomes, Stage, squash_within, stretch};
-use crate::models::channel::Channel;
+use crate::entropy::{Channel, HISTORIES, History, Lanes, Layers, Outcomes, Stage, squash_within, stretch};
 
 /// Bases of the contexts with counters.
 const ORDERS: [u32; 4] = [3, 6, 8, 9];

@@ -25,10 +25,9 @@ mod tree;
 
 use std::slice::Iter;
 
-use super::channel::Channel;
 use super::{Basis, Coded, Declined, Error, InUse, Model, stands_alone};
 use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX};
-use crate::entropy::{Decoder, Encoder};
+use crate::entropy::{Channel, Decoder, Encoder};
 use bases::Bases;
 use counter::Counter;
 use layout::{Given, Item, Layout, Reads, Sequence, letter_of, number_of};

@@ -8,8 +8,7 @@
 use super::counter::Counter;
 use super::layout::Weight;
 use super::tree::{Step, Tree};
-use crate::entropy::{Lanes, Layers, Stage, squash_within, stretch};
-use crate::models::channel::Channel;
+use crate::entropy::{Channel, Lanes, Layers, Stage, squash_within, stretch};
 
 /// Contexts.
 const CONTEXTS: usize = 11;

@@ -2,8 +2,7 @@
 //! token (the idea of the name models of J. Bonfield's fqzcomp, 2013, here mixed bit by bit).
 
 use super::counter::Counter;
-use crate::entropy::{Lanes, Layers, Stage, squash_within, stretch};
-use crate::models::channel::Channel;
+use crate::entropy::{Channel, Lanes, Layers, Stage, squash_within, stretch};
 
 /// Contexts.
 const CONTEXTS: usize = 11;

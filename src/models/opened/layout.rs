@@ -4,7 +4,7 @@
 //! u32      CRC-32C of the rest: what closes containers is not asked about damaged bytes
 //! u8       containers::REVISION
 //! part     the head: varint bytes of the recipe; the recipe; then for each stream u8 kind (KIND_*; of pixels varint bytes of
-//!          a row with its filter, u8 bytes of a pixel), varint number of its group, varint bytes
+//!          a row with its filter, u8 bytes of a pixel; of samples u8 channels, u8 bytes of one), varint number of its group, varint bytes
 //! parts    to the end: the groups in the order of their numbers, each all the bytes of its streams, in parts of 1 MiB
 //!
 //! part     u8 method, u8 revision of it, varint plain bytes, varint bytes, payload of that method
@@ -22,6 +22,7 @@ const KIND_CORRECTIONS: u8 = 2;
 const KIND_TEXT: u8 = 3;
 const KIND_PIXELS: u8 = 4;
 const KIND_LEPTON: u8 = 5;
+const KIND_SAMPLES: u8 = 60;
 /// Streams of a segment.
 const STREAMS_MAX: usize = 1 << 17;
 
@@ -70,10 +71,14 @@ impl Head {
                 Kind::Text => KIND_TEXT,
                 Kind::Pixels { .. } => KIND_PIXELS,
                 Kind::Lepton => KIND_LEPTON,
+                Kind::Samples { .. } => KIND_SAMPLES,
             });
             if let Kind::Pixels { row, pixel } = kind {
                 put(&mut out, u64::from(*row));
                 out.push(*pixel);
+            }
+            if let Kind::Samples { channels, width } = kind {
+                out.extend([*channels, *width]);
             }
             put(&mut out, group.number as u64);
             put(&mut out, group.len as u64);
@@ -93,6 +98,7 @@ impl Head {
                 KIND_TEXT => Kind::Text,
                 KIND_PIXELS => Kind::Pixels { row: u32::try_from(number(&mut bytes)?).ok()?, pixel: byte(&mut bytes)? },
                 KIND_LEPTON => Kind::Lepton,
+                KIND_SAMPLES => Kind::Samples { channels: byte(&mut bytes)?, width: byte(&mut bytes)? },
                 _ => return None,
             };
             streams.push((kind, Group { number: number(&mut bytes)?, len: number(&mut bytes)? }));
@@ -173,10 +179,14 @@ pub fn heads(payload: &[u8]) -> impl Iterator<Item = (MethodId, &[u8])> {
 /// Methods that parts are coded by: none that needs what only a volume has, and none of parts of its own.
 fn may_code(method: MethodId) -> bool {
     match method {
-        MethodId::Raw | MethodId::Zstd | MethodId::Primed | MethodId::Swift | MethodId::Strong | MethodId::Genome => {
-            true
-        }
-        MethodId::Cm | MethodId::Language | MethodId::Opened | MethodId::Sound => false,
+        MethodId::Raw
+        | MethodId::Zstd
+        | MethodId::Primed
+        | MethodId::Swift
+        | MethodId::Strong
+        | MethodId::Genome
+        | MethodId::Sound => true,
+        MethodId::Cm | MethodId::Language | MethodId::Opened => false,
     }
 }
 
@@ -189,7 +199,8 @@ impl<'a> Reader<'a> {
             return Err(Error::Corrupt("an opened segment fails its checksum"));
         }
         let (revision, rest) = rest.split_first().ok_or(CORRUPT)?;
-        if *revision != containers::REVISION {
+        // What the first one wrote is a part of what the second does.
+        if !(1..=containers::REVISION).contains(revision) {
             return Err(Error::UnknownRevision((*revision).into()));
         }
         // Of the text, what is kept as it is, and what closing needs beside.

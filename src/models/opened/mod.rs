@@ -14,6 +14,7 @@ mod layout;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use super::sound::encode_samples;
 use super::{Basis, Coded, Declined, Error, Model, classify, is_nucleotides_alone, model, stands_alone};
 use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX};
 use crate::containers::{self, Kind, Limits, Stream};
@@ -38,10 +39,11 @@ pub struct Room {
 }
 
 /// What methods decode in about two seconds before anything was measured, the strongest first.
-const USUAL: [Room; 3] = [
+const USUAL: [Room; 4] = [
     Room { method: MethodId::Primed, text_bytes: 1 << 20 },
     Room { method: MethodId::Swift, text_bytes: 3 << 20 },
     Room { method: MethodId::Zstd, text_bytes: TEXT_BYTES_MAX },
+    Room { method: MethodId::Sound, text_bytes: 1 << 20 },
 ];
 
 /// Compressed formats, opened.
@@ -53,6 +55,8 @@ enum Kept {
     Side,
     Text(Class),
     Pixels(u32, u8),
+    /// Samples of so many channels, of so many bytes.
+    Samples(u8, u8),
     AsIs,
 }
 
@@ -66,6 +70,7 @@ fn kept(stream: &Stream) -> Kept {
         Kind::Frame | Kind::Corrections => Kept::Side,
         Kind::Packed | Kind::Lepton => Kept::AsIs,
         Kind::Pixels { row, pixel } => Kept::Pixels(row, pixel),
+        Kind::Samples { channels, width } => Kept::Samples(channels, width),
         Kind::Text => match classify(stream.bytes.get(..SAMPLE_BYTES).unwrap_or(&stream.bytes)) {
             Class::Incompressible | Class::Container | Class::Jpeg => Kept::AsIs,
             _ if stream.bytes.len() < CLASSED_BYTES_MIN => Kept::OTHERS,
@@ -78,7 +83,7 @@ fn kept(stream: &Stream) -> Kept {
 fn coded(bytes: &[u8], kept: Kept, method: MethodId) -> Part {
     let class = match kept {
         Kept::Text(class) => class,
-        Kept::Side | Kept::Pixels(..) | Kept::AsIs => Class::Binary,
+        Kept::Side | Kept::Pixels(..) | Kept::Samples(..) | Kept::AsIs => Class::Binary,
     };
     let smaller = |best: Part, id: MethodId| match model(id).encode(bytes, class, Basis::default()) {
         Ok(coded) if coded.payload.len() < best.payload.len() => Part { method: id, payload: coded.payload },
@@ -87,6 +92,12 @@ fn coded(bytes: &[u8], kept: Kept, method: MethodId) -> Part {
     let mut best = Part { method: MethodId::Raw, payload: bytes.to_vec() };
     if kept == Kept::AsIs {
         return best;
+    }
+    if let Kept::Samples(channels, width) = kept {
+        return match encode_samples(bytes, channels, width) {
+            Ok(coded) => Part { method: MethodId::Sound, payload: coded.payload },
+            Err(_) => best,
+        };
     }
     if method != MethodId::Zstd {
         // The room for text is that of the method, which another must not be slower than.
@@ -109,19 +120,35 @@ impl Opened {
     /// # Errors
     /// `Foreign` where nothing of account opens; `DoesNotShrink`.
     pub fn encode_for(raw: &[u8], basis: Basis<'_>, rooms: &[Room]) -> Result<Coded, Declined> {
+        let (sound, rooms): (Vec<Room>, Vec<Room>) = rooms.iter().partition(|room| room.method == MethodId::Sound);
+        let sound_max = sound.first().map_or(0, |room| room.text_bytes);
         let text_bytes = rooms.iter().map(|room| room.text_bytes).max().unwrap_or(0).min(TEXT_BYTES_MAX);
-        let opened = containers::open(raw, basis.before, Limits { text_bytes }).map_err(|why| match why {
-            containers::Declined::Failed => Declined::Failed,
-            containers::Declined::NothingFound
-            | containers::Declined::Foreign
-            | containers::Declined::TooLarge
-            | containers::Declined::Differs => Declined::Foreign,
-        })?;
+        let open = |text_bytes: usize| {
+            containers::open(raw, basis.before, Limits { text_bytes }).map_err(|why| match why {
+                containers::Declined::Failed => Declined::Failed,
+                containers::Declined::NothingFound
+                | containers::Declined::Foreign
+                | containers::Declined::TooLarge
+                | containers::Declined::Differs => Declined::Foreign,
+            })
+        };
+        let sampled = |opened: &containers::Opened| {
+            let samples = opened.streams.iter().filter(|stream| matches!(stream.kind, Kind::Samples { .. }));
+            samples.map(|stream| stream.bytes.len()).sum::<usize>()
+        };
+        let mut opened = open(text_bytes)?;
+        if sampled(&opened) > sound_max {
+            opened = open(text_bytes.min(sound_max))?;
+        }
         if opened.opened_bytes * OPENED_PART < raw.len() {
             return Err(Declined::Foreign);
         }
-        let needed = containers::text_bytes(&opened.streams);
-        let room = rooms.iter().find(|room| room.text_bytes >= needed).or(rooms.last());
+        // What samples take of the time is not there for text.
+        let samples = sampled(&opened);
+        let needed = containers::text_bytes(&opened.streams).saturating_sub(samples);
+        let left = |room: usize| room as u64 * (sound_max - samples.min(sound_max)) as u64 / sound_max.max(1) as u64;
+        let fits = |room: &&Room| needed == 0 || left(room.text_bytes) >= needed as u64;
+        let room = rooms.iter().find(fits).or(rooms.last());
         let method = room.map_or(MethodId::Zstd, |room| room.method);
 
         let mut numbers: BTreeMap<Kept, usize> = BTreeMap::new();
@@ -134,7 +161,11 @@ impl Opened {
         }
         for (kept, stream) in kinds.into_iter().zip(&opened.streams) {
             let few = totals.get(&kept).is_none_or(|total| *total < GROUP_BYTES_MIN);
-            let kept = if few && matches!(kept, Kept::Text(_) | Kept::Pixels(..)) { Kept::OTHERS } else { kept };
+            let kept = if few && matches!(kept, Kept::Text(_) | Kept::Pixels(..) | Kept::Samples(..)) {
+                Kept::OTHERS
+            } else {
+                kept
+            };
             let number = match numbers.entry(kept) {
                 Entry::Occupied(number) => *number.get(),
                 Entry::Vacant(place) => {
@@ -149,7 +180,10 @@ impl Opened {
         }
         let mut out = layout::Writer::new(containers::REVISION, &head, |bytes| coded(bytes, Kept::Side, method));
         for (kept, bytes) in &together {
-            for part in bytes.chunks(SEGMENT_BYTES_MAX as usize) {
+            // The samples of one time stay together.
+            let unit = if let Kept::Samples(channels, width) = kept { channels * width } else { 1 };
+            let part_bytes = SEGMENT_BYTES_MAX as usize / usize::from(unit.max(1)) * usize::from(unit.max(1));
+            for part in bytes.chunks(part_bytes) {
                 out.part(part.len(), &coded(part, *kept, method));
                 if out.len() >= raw.len() {
                     return Err(Declined::DoesNotShrink);
@@ -171,7 +205,8 @@ impl Model for Opened {
 
     fn memory_bytes(&self) -> u64 {
         // The text, as it is and in groups; tokens of it; coefficients of a picture; and the method that codes it.
-        8 * TEXT_BYTES_MAX as u64 + (144 << 20) + model(MethodId::Primed).memory_bytes()
+        let models = model(MethodId::Primed).memory_bytes().max(model(MethodId::Sound).memory_bytes());
+        8 * TEXT_BYTES_MAX as u64 + (144 << 20) + models
     }
 
     fn decode_rate_guess(&self) -> u64 {

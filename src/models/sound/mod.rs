@@ -20,7 +20,7 @@ use super::zstd::pack;
 use super::{Basis, Coded, Declined, Error, InUse, Model, stands_alone};
 use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX};
 use crate::entropy::{Decoder, Encoder};
-use format::{CHANNELS_MAX, Format, Found, Head};
+use format::{CHANNELS_MAX, Format, Found, Head, WIDTH_MAX};
 use predictor::Range;
 
 /// Revision of the payloads that are written.
@@ -114,6 +114,18 @@ pub fn is_sound(sample: &[u8]) -> bool {
         && sample.len() >= SNIFF_BYTES_MIN
         && may_be_sound(sample)
         && found_in(sample).is_some_and(|found| found.format.channels <= 2)
+}
+
+/// Codes samples of which the format is known: whole frames, the lowest byte first, with signs.
+pub(super) fn encode_samples(raw: &[u8], channels: u8, width: u8) -> Result<Coded, Declined> {
+    let format = Format { width: width.into(), channels: channels.into(), big: false, signed: width == 1 };
+    let sizes = (1..=WIDTH_MAX).contains(&format.width) && (1..=CHANNELS_MAX).contains(&format.channels);
+    if !sizes || !raw.len().is_multiple_of(format.frame()) {
+        return Err(Declined::Foreign);
+    }
+    let _in_use = InUse::new(BYTES);
+    let payload = layout::join(&Found { format, from: 0, to: raw.len() }, raw, &code(&format, raw));
+    if payload.len() < raw.len() { Ok(Coded::alone(payload)) } else { Err(Declined::DoesNotShrink) }
 }
 
 impl Model for Sound {

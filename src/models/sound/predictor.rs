@@ -2,7 +2,7 @@
 //! hundred and two thousand samples, then three cascaded stages of 256, 32 and 16 values, each of which predicts what the one
 //! before leaves, then least squares over what all of these say. Errors count by how large errors are at the time.
 
-use crate::models::channel::Channel;
+use crate::entropy::Channel;
 use crate::models::values::{GUESSES, Gradient, Least, Outlook, Values, quarters, scale_of, within};
 
 /// Samples that least squares look at: the longer ones, the short one; half of them from the other channel, if there is one.

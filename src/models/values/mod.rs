@@ -15,8 +15,7 @@ mod gradient;
 mod least;
 mod tables;
 
-use super::channel::Channel;
-use crate::entropy::{Lanes, Layers, Stage, boxed, squash_within, stretch};
+use crate::entropy::{Channel, Lanes, Layers, Stage, boxed, squash_within, stretch};
 use tables::{Z_MAX, gap, tail};
 
 pub use gradient::Gradient;

@@ -1,7 +1,7 @@
 //! Bits on their way to a payload or back. A predictor is written once for both ways, so that encoder and decoder cannot step
 //! it differently.
 
-use crate::entropy::{Decoder, Encoder};
+use super::{Decoder, Encoder};
 
 /// One way of the two.
 pub trait Channel {
