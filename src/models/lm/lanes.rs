@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cdf::{Shares, spread};
 use super::memory::Memory;
+use super::pair::Mate;
 use super::patches::Reading;
 use super::step::{ROWS_MAX, Row, Work};
 use super::tokens::Symbol;
@@ -259,7 +260,7 @@ impl LanguageModel {
     }
 
     /// The form that a segment is to be coded in. Any that the model takes would do.
-    fn form_for(&self, raw: &[u8], streams: &mut Reading, work: &mut Work, shares: &mut Shares) -> Form {
+    fn form_for<'n>(&'n self, raw: &[u8], streams: &mut Reading, work: &mut Work<'n>, shares: &mut Shares) -> Form {
         let channels = if self.kind == ModelKind::Image { channels_of(raw) } else { 1 };
         let middle = raw.len().saturating_sub(BEGINNING_SAMPLE) / 2;
         let sample = raw.get(middle..).unwrap_or(raw);
@@ -278,12 +279,12 @@ impl LanguageModel {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn encode_lane(
-        &self,
+    fn encode_lane<'n>(
+        &'n self,
         lane: &[u8],
         form: Form,
         streams: &mut Reading,
-        work: &mut Work,
+        work: &mut Work<'n>,
         shares: &mut Shares,
         bytes_max: usize,
         stop: &AtomicBool,
@@ -300,12 +301,12 @@ impl LanguageModel {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn encode_channel(
-        &self,
+    fn encode_channel<'n>(
+        &'n self,
         bytes: &[u8],
         form: Form,
         streams: &mut Reading,
-        work: &mut Work,
+        work: &mut Work<'n>,
         shares: &mut Shares,
         (encoder, memory): (&mut ShareEncoder, &mut Memory),
         bytes_max: usize,
@@ -397,15 +398,25 @@ impl LanguageModel {
         if !lanes.iter().all(|lane| self.takes(lane.form)) {
             return Err(Error::Corrupt("its lanes are those of another kind of model"));
         }
-        self.read(lanes, stop, &mut self.streams(LANES_AT_ONCE)).map(|lanes| lanes.concat())
+        let mut streams = self.streams(LANES_AT_ONCE);
+        // One that is read alone is waited for.
+        let texts = match lanes {
+            [_] => std::thread::scope(|scope| {
+                let mut work = Work::of(Mate::start(scope, self.path));
+                self.read(lanes, stop, &mut streams, &mut work)
+            }),
+            _ => self.read(lanes, stop, &mut streams, &mut Work::default()),
+        };
+        texts.map(|lanes| lanes.concat())
     }
 
     /// Decodes lanes in lockstep, as many at a time as there are streams, and room for what they read.
-    pub(super) fn read(
-        &self,
+    pub(super) fn read<'n>(
+        &'n self,
         lanes: &[Lane<'_>],
         stop: &AtomicBool,
         streams: &mut Reading,
+        work: &mut Work<'n>,
     ) -> Result<Vec<Vec<u8>>, Error> {
         let mut texts = vec![Vec::new(); lanes.len()];
         let mut waiting: Vec<(usize, Lane<'_>)> = lanes.iter().copied().enumerate().rev().collect();
@@ -413,7 +424,7 @@ impl LanguageModel {
         // Those that began first come first.
         let mut readers: Vec<Reader<'_>> = Vec::new();
         let mut at_once = LANES_AT_ONCE;
-        let (mut work, mut shares, mut rows, mut lasts) = (Work::default(), Shares::default(), Vec::new(), Vec::new());
+        let (mut shares, mut rows, mut lasts) = (Shares::default(), Vec::new(), Vec::new());
         loop {
             while readers.len() < at_once
                 && let Some(stream) = idle.pop()
@@ -463,7 +474,7 @@ impl LanguageModel {
                 rows.push(Row { stream, token: reader.token });
                 lasts.push(rows.len() - 1);
             }
-            self.step(&rows, streams, &mut work);
+            self.step(&rows, streams, work);
             for (row, reader) in lasts.iter().zip(&mut readers) {
                 spread(self.path, work.logits(&self.network, *row), &mut shares);
                 reader.read(self, &mut shares)?;

@@ -39,6 +39,7 @@ mod load;
 mod memory;
 mod method;
 mod pages;
+mod pair;
 mod patches;
 #[cfg(all(test, feature = "lora"))]
 mod peers;
@@ -197,7 +198,7 @@ impl LanguageModel {
     }
 
     /// Lets streams read tokens: `Network::step` says what is to be seen to.
-    fn step(&self, rows: &[Row], reading: &mut Reading, work: &mut Work) {
+    fn step<'n>(&'n self, rows: &[Row], reading: &mut Reading, work: &mut Work<'n>) {
         match &self.patches {
             None => self.network.step(self.path, rows, reading.only(), work),
             Some(patches) => patches.step(self.path, &self.network, rows, reading, work),

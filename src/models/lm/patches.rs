@@ -142,7 +142,14 @@ impl Patches {
 
     /// As `Network::step`, where `bytes` reads the bytes of patches. Tokens are bytes, and from `PADDING` on beginnings, each as the
     /// first of its stream.
-    pub fn step(&self, path: Path, bytes: &Network, rows: &[Row], reading: &mut Reading, work: &mut Work) {
+    pub fn step<'n>(
+        &'n self,
+        path: Path,
+        bytes: &'n Network,
+        rows: &[Row],
+        reading: &mut Reading,
+        work: &mut Work<'n>,
+    ) {
         let Reading { long, parts: Some(parts) } = reading else { return };
         let (mut ends, mut patches) = (Vec::new(), Vec::new());
         let (mut of_rows, mut left) = (Vec::with_capacity(rows.len()), Vec::new());

@@ -11,6 +11,7 @@ use super::cache::{PAGE, Page, Streams, VALUE_PART, page_bytes};
 use super::exact::{self, greatest};
 use super::kernels::{Dot, Path, Sums, by_path, in_parts};
 use super::pages::Line;
+use super::pair::Mate;
 use super::weights::{Factors, Grain, Matrix, cut, fill, joined, multiply};
 
 /// Rows of one step: what scratch memory is bounded by.
@@ -160,8 +161,10 @@ struct Run {
 }
 
 /// Scratch memory of a step, and its outcome.
-#[derive(Debug, Default)]
-pub(super) struct Work {
+#[derive(Default)]
+pub(super) struct Work<'n> {
+    /// Computes half of each product of one row.
+    mate: Option<Mate<'n>>,
     runs: Vec<Run>,
     state: Vec<f32>,
     normed: Vec<f32>,
@@ -175,7 +178,12 @@ pub(super) struct Work {
     logits: Vec<f32>,
 }
 
-impl Work {
+impl<'n> Work<'n> {
+    /// Memory of one core, or of two.
+    pub fn of(mate: Option<Mate<'n>>) -> Work<'n> {
+        Work { mate, ..Work::default() }
+    }
+
     /// The logits of a row of the last step.
     pub fn logits<'a>(&'a self, network: &Network, row: usize) -> &'a [f32] {
         let head = network.head.as_ref().unwrap_or(&network.embeddings);
@@ -233,7 +241,7 @@ impl Network {
     /// Lets streams read tokens, each the next of its stream; rows of one stream had best stand together. The logits of what comes
     /// after each are then in `work`. The caller sees to it that no stream reads more than `context` tokens, that there are
     /// at most `ROWS_MAX` rows, and that tokens are of the vocabulary.
-    pub fn step(&self, path: Path, rows: &[Row], streams: &mut Streams, work: &mut Work) {
+    pub fn step<'n>(&'n self, path: Path, rows: &[Row], streams: &mut Streams, work: &mut Work<'n>) {
         let embed = |n: usize, state: &mut [f32]| {
             let token = rows.get(n).map_or(0, |row: &Row| row.token);
             self.embed(token, state);
@@ -251,20 +259,26 @@ impl Network {
     }
 
     /// Makes logits of the states of the last `advance`.
-    pub fn conclude(&self, path: Path, work: &mut Work) {
+    pub fn conclude<'n>(&'n self, path: Path, work: &mut Work<'n>) {
         fill(path, &work.normed, self.shape.width, self.shape.grain(GRAIN_HEAD), &mut work.factors);
-        multiply(path, self.head.as_ref().unwrap_or(&self.embeddings), &work.factors, &mut work.logits);
+        multiplied(
+            path,
+            self.head.as_ref().unwrap_or(&self.embeddings),
+            &work.factors,
+            &mut work.mate,
+            &mut work.logits,
+        );
     }
 
     /// As `step`, up to the states that logits are made of, for rows of the streams that are given; `enter` puts down what each
     /// is, by its number.
-    pub fn advance(
-        &self,
+    pub fn advance<'n>(
+        &'n self,
         path: Path,
         rows: impl ExactSizeIterator<Item = usize>,
         mut enter: impl FnMut(usize, &mut [f32]),
         streams: &mut Streams,
-        work: &mut Work,
+        work: &mut Work<'n>,
     ) {
         let (shape, count) = (&self.shape, rows.len());
         assert!(count <= ROWS_MAX, "{count} rows");
@@ -295,12 +309,12 @@ impl Network {
         for (n, layer) in self.layers.iter().enumerate() {
             normalised(path, &work.state, &layer.attention_norm, shape.epsilon, &mut work.normed);
             fill(path, &work.normed, shape.width, shape.grain(GRAIN_QUERIES), &mut work.factors);
-            multiply(path, &layer.queries, &work.factors, &mut work.queries);
+            multiplied(path, &layer.queries, &work.factors, &mut work.mate, &mut work.queries);
             let stride = layer.queries.stride();
             place(path, self, n, &work.runs, &mut work.queries, stride, streams);
             attend(path, self, n, &work.runs, &work.queries, stride, streams, &mut work.attention, &mut work.mixed);
             fill(path, &work.mixed, shape.heads * shape.elements, shape.grain(GRAIN_OUTPUT), &mut work.factors);
-            multiply(path, &layer.output, &work.factors, &mut work.product);
+            multiplied(path, &layer.output, &work.factors, &mut work.mate, &mut work.product);
             let (of_output, of_down) = match &layer.post_norms {
                 Some([of_output, of_down]) => (Some(of_output.as_slice()), Some(of_down.as_slice())),
                 None => (None, None),
@@ -310,18 +324,26 @@ impl Network {
             add(path, &mut work.product, stride, shape, output_biases, of_output, &mut work.state);
             normalised(path, &work.state, &layer.feed_norm, shape.epsilon, &mut work.normed);
             fill(path, &work.normed, shape.width, shape.grain(GRAIN_GATES), &mut work.factors);
-            multiply(path, &layer.gates, &work.factors, &mut work.gates);
+            multiplied(path, &layer.gates, &work.factors, &mut work.mate, &mut work.gates);
             if shape.extras.ungated {
                 activate(path, &work.gates, layer.gates.stride(), shape, gate_biases, &mut work.hidden);
             } else {
                 open_gates(path, &work.gates, layer.gates.stride(), shape, &mut work.hidden);
             }
             fill(path, &work.hidden, shape.hidden, shape.grain(GRAIN_DOWN), &mut work.factors);
-            multiply(path, &layer.down, &work.factors, &mut work.product);
+            multiplied(path, &layer.down, &work.factors, &mut work.mate, &mut work.product);
             let stride = layer.down.stride();
             add(path, &mut work.product, stride, shape, down_biases, of_down, &mut work.state);
         }
         normalised(path, &work.state, &self.norm, shape.epsilon, &mut work.normed);
+    }
+}
+
+/// Products of all rows of a matrix with all factors, `stride` apart.
+fn multiplied<'n>(path: Path, matrix: &'n Matrix, factors: &Factors, mate: &mut Option<Mate<'n>>, out: &mut Vec<f32>) {
+    match mate {
+        Some(mate) if factors.rows() == 1 => mate.multiply(path, matrix, factors, out),
+        _ => multiply(path, matrix, factors, 0..matrix.groups_count(), out),
     }
 }
 

@@ -174,7 +174,11 @@ fn lanes_beyond_memory_are_read_in_turns() {
     for pages in [2, 3, 5, 33, 1000] {
         let mut streams = model.streams(lanes::LANES_AT_ONCE);
         streams.limit(pages);
-        assert_eq!(model.read(&lanes, &NEVER, &mut streams).unwrap().concat(), raw, "{pages} pages");
+        assert_eq!(
+            model.read(&lanes, &NEVER, &mut streams, &mut Work::default()).unwrap().concat(),
+            raw,
+            "{pages} pages"
+        );
     }
     let facts = model.facts();
     assert!(facts.decode_bytes <= DECODE_BYTES_MAX && facts.decode_bytes > cache::STREAMS_BYTES_MAX as u64);

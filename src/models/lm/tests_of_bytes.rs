@@ -157,7 +157,11 @@ fn lanes_beyond_memory_are_read_in_turns() {
     for pages in [3, 1000] {
         let mut streams = model.streams(lanes::LANES_AT_ONCE);
         streams.limit(pages);
-        assert_eq!(model.read(&lanes, &NEVER, &mut streams).unwrap().concat(), raw, "{pages} pages");
+        assert_eq!(
+            model.read(&lanes, &NEVER, &mut streams, &mut Work::default()).unwrap().concat(),
+            raw,
+            "{pages} pages"
+        );
     }
     assert!(model.facts().decode_bytes <= DECODE_BYTES_MAX);
     let stopped = AtomicBool::new(true);

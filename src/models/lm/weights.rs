@@ -11,6 +11,8 @@
 //! counts 128 times. Sums of products are exact; the 128 that each weight has too much is taken away as 128 times the sum of
 //! the other side.
 
+use std::ops::Range;
+
 use super::exact::{greatest, nearest};
 use super::kernels::{COLUMNS_MAX, Dot, Sums, by_path, in_parts};
 use super::pages::{Line, Pages};
@@ -114,6 +116,28 @@ pub(super) struct Factors {
     sums: Vec<i32>,
 }
 
+impl Factors {
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+}
+
+impl Clone for Factors {
+    fn clone(&self) -> Factors {
+        let mut copy = Factors::default();
+        copy.clone_from(self);
+        copy
+    }
+
+    /// Takes no new memory where there is enough.
+    fn clone_from(&mut self, other: &Factors) {
+        (self.rows, self.columns, self.planes) = (other.rows, other.columns, other.planes);
+        self.bytes.clone_from(&other.bytes);
+        self.scales.clone_from(&other.scales);
+        self.sums.clone_from(&other.sums);
+    }
+}
+
 #[inline(always)]
 fn fill_body(_d: impl Dot, rows: &[f32], columns: usize, grain: Grain, out: &mut Factors) {
     let planes = grain.planes();
@@ -158,6 +182,11 @@ impl Matrix {
     /// Elements from the beginning of a row of a product to that of the next.
     pub fn stride(&self) -> usize {
         self.scales.len()
+    }
+
+    /// Groups of rows that a product can be made of by itself.
+    pub fn groups_count(&self) -> usize {
+        self.scales.len() / GROUP_ROWS
     }
 
     #[inline(always)]
@@ -209,16 +238,17 @@ impl Matrix {
 }
 
 #[inline(always)]
-fn multiply_body(d: impl Dot, matrix: &Matrix, factors: &Factors, out: &mut Vec<f32>) {
+fn multiply_body(d: impl Dot, matrix: &Matrix, factors: &Factors, part: Range<usize>, out: &mut Vec<f32>) {
     let steps = matrix.columns / 4;
     assert_eq!(factors.columns, matrix.columns, "rows as long as those of the matrix");
-    let stride = matrix.stride();
+    let stride = part.len() * GROUP_ROWS;
     out.resize(factors.rows * stride, 0.0);
     // Of the next group, so many lines with each step: all of it by the end, and as evenly as memory likes it.
     let lines = matrix.groups.lines();
-    let mut next_group = 0;
+    let mut next_group = part.start * steps * GROUP;
     let rows = factors.rows * factors.planes;
     let groups = matrix.groups().chunks_exact(steps).zip(matrix.scales.as_chunks::<GROUP_ROWS>().0);
+    let groups = groups.skip(part.start).take(part.len());
     for ((left, scales), at) in groups.zip((0..).step_by(GROUP_ROWS)) {
         next_group += steps * GROUP;
         in_parts!(rows, |first, M| {
@@ -252,8 +282,8 @@ fn multiply_body(d: impl Dot, matrix: &Matrix, factors: &Factors, out: &mut Vec<
 }
 
 by_path! {
-    /// Products of all rows of a matrix with all `factors`, `stride` apart.
-    pub(super) fn multiply(matrix: &Matrix, factors: &Factors, out: &mut Vec<f32>) = multiply_body;
+    /// Products of the rows of some groups of a matrix with all `factors`, as many apart as these groups have rows.
+    pub(super) fn multiply(matrix: &Matrix, factors: &Factors, part: Range<usize>, out: &mut Vec<f32>) = multiply_body;
 }
 
 #[cfg(test)]
@@ -273,7 +303,7 @@ mod tests {
     fn product(path: Path, matrix: &Matrix, rows: &[f32], grain: Grain) -> Vec<f32> {
         let (mut factors, mut out) = (Factors::default(), Vec::new());
         fill(path, rows, matrix.columns, grain, &mut factors);
-        multiply(path, matrix, &factors, &mut out);
+        multiply(path, matrix, &factors, 0..matrix.groups_count(), &mut out);
         out
     }
 
