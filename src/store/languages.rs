@@ -5,10 +5,11 @@
 //! languages/0123456789abcdef0123456789abcdef/     called by the model's name
 //!     MANIFEST                                    what is there
 //!     model.gguf                                  or config.json, tokenizer.json, *.safetensors
+//!     adapter_model.safetensors.zst               a file that zstd makes a quarter smaller at least is kept so
 //! languages/.../MANIFEST, one line each:
-//!     tersefs language model 1
+//!     tersefs language model 1                    2 where a file is kept by zstd, which the line below then begins with
 //!     serial 3                                    among models of a store, the one that came last has the highest
-//!     file 92345678 <BLAKE3-256, 64 hexadecimal digits> model.gguf
+//!     file 92345678 <BLAKE3-256, 64 hexadecimal digits> model.gguf        bytes and hash of the file as it was brought
 //!     end <CRC32C of what is above, 8 hexadecimal digits>
 //! ```
 //! A model is written under another name, synced, and renamed: it is there whole or not at all. It is on disk before any segment
@@ -21,7 +22,7 @@ use super::draft::write_whole;
 use super::{Error, Store};
 use crate::base::{ModelId, crc32c};
 use crate::format::INCOMPAT_LANGUAGES;
-use crate::host::{Disk, DiskFile, OpenMode};
+use crate::host::{Disk, DiskFile, OpenMode, SplicedFile};
 
 pub(super) const LANGUAGES_DIR: &str = "languages";
 const MANIFEST: &str = "MANIFEST";
@@ -30,6 +31,12 @@ const DRAFT: &str = ".new";
 /// How that of one ends that is being replaced.
 const ASIDE: &str = ".old";
 const HEAD: &str = "tersefs language model 1";
+const HEAD_PACKED: &str = "tersefs language model 2";
+/// How the name of a file ends on disk that is kept by zstd.
+const PACKED: &str = ".zst";
+/// Longer files are kept as they are, bytes: they are opened in memory.
+const PACKED_BYTES_MAX: u64 = 64 << 20;
+const PACKED_LEVEL: i32 = 19;
 /// Longest manifest, bytes, and most files of a model.
 const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 const FILES_MAX: usize = 4096;
@@ -46,6 +53,8 @@ pub struct LanguageFile {
     pub len: u64,
     /// BLAKE3-256.
     pub hash: [u8; 32],
+    /// It is kept by zstd. What is said of it, and what it gives when it is opened, is the file as it was brought.
+    pub is_packed: bool,
 }
 
 /// What a store keeps of a model.
@@ -67,10 +76,12 @@ impl LanguageEntry {
     }
 
     fn to_text(&self) -> String {
-        let mut out = format!("{HEAD}\nserial {}\n", self.serial);
+        let head = if self.files.iter().any(|f| f.is_packed) { HEAD_PACKED } else { HEAD };
+        let mut out = format!("{head}\nserial {}\n", self.serial);
         for f in &self.files {
             let hash = blake3::Hash::from_bytes(f.hash).to_hex();
-            out += &format!("file {} {hash} {}\n", f.len, f.name);
+            let kept = if f.is_packed { "zstd" } else { "file" };
+            out += &format!("{kept} {} {hash} {}\n", f.len, f.name);
         }
         out += &format!("end {:08x}\n", crc32c(out.as_bytes()));
         out
@@ -81,16 +92,22 @@ impl LanguageEntry {
         let crc = u32::from_str_radix(end.strip_prefix("end ")?, 16).ok()?;
         let covered = text.get(..body.len() + 1)?;
         let mut lines = body.lines();
-        if crc32c(covered.as_bytes()) != crc || lines.next()? != HEAD {
+        let may_pack = lines.next().and_then(|head| [HEAD, HEAD_PACKED].iter().position(|known| *known == head))? == 1;
+        if crc32c(covered.as_bytes()) != crc {
             return None;
         }
         let serial = lines.next()?.strip_prefix("serial ")?.parse().ok()?;
         let mut files = Vec::new();
         for line in lines {
-            let mut parts = line.strip_prefix("file ")?.splitn(3, ' ');
+            let mut parts = line.splitn(4, ' ');
+            let is_packed = match parts.next()? {
+                "file" => false,
+                "zstd" if may_pack => true,
+                _ => return None,
+            };
             let (len, hash, name) = (parts.next()?, parts.next()?, parts.next()?);
             let hash = *blake3::Hash::from_hex(hash).ok()?.as_bytes();
-            files.push(LanguageFile { name: name.to_string(), len: len.parse().ok()?, hash });
+            files.push(LanguageFile { name: name.to_string(), len: len.parse().ok()?, hash, is_packed });
         }
         Some(LanguageEntry { id, serial, files })
     }
@@ -131,7 +148,47 @@ pub fn open_language_file(disk: &dyn Disk, id: ModelId, name: &str) -> std::io::
     if !is_plain(name) {
         return Err(std::io::Error::new(std::io::ErrorKind::NotFound, format!("no file of a model is called {name}")));
     }
-    disk.open(&format!("{}/{name}", home(id)), OpenMode::Read)
+    let path = format!("{}/{name}", home(id));
+    match disk.open(&format!("{path}{PACKED}"), OpenMode::Read) {
+        Ok(packed) => unpacked(packed),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => disk.open(&path, OpenMode::Read),
+        Err(e) => Err(e),
+    }
+}
+
+/// A file that is kept by zstd, as it was brought.
+fn unpacked(file: Arc<dyn DiskFile>) -> std::io::Result<Arc<dyn DiskFile>> {
+    let bytes = whole(&*file)?;
+    let plain = zstd::bulk::decompress(&bytes, PACKED_BYTES_MAX as usize)?;
+    Ok(Arc::new(SplicedFile::new(plain, &[], file)))
+}
+
+/// All bytes of a file that is to be held in memory.
+fn whole(file: &dyn DiskFile) -> std::io::Result<Vec<u8>> {
+    let len = file.len()?;
+    if len > PACKED_BYTES_MAX {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "longer than what is kept by zstd"));
+    }
+    let mut bytes = vec![0; len as usize];
+    let mut done = 0;
+    while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, done as u64)? {
+            0 => break,
+            got => done += got,
+        }
+    }
+    bytes.truncate(done);
+    Ok(bytes)
+}
+
+/// A file and what zstd makes of it, where that is worth it.
+fn packed(file: &dyn DiskFile) -> std::io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+    if file.len()? > PACKED_BYTES_MAX {
+        return Ok(None);
+    }
+    let plain = whole(file)?;
+    let packed = zstd::bulk::compress(&plain, PACKED_LEVEL)?;
+    Ok((packed.len() * 4 <= plain.len() * 3).then_some((plain, packed)))
 }
 
 /// Goes over the bytes of a file in steps, in order: their number and hash.
@@ -356,11 +413,25 @@ impl Store {
         let mut entry = LanguageEntry { id, serial, files: Vec::new() };
         let mut done = 0;
         for (name, source) in files {
-            let (len, hash) = copy(&**source, disk, &format!("{draft}/{name}"), |bytes| {
-                done += bytes;
-                told(done, total);
-            })?;
-            entry.files.push(LanguageFile { name: name.clone(), len, hash });
+            let path = format!("{draft}/{name}");
+            let file = match packed(&**source).map_err(Error::io("read a model"))? {
+                Some((plain, packed)) => {
+                    let packed = SplicedFile::new(packed, &[], source.clone());
+                    copy(&packed, disk, &format!("{path}{PACKED}"), |_| ())?;
+                    done += plain.len() as u64;
+                    told(done, total);
+                    let hash = *blake3::hash(&plain).as_bytes();
+                    LanguageFile { name: name.clone(), len: plain.len() as u64, hash, is_packed: true }
+                }
+                None => {
+                    let (len, hash) = copy(&**source, disk, &path, |bytes| {
+                        done += bytes;
+                        told(done, total);
+                    })?;
+                    LanguageFile { name: name.clone(), len, hash, is_packed: false }
+                }
+            };
+            entry.files.push(file);
         }
         write_whole(disk, draft, &format!("{draft}/{MANIFEST}"), "a model", entry.to_text().as_bytes())?;
         Ok(entry)
@@ -422,11 +493,12 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::SimDisk;
 
     #[test]
     fn manifests_are_read_back_or_refused() {
         let id = ModelId([7; 16]);
-        let file = |name: &str| LanguageFile { name: name.into(), len: 12, hash: [9; 32] };
+        let file = |name: &str| LanguageFile { name: name.into(), len: 12, hash: [9; 32], is_packed: false };
         let entry = LanguageEntry { id, serial: 3, files: vec![file("config.json"), file("model-1.safetensors")] };
         let text = entry.to_text();
         assert_eq!(LanguageEntry::from_text(id, &text), Some(entry));
@@ -435,6 +507,44 @@ mod tests {
         }
         assert_eq!(LanguageEntry::from_text(id, &text.replace("12", "13")), None);
         assert_eq!(LanguageEntry::from_text(id, ""), None);
+        let mut packed = LanguageEntry::from_text(id, &text).unwrap();
+        packed.files[1].is_packed = true;
+        let text = packed.to_text();
+        assert_eq!(LanguageEntry::from_text(id, &text), Some(packed));
+        let older = text.replace(HEAD_PACKED, HEAD);
+        let (body, _) = older.rsplit_once("end ").unwrap();
+        let signed = format!("{body}end {:08x}\n", crc32c(body.as_bytes()));
+        assert_eq!(LanguageEntry::from_text(id, &signed), None, "the first version knows no such line");
+    }
+
+    #[test]
+    fn what_zstd_makes_smaller_is_kept_so_and_comes_back() {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+        let put = |name: &str, bytes: &[u8]| {
+            let file = disk.open(name, OpenMode::Create).unwrap();
+            file.write_at(bytes, 0).unwrap();
+            file
+        };
+        let (text, noise) = (b"rows of text ".repeat(500), blake3::hash(b"noise").as_bytes().to_vec());
+        let (path, id) = (home(ModelId([7; 16])), ModelId([7; 16]));
+        disk.create_dir(LANGUAGES_DIR).unwrap();
+        disk.create_dir(&path).unwrap();
+        for (name, bytes, is_packed) in [("text", &text, true), ("noise", &noise, false)] {
+            let source = put(name, bytes);
+            assert_eq!(packed(&*source).unwrap().map(|(plain, _)| plain), is_packed.then(|| bytes.clone()), "{name}");
+        }
+        let (_, small) = packed(&*put("text", &text)).unwrap().unwrap();
+        put(&format!("{path}/text{PACKED}"), &small);
+        put(&format!("{path}/noise"), &noise);
+        for (name, bytes) in [("text", &text), ("noise", &noise)] {
+            assert_eq!(&whole(&*open_language_file(&*disk, id, name).unwrap()).unwrap(), bytes);
+        }
+        // What is damaged is told, and what claims too much takes no memory.
+        put(&format!("{path}/text{PACKED}"), b"what zstd never writes");
+        assert!(open_language_file(&*disk, id, "text").is_err());
+        let bomb = zstd::bulk::compress(&vec![0; PACKED_BYTES_MAX as usize + 1], 1).unwrap();
+        put(&format!("{path}/bomb{PACKED}"), &bomb);
+        assert!(open_language_file(&*disk, id, "bomb").is_err());
     }
 
     #[test]

@@ -125,3 +125,41 @@ impl<'a> Mate<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::weights::{Grain, fill};
+    use super::*;
+
+    fn matrix(rows: usize) -> Matrix {
+        let mut matrix = Matrix::new(rows, 64);
+        (0..rows).for_each(|n| matrix.set_row(n, &[(); 64].map(|()| n as f32 - 20.5)));
+        matrix
+    }
+
+    /// Of matrices with nothing in the first half, too, and whether the second core answers in time or not.
+    #[test]
+    fn two_give_what_one_gives() {
+        let matrices = [1, 48, 96, 145, 4000].map(matrix);
+        let (path, mut factors) = (Path::best(), Factors::default());
+        fill(path, &[(); 64].map(|()| 0.7), 64, Grain::Fine, &mut factors);
+        thread::scope(|scope| {
+            let Some(mut mate) = Mate::start(scope, path) else { return };
+            for turn in 0..300 {
+                let matrix = &matrices[turn % matrices.len()];
+                let (mut one, mut two) = (Vec::new(), Vec::new());
+                multiply(path, matrix, &factors, 0..matrix.groups_count(), &mut one);
+                mate.multiply(path, matrix, &factors, &mut two);
+                assert!(one.iter().map(|x| x.to_bits()).eq(two.iter().map(|x| x.to_bits())), "turn {turn}");
+                assert!(!matches!(mate.state, State::Gone));
+                if turn % 50 == 49 {
+                    // What came late is taken at last.
+                    let late = matches!(mate.state, State::Behind).then(|| mate.done.recv().unwrap());
+                    if let Some(late) = late {
+                        mate.state = State::Idle(late.factors, late.out);
+                    }
+                }
+            }
+        });
+    }
+}

@@ -483,7 +483,8 @@ impl Trainer {
         Ok(Advance::Step { tokens, bits_per_byte: bits / bytes.max(1) as f64 })
     }
 
-    /// The best adapter, as PEFT reads it: `adapter_config.json` and `adapter_model.safetensors`. Its elements have 16 bits.
+    /// The best adapter, as PEFT reads it: `adapter_config.json` and `adapter_model.safetensors`. Its elements have 16 bits, of
+    /// which most are zeros (`rounded`).
     ///
     /// # Errors
     /// `Compute`.
@@ -501,7 +502,7 @@ impl Trainer {
         for ((layer, which), pair) in self.places.iter().zip(pairs) {
             for (half, tensor) in ["lora_A", "lora_B"].into_iter().zip(pair) {
                 let name = format!("base_model.model.model.layers.{layer}.{}.{half}.weight", which.names().0);
-                tensors.push((name, "F16", tensor.dims().to_vec(), elements(&tensor.to_dtype(DType::F16)?)?));
+                tensors.push((name, "F16", tensor.dims().to_vec(), elements(&rounded(tensor)?.to_dtype(DType::F16)?)?));
             }
         }
         let notes = [("format".to_string(), "pt".to_string())].into();
@@ -585,6 +586,18 @@ impl Trainer {
 
 /// Names of what is kept of each variable.
 const KEPT: [&str; 4] = ["now", "mean", "square", "best"];
+
+/// A tensor with its elements rounded to multiples of the power of two that is nearest to half of their root mean square: about
+/// three bits of each are left, which a store keeps in a quarter of the space. What is lost is a fiftieth part of what they add,
+/// in no direction.
+fn rounded(tensor: &Tensor) -> Result<Tensor, AdaptError> {
+    let mean = f64::from(tensor.sqr()?.mean_all()?.to_scalar::<f32>()?);
+    if mean.is_nan() || mean <= 0.0 {
+        return Ok(tensor.clone());
+    }
+    let step = (mean.sqrt() / 2.0).log2().round().exp2();
+    Ok(((tensor / step)?.round()? * step)?)
+}
 
 /// Elements of a tensor, in bytes.
 fn elements(tensor: &Tensor) -> Result<Vec<u8>, AdaptError> {

@@ -179,6 +179,30 @@ fn a_text_that_repeats_comes_to_take_fewer_bits() {
     assert_eq!(with.decode(&with_it, raw.len(), &NEVER).unwrap(), raw);
 }
 
+/// An adapter takes a quarter of the space in a store.
+#[test]
+fn elements_are_rounded_to_few_levels() {
+    let noise: Vec<f32> = text(60)
+        .iter()
+        .scan(1u32, |x, byte| {
+            *x = x.wrapping_mul(1664525).wrapping_add(1013904223 + u32::from(*byte));
+            Some(((*x >> 8) as f32 / (1 << 24) as f32 - 0.5) * 0.013)
+        })
+        .collect();
+    let tensor = Tensor::from_slice(&noise, noise.len(), &Device::Cpu).unwrap();
+    let coarse = rounded(&tensor).unwrap();
+    let exact = coarse.to_dtype(DType::F16).unwrap().to_dtype(DType::F32).unwrap();
+    let (coarse, exact): (Vec<f32>, Vec<f32>) = (coarse.to_vec1().unwrap(), exact.to_vec1().unwrap());
+    assert_eq!(coarse, exact);
+    let levels: std::collections::BTreeSet<u32> = coarse.iter().map(|x| x.to_bits()).collect();
+    assert!(levels.len() <= 9, "{levels:?}");
+    let square = |xs: &mut dyn Iterator<Item = f32>| xs.map(|x| x * x).sum::<f32>();
+    let lost = square(&mut noise.iter().zip(&coarse).map(|(a, b)| a - b)) / square(&mut noise.iter().copied());
+    assert!(lost < 0.05, "{lost}");
+    let zeros = Tensor::zeros(4, DType::F32, &Device::Cpu).unwrap();
+    assert_eq!(rounded(&zeros).unwrap().to_vec1::<f32>().unwrap(), [0.0; 4]);
+}
+
 /// On one machine and build: the same bits, whether it was stopped between two steps or not.
 #[test]
 fn a_stopped_run_goes_on_to_the_same_adapter() {
