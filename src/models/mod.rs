@@ -1,6 +1,6 @@
 //! Predictors and coders, one folder each, behind one trait.
 //!
-//! Must not know: segments' headers, packs, files, threads. A model turns plain bytes into a payload and back.
+//! Must not know: segments' headers, packs, files, who calls on which thread. A model turns plain bytes into a payload and back.
 //!
 //! # Invariants
 //! 1. Encoder and decoder step a predictor through the same function, in the same order, on integers, or on floats that are
