@@ -30,7 +30,9 @@ fn every_kind_opens_and_closes() {
         assert!(has(|kind| matches!(kind, Kind::Text | Kind::Pixels { .. } | Kind::Lepton)), "{name}");
         assert_eq!(has(|kind| kind == Kind::Lepton), name.starts_with("jpeg"), "{name}");
         let rows = has(|kind| matches!(kind, Kind::Pixels { row: 271, pixel: 3 }));
-        assert_eq!(rows, name == "png" || name.starts_with("zip"), "{name}");
+        let with_it =
+            ["png", "cpio", "ar", "mail"].contains(&name) || name.starts_with("zip") || name.starts_with("tar");
+        assert_eq!(rows, with_it, "{name}");
     }
 }
 
@@ -258,6 +260,106 @@ fn slices_of_a_picture_open_by_themselves() {
             check(name, &picture[from..], other.as_ref()).ok();
         }
     }
+}
+
+/// A picture of more pixels than there is room for is cut between the blocks of its stream, wherever in chunks and rows that is.
+#[test]
+fn slices_of_pixels_open_by_themselves() {
+    let mut dice = Dice::new(53);
+    for (name, how) in
+        [("png", packed::Png::Plain), ("wrong", packed::Png::WrongCrc), ("woven", packed::Png::Interlaced)]
+    {
+        let picture = packed::png_dotted(&mut dice, 500, 900, how, 15);
+        let limits = CutLimits { min: 100, text_bytes: 100_000 };
+        let (mut at, mut before, mut opened_bytes, mut parts, mut pixels) = (0, None, 0, 0, 0);
+        while at < picture.len() {
+            let rest = &picture[at..];
+            let looked_at = rest.len().min(60_000);
+            let cut = containers::cut(&rest[..looked_at], before.as_ref(), limits, looked_at == rest.len());
+            let opened = check(name, &rest[..cut.len], before.as_ref());
+            (at, before, parts) = (at + cut.len, cut.before, parts + 1);
+            let Ok(opened) = opened else {
+                assert!(cut.len < 1000, "{name}: {} bytes do not open", cut.len);
+                continue;
+            };
+            let rows = opened.streams.iter().filter(|s| matches!(s.kind, Kind::Pixels { row: 1501, pixel: 3 }));
+            pixels += rows.map(|s| s.bytes.len()).sum::<usize>();
+            opened_bytes += opened.opened_bytes;
+        }
+        println!("{name}: {opened_bytes} of {} in {parts} parts, {pixels} of pixels", picture.len());
+        assert!(parts >= 5 && opened_bytes * 20 > picture.len() * 19, "{name}");
+        // What slices may repeat is in them again.
+        assert_eq!(pixels > 1_350_000, how != packed::Png::Interlaced, "{name}: {pixels}");
+        // With what another cut left it is other bytes, or does not open.
+        let first = containers::cut(&picture[..60_000.min(picture.len())], None, limits, false);
+        for from in [first.len + 1, first.len / 2, 40] {
+            check(name, &picture[from..], first.before.as_ref()).ok();
+        }
+        // Pixels are what they are: the first rows are those of the whole.
+        if how == packed::Png::Plain {
+            let whole = containers::open(&picture, None, LIMITS).unwrap();
+            let all = &whole.streams.iter().find(|s| matches!(s.kind, Kind::Pixels { .. })).unwrap().bytes;
+            let second = containers::cut(&picture[first.len..][..60_000], first.before.as_ref(), limits, false);
+            let opened = check(name, &picture[first.len..][..second.len], first.before.as_ref()).unwrap();
+            let part = &opened.streams.iter().find(|s| matches!(s.kind, Kind::Pixels { .. })).unwrap().bytes;
+            assert!(
+                all.chunks(1500).any(|row| row == &part[..1500]) && all.windows(9000).any(|w| w == &part[1500..10_500])
+            );
+        }
+    }
+}
+
+/// Members of plain containers stand alone, wherever bytes begin and end.
+#[test]
+fn members_are_found_in_any_part_of_a_container() {
+    let mut dice = Dice::new(51);
+    let noise: Vec<u8> = (0..9000).map(|_| dice.next() as u8).collect();
+    let texts: Vec<(String, Vec<u8>)> = (0..40)
+        .map(|n| (format!("file-{n}.txt"), packed::prose(&mut dice, 1000 + 97 * n)))
+        .chain([("empty".into(), Vec::new()), ("noise".into(), noise)])
+        .collect();
+    let members: Vec<(&str, &[u8])> = texts.iter().map(|(name, text)| (name.as_str(), &text[..])).collect();
+    for (name, bytes) in
+        [("tar", packed::tar(&members)), ("cpio", packed::cpio(&members)), ("ar", packed::ar(&members))]
+    {
+        for part in [0..bytes.len(), 777..bytes.len(), 0..bytes.len() - 20_000, 31_111..70_003] {
+            let opened = check(name, &bytes[part.clone()], None).unwrap();
+            let whole = |text: &[u8]| opened.streams.iter().any(|s| s.kind == Kind::Text && s.bytes == text);
+            let found = texts.iter().filter(|(_, text)| whole(text)).count();
+            println!("{name} {part:?}: {found} members in {} streams", opened.streams.len());
+            let there = texts.iter().filter(|(_, text)| {
+                text.len() > 900 && text.len() < 9000 && bytes[part.clone()].windows(text.len()).any(|w| w == text)
+            });
+            let there = there.count();
+            assert!(found + 1 >= there && there > 8, "{name} {part:?}: {found} of {there}");
+            // Heads take a part of what they are long.
+            let heads = opened.streams[0].bytes.len() + opened.recipe.len();
+            assert!(heads < 80 * (found + 2) + 2000, "{name} {part:?}: {heads} bytes");
+        }
+    }
+}
+
+/// Letters are opened in the middle too, with any line ends, and what is in them.
+#[test]
+fn base64_is_opened_with_what_is_in_it() {
+    let mut dice = Dice::new(52);
+    let text = packed::prose(&mut dice, 60_000);
+    let inner = packed::gzip(&text, 6);
+    let forms = [(76, "\r\n"), (76, "\n"), (64, "\n"), (0, ""), (76, "\\n")];
+    for (line, end) in forms {
+        let letters = packed::base64(&inner, line, end);
+        let bytes = [b"{\"body\": \"".to_vec(), letters, b"\", \"and\": [1, 2, 3]}\r\n".to_vec()].concat();
+        assert!(containers::holds_base64(&bytes, 2));
+        let opened = check("letters", &bytes, None).unwrap();
+        assert!(opened.streams.iter().any(|s| s.kind == Kind::Text && s.bytes == text), "{line} {end:?}");
+        for from in [1000, 1001, 1039, 1077] {
+            let opened = check("cut off", &bytes[from..bytes.len() - from], None).unwrap();
+            assert!(opened.opened_bytes * 10 > (bytes.len() - 2 * from) * 9, "{line} {end:?} {from}");
+        }
+    }
+    // A key stays as it is.
+    let key = packed::base64(&inner[..400], 64, "\n");
+    assert!(!containers::holds_base64(&key, 16) && check("key", &key, None).is_err());
 }
 
 fn opened() -> &'static dyn Model {

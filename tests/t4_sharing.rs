@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Dice, Files, check, code_all, fresh, gc_all, holds, open, options, packs, put, remove};
+use common::{Dice, Files, check, code_all, fresh, gc_all, holds, open, options, packed, packs, put, remove};
 use tersefs::base::{Ino, MethodId};
 use tersefs::host::Survival;
 use tersefs::store::IndexEngine;
@@ -82,6 +82,58 @@ fn a_second_copy_of_a_tree_costs_next_to_nothing() {
         gc_all(&volume, u64::MAX, || ()).unwrap();
         assert!(packs(&volume) < 70_000, "what is shared lives no longer than its files: {}", packs(&volume));
     }
+}
+
+/// A member that is longer than a segment is cut as the file alone would be, wherever in the archive it lies.
+#[test]
+fn a_long_member_of_an_archive_finds_the_file_itself() {
+    let workers = Arc::new(Workers::new(1));
+    let disk = fresh();
+    let volume = open(&disk, VolumeOptions { cache_bytes: Some(1), ..options(None) }, &workers).unwrap();
+    let mut dice = Dice::new(61);
+    let [file, a, b] = [700_000, 9_000, 3_000].map(|len| packed::prose(&mut dice, len));
+    put(&volume, "file", &file).unwrap();
+    code_all(&volume, || ()).unwrap();
+    let first = packs(&volume);
+    let archives = [
+        ("tree.tar", packed::tar(&[("a", &a), ("file", &file), ("b", &b)])),
+        ("tree.cpio", packed::cpio(&[("file", &file), ("a", &a)])),
+        ("tree.a", packed::ar(&[("b", &b), ("file", &file)])),
+    ];
+    let archives: Files = archives.into_iter().map(|(name, bytes)| (name.to_string(), bytes)).collect();
+    copy(&volume, &archives, "x");
+    code_all(&volume, || ()).unwrap();
+    let found = volume.status().unwrap().found_bytes;
+    println!("{first} bytes of packs, {} more for three archives of it, {found} bytes found", packs(&volume) - first);
+    assert!(found > 3 * file.len() as u64 * 9 / 10, "{found}");
+    assert!((packs(&volume) - first) * 4 < first);
+    holds(&volume, &archives, "x");
+}
+
+/// An archive that was changed in places is coded from what it was, though both are opened.
+#[test]
+fn a_changed_archive_is_coded_from_what_it_was() {
+    let workers = Arc::new(Workers::new(1));
+    let disk = fresh();
+    let volume = open(&disk, VolumeOptions { cache_bytes: Some(1), ..options(None) }, &workers).unwrap();
+    let mut dice = Dice::new(62);
+    let mut texts: Vec<(String, Vec<u8>)> =
+        (0..60).map(|n| (format!("file-{n}"), packed::prose(&mut dice, 5_000))).collect();
+    let made = |texts: &[(String, Vec<u8>)]| {
+        packed::tar(&texts.iter().map(|(name, text)| (name.as_str(), &text[..])).collect::<Vec<_>>())
+    };
+    let before = made(&texts);
+    put(&volume, "x before", &before).unwrap();
+    code_all(&volume, || ()).unwrap();
+    let first = packs(&volume);
+    texts.iter_mut().step_by(9).for_each(|(_, text)| drop(text.splice(100..120, *b"what was changed")));
+    texts.insert(7, ("new".into(), packed::prose(&mut dice, 2_000)));
+    let after = made(&texts);
+    put(&volume, "x after", &after).unwrap();
+    code_all(&volume, || ()).unwrap();
+    println!("{first} bytes of packs, {} more for the changed one", packs(&volume) - first);
+    assert!((packs(&volume) - first) * 3 < first);
+    holds(&volume, &[("before".into(), before), ("after".into(), after)].into(), "x");
 }
 
 #[test]

@@ -6,7 +6,8 @@ use fastcdc::v2020::FastCDC;
 
 use super::policy::{self, Policy};
 use crate::base::{Class, MethodId, SEGMENT_BYTES_MAX};
-use crate::containers::{self, Before, CutLimits};
+use crate::containers::{self, Before, CutLimits, MemberBefore};
+use crate::models::classify;
 
 /// Bytes of the segments of a class when the content chooses where they end: at least, usually, and at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Bounds {
     pub text: Option<u32>,
 }
 
+/// Bytes by which the class of a member is told, as that of a file is.
+const SAMPLE_BYTES: usize = 64 << 10;
 /// Text of a segment of containers is not bounded below this, bytes: a member of an archive, or a block of a stream.
 const TEXT_BYTES_MIN: u32 = 128 << 10;
 /// Segments of containers are not cut shorter between members, bytes.
@@ -27,6 +30,8 @@ const CONTAINER_BYTES_MIN: u32 = 64 << 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FirstCut {
     pub len: usize,
+    /// What it looks like, where that is not what all of the bytes are.
+    pub class: Option<Class>,
     /// The next segment goes on with a stream that began in this one or before it.
     pub before: Option<Before>,
 }
@@ -51,20 +56,39 @@ fn around(usual: u32, keeps: impl Fn(u32) -> bool) -> Bounds {
 }
 
 /// Bytes of the first segment of `bytes`, of which `bounds.max` are looked at. `all` says that nothing comes behind them: then
-/// the last segment is not a scrap. `before` says that they go on with a stream.
-pub fn first_cut(bytes: &[u8], bounds: Bounds, all: bool, before: Option<&Before>) -> FirstCut {
+/// the last segment is not a scrap. `before` says that they go on with a stream, or with a member that is cut as a file of its
+/// own by the policy.
+pub fn first_cut(bytes: &[u8], bounds: Bounds, all: bool, (before, policy): (Option<&Before>, &Policy)) -> FirstCut {
+    if let Some(Before::Member(member)) = before {
+        return member_cut(bytes, all, member, policy);
+    }
     let looked_at = bytes.get(..bounds.max as usize).unwrap_or(bytes);
     let ends = all && looked_at.len() == bytes.len();
     if let Some(text) = bounds.text {
         let limits = CutLimits { min: bounds.min as usize, text_bytes: text as usize };
         let cut = containers::cut(looked_at, before, limits, ends);
-        return FirstCut { len: cut.len, before: cut.before };
+        return FirstCut { len: cut.len, class: None, before: cut.before };
     }
     let cut = FastCDC::new(looked_at, bounds.min as usize, bounds.usual as usize, bounds.max as usize)
         .next()
         .map_or(looked_at.len(), |chunk| chunk.length);
     let len = if ends && looked_at.len() - cut < bounds.min as usize / 2 { looked_at.len() } else { cut };
-    FirstCut { len, before: None }
+    FirstCut { len, class: None, before: None }
+}
+
+/// As `first_cut`, of what is left of a member.
+fn member_cut(bytes: &[u8], all: bool, member: &MemberBefore, policy: &Policy) -> FirstCut {
+    let ends = member.bytes <= bytes.len() as u64;
+    let data = bytes.get(..member.bytes as usize).unwrap_or(bytes);
+    let class = member.class.unwrap_or_else(|| classify(data.get(..SAMPLE_BYTES).unwrap_or(data)));
+    let bounds = bounds(class, policy);
+    let data = data.get(..bounds.max as usize).unwrap_or(data);
+    let ends = (ends || all) && data.len() as u64 == member.bytes.min(bytes.len() as u64);
+    let cut = first_cut(data, bounds, ends, (member.before.as_deref(), policy));
+    let left = member.bytes - cut.len as u64;
+    let before = MemberBefore { bytes: left, class: Some(class), before: cut.before.map(Box::new) };
+    let before = (left > 0).then_some(Before::Member(before));
+    FirstCut { len: cut.len, class: Some(cut.class.unwrap_or(class)), before }
 }
 
 #[cfg(test)]
@@ -83,7 +107,7 @@ mod tests {
     fn cuts(mut bytes: &[u8], bounds: Bounds) -> Vec<&[u8]> {
         let mut out = Vec::new();
         while !bytes.is_empty() {
-            let (first, rest) = bytes.split_at(first_cut(bytes, bounds, true, None).len);
+            let (first, rest) = bytes.split_at(first_cut(bytes, bounds, true, (None, &Policy::default())).len);
             out.push(first);
             bytes = rest;
         }
@@ -128,7 +152,7 @@ mod tests {
     #[test]
     fn short_and_dull_data_is_cut_too() {
         let bounds = Bounds { min: 4 << 10, usual: 8 << 10, max: 16 << 10, text: None };
-        assert_eq!(first_cut(b"x", bounds, true, None).len, 1);
-        assert_eq!(first_cut(&vec![0; 100_000], bounds, true, None).len, 16 << 10);
+        assert_eq!(first_cut(b"x", bounds, true, (None, &Policy::default())).len, 1);
+        assert_eq!(first_cut(&vec![0; 100_000], bounds, true, (None, &Policy::default())).len, 16 << 10);
     }
 }

@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::base::{Class, MethodId, ModelId, PlainHash, SEGMENT_BYTES_MAX, plain_hash};
+use crate::containers;
 use crate::format::Coding;
 use crate::host;
 use crate::models::{self, Aim, BY_STRENGTH, Coded, Declined, Language, Opened};
@@ -44,6 +45,8 @@ const PROBES: usize = 4;
 const REFERENCE_COST_BYTES: usize = 64;
 /// A payload that is this part of what zstd's quick level makes of the data is smaller than any without a reference would be.
 const SURELY_SMALLER_PART: usize = 2;
+/// Of text at least this part is base64 where that is opened.
+const BASE64_PART: usize = 8;
 /// A probe that zstd's fastest level does not shrink below this share (1/1000) counts against coding.
 const PROBE_SHARE: usize = 985;
 
@@ -237,7 +240,9 @@ fn opened(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Option
     let id = MethodId::Opened;
     // Archives of containers, and programs with pictures in them, are of other classes.
     let may_hold = matches!(class, Class::Incompressible | Class::Binary | Class::Unknown | Class::Exec);
-    if !policy.allows(id) || !(may_hold || models::suits(id, class)) {
+    // So are mails, pages and certificates with letters in them that stand for bytes.
+    let in_letters = || containers::holds_base64(raw, BASE64_PART);
+    if !policy.allows(id) || !(may_hold || models::suits(id, class) || in_letters()) {
         return None;
     }
     let coded = Opened::encode_for(raw, Basis { reference: None, ..basis }, &policy::rooms(policy)).ok()?;

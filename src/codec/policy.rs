@@ -147,9 +147,21 @@ impl Policy {
     /// True when a segment of some bytes may be coded from one that is there: decoding both takes no longer than the policy
     /// allows. Each was cut so that it takes that long alone with time to spare.
     pub fn may_refer(&self, class: Class, bytes: u32, (method, reference_bytes): (MethodId, u32)) -> bool {
-        let own = predicted_decode_ms(plan(class, &self.without_models()).0, bytes);
+        let planned = plan(class, &self.without_models()).0;
+        // What would be opened is coded as it is where it is coded from another.
+        let planned = if planned == MethodId::Opened { plan(Class::Binary, &self.without_models()).0 } else { planned };
+        let own = predicted_decode_ms(planned, bytes);
+        if method == MethodId::Opened {
+            // Plain containers are like others. How long one takes is seen when it is decoded.
+            return class == Class::Container && self.accepts(method, reference_bytes) && own <= self.opened_ms_max();
+        }
         let ms = predicted_decode_ms(method, reference_bytes).saturating_add(own);
-        method != MethodId::Opened && self.accepts(method, reference_bytes) && ms <= self.decode_ms_max()
+        self.accepts(method, reference_bytes) && ms <= self.decode_ms_max()
+    }
+
+    /// Longest time that a segment which was opened may take to decode for another to be coded from it, milliseconds.
+    pub fn opened_ms_max(&self) -> u32 {
+        self.decode_ms_max() / 2
     }
 
     /// True when the policy has a method tried at all.

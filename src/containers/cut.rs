@@ -5,7 +5,12 @@
 use super::deflate::{End, expands, walk};
 use super::layout::weight;
 use super::scan::{Start, next_mark, starts_at, work_for};
-use super::{Before, Kind, StreamBefore, flac, jpeg};
+use super::{Before, Kind, MemberBefore, StreamBefore, flac, jpeg, plain, png};
+
+/// Times the text of a segment that the pixels of a picture have at least for it to be cut into slices.
+const PIXELS_FACTOR: usize = 3;
+/// Data of a member that is cut as the same file alone would be, so that equal segments are found, bytes.
+const MEMBER_BYTES_MIN: usize = 256 << 10;
 
 /// The first segment of some bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +43,19 @@ pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) 
             Some(_) | None => return whole,
         }
     }
+    if let Some(Before::Pixels(before)) = before {
+        match png::walk(Some(before), bytes, limits.text_bytes) {
+            Some(png::Walk { consumed, text_bytes, before: None }) => (at, text) = (consumed, text_bytes),
+            Some(png::Walk { consumed, before: Some(before), .. }) => {
+                return Cut { len: consumed, before: Some(Before::Pixels(before)) };
+            }
+            None => return whole,
+        }
+    }
+    if let Some(Before::Member(member)) = before {
+        // Whoever knows more of it cuts it as it is.
+        return Cut { len: bytes.len().min(usize::try_from(member.bytes).unwrap_or(usize::MAX)), before: None };
+    }
     if let Some(Before::Stream(before)) = before {
         match walk(before, bytes, limits.text_bytes) {
             Ok(walked) if expands(walked.text_bytes, walked.consumed) => return whole,
@@ -48,8 +66,11 @@ pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) 
             Ok(_) | Err(_) => return whole,
         }
     }
-    // The end of the last member that ended.
+    // The end of the last member that ended, and the head that a plain container is cut before.
     let mut border = at;
+    // What is like another segment is coded from that: both are decoded within the time.
+    let plain_max = limits.text_bytes / 2;
+    let mut heads = Heads::new(bytes.len().min(plain_max));
     let mut work = work_for(bytes);
     while let Some((found, start)) = next_start(bytes, at, &mut work) {
         let left = limits.text_bytes.saturating_sub(text);
@@ -60,11 +81,19 @@ pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) 
                 if text_bytes > left && found > 0 && enough {
                     return Cut { len: found, before: None };
                 }
+                if text_bytes > PIXELS_FACTOR * limits.text_bytes
+                    && let Some(cut) = pixels(bytes, found, left)
+                {
+                    return cut;
+                }
                 (at, text) = (found + len, text + text_bytes);
             }
             // It does not end here; what comes may be put with it.
             Start::CutOff | Start::Picture if enough && !all => return Cut { len: found, before: None },
-            Start::CutOff => at = found + 1,
+            Start::CutOff => match pixels(bytes, found, left) {
+                Some(cut) if !all => return cut,
+                Some(_) | None => at = found + 1,
+            },
             Start::Picture => match jpeg::walk(None, bytes.get(found..).unwrap_or_default()) {
                 None => {
                     work = work.saturating_sub(bytes.len() - found);
@@ -92,6 +121,21 @@ pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) 
                     continue;
                 }
                 at = len;
+            }
+            Start::Member(head) => {
+                let data = usize::try_from(head.data).unwrap_or(usize::MAX);
+                heads.met(found, bytes.get(found..found + head.len).unwrap_or_default());
+                if data >= MEMBER_BYTES_MIN {
+                    let before = MemberBefore { bytes: head.data, ..MemberBefore::default() };
+                    return Cut { len: found + head.len, before: Some(Before::Member(before)) };
+                }
+                let ends = found.saturating_add(head.len).saturating_add(data);
+                if (text.saturating_add(data) > plain_max || (ends > bytes.len() && !all))
+                    && let Some(len) = heads.chosen()
+                {
+                    return Cut { len, before: None };
+                }
+                (at, text) = (found + head.len, text.saturating_add(data));
             }
             Start::Stream { at: stream, tail } => {
                 match walk(&StreamBefore::default(), bytes.get(stream..).unwrap_or_default(), left) {
@@ -123,14 +167,54 @@ pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) 
         }
         border = at;
     }
+    if !all && let Some(len) = heads.chosen() {
+        return Cut { len, before: None };
+    }
     // What is behind the last member may be the head of the next.
     if all || border < limits.min { whole } else { Cut { len: border, before: None } }
 }
 
+/// The first slice of a picture in PNG that is too large to be opened as a whole.
+fn pixels(bytes: &[u8], found: usize, text_max: usize) -> Option<Cut> {
+    let walk = png::walk(None, bytes.get(found..)?, text_max)?;
+    Some(Cut { len: found + walk.consumed, before: Some(Before::Pixels(walk.before?)) })
+}
+
+/// Heads of members, of which one is chosen to be cut before: by itself and not by how many were before it, so that another
+/// container with some of the same members is cut at the same places.
+struct Heads {
+    /// A segment is not shorter for its sake.
+    min: usize,
+    /// The smallest hash, and where it is.
+    best: Option<(u32, usize)>,
+}
+
+impl Heads {
+    /// For a segment of `max` bytes at most.
+    fn new(max: usize) -> Heads {
+        Heads { min: max / 3, best: None }
+    }
+
+    fn met(&mut self, at: usize, head: &[u8]) {
+        let hash = crc32fast::hash(head);
+        if at > 0 && at >= self.min && self.best.is_none_or(|(best, _)| hash < best) {
+            self.best = Some((hash, at));
+        }
+    }
+
+    fn chosen(&self) -> Option<usize> {
+        self.best.map(|(_, at)| at)
+    }
+}
+
 /// The next place from `at` on where something known begins, as long as there is `work` left to look for it.
 fn next_start(bytes: &[u8], mut at: usize, work: &mut usize) -> Option<(usize, Start)> {
+    let from = at;
     while *work > 0 {
         at = next_mark(bytes, at)?;
+        if let Some((found, head)) = plain::found(bytes, from, at) {
+            return Some((found, Start::Member(head)));
+        }
         if let Some(start) = starts_at(bytes, at, work) {
             return Some((at, start));
         }

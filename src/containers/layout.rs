@@ -10,16 +10,26 @@
 //!           which is 0 in the frame stream, as are the two lengths behind it; then its text: with FLAG_NESTED the steps that
 //!           make it, else the next stream, of pixels with their filters in the frame stream. FLAG_ADLER, FLAG_GZIP, FLAG_DESCRIPTOR: the checksum of the text follows as zlib,
 //!           gzip or zip write it
-//! SLICE     4 + 16 x flags, bytes of corrections, bytes of the window in front of the text, bits of the lead, bytes; the text
+//! SLICE     4 + 16 x flags, bytes of corrections, bytes of the window in front of the text, bits of the lead, bytes; the text,
+//!           with FLAG_NESTED the steps that make it
 //! PNG       5 + 16 x flags, how many chunks of data, bytes of each; then the steps that make the bytes of all of them.
 //!           FLAG_CRC: their checksums are right, else they are in the frame stream
 //! JPEG      6, pixels of a row, rows; the next stream
 //! TEXT      7: the next stream
 //! PICTURE   8, pixels of a row, rows, bits in front, bytes: a slice of a picture, from the next stream
+//! MEMBER    9 + 16 x flags, the form of the head (FORM_*) in the lowest two: a head of a plain container, of which the frame
+//!           stream has what the one before it and the length of the data do not tell (`plain`); the steps that make the data;
+//!           FLAG_PADDED: what fills its last unit up
+//! BASE64    10 + 16 x what is between lines, letters of the first line, letters of a line or 0 where they are not in lines; the
+//!           steps that make the bytes
+//! PIXELS    11 + 16 x flags; FLAG_GOES_ON: bytes that are left of a chunk, and its checksum so far; how many chunks begin, bytes
+//!           of each; the steps that make their data: a slice of a PNG. FLAG_CRC as there
+//! ROWS      12 + 16 x flags: the next stream, of pixels, with their filters in the frame stream. FLAG_BELOW: its first row is above
+//!           those that are made
 //! FRAMES    15, how many, bytes of what they say, of the packed stream: frames of FLAC, of the samples of the next stream
 //! ```
 
-use super::{DEPTH_MAX, Error, Kind, Stream, deflate, flac, jpeg, png};
+use super::{DEPTH_MAX, Error, Kind, Stream, base64, deflate, flac, jpeg, plain, png};
 use crate::base::{put_varint, take_varint};
 
 const END: u64 = 0;
@@ -31,6 +41,10 @@ const PNG: u64 = 5;
 const JPEG: u64 = 6;
 const TEXT: u64 = 7;
 const PICTURE: u64 = 8;
+const MEMBER: u64 = 9;
+const BASE64: u64 = 10;
+const PIXELS: u64 = 11;
+const ROWS: u64 = 12;
 const FRAMES: u64 = 15;
 /// Flags stand above the number of a step.
 const STEP_BITS: u32 = 4;
@@ -41,6 +55,12 @@ const FLAG_GZIP: u64 = 4;
 const FLAG_DESCRIPTOR: u64 = 8;
 const FLAG_HEADER: u64 = 16;
 const FLAG_CRC: u64 = 1;
+const FLAG_GOES_ON: u64 = 2;
+const FLAG_BELOW: u64 = 1;
+const FLAG_PADDED: u64 = 4;
+const FORM_TAR: u64 = 0;
+const FORM_CPIO: u64 = 1;
+const FORM_AR: u64 = 2;
 
 /// Bytes of checksum and lengths in the head of a zip member.
 const HEADER_FIELD_BYTES: usize = 12;
@@ -125,8 +145,9 @@ impl Writer {
         header.into_iter().for_each(|back| self.varint(back as u64));
     }
 
-    pub fn slice(&mut self, corrections: usize, window: usize, bits: u8, len: usize) {
-        self.step(SLICE, 0);
+    /// Steps that make its text, to `end`, follow where it is nested.
+    pub fn slice(&mut self, corrections: usize, window: usize, bits: u8, len: usize, nested: bool) {
+        self.step(SLICE, if nested { FLAG_NESTED } else { 0 });
         [corrections as u64, window as u64, u64::from(bits), len as u64].into_iter().for_each(|n| self.varint(n));
     }
 
@@ -135,6 +156,22 @@ impl Writer {
         self.step(PNG, if right { FLAG_CRC } else { 0 });
         self.varint(chunks.len() as u64);
         chunks.iter().for_each(|len| self.varint(*len as u64));
+    }
+
+    /// Steps that make the bytes of all chunks, to `end`, follow.
+    pub fn pixels(&mut self, goes_on: Option<(usize, u32)>, lens: &[usize], right: bool) {
+        let flags = if right { FLAG_CRC } else { 0 } | if goes_on.is_some() { FLAG_GOES_ON } else { 0 };
+        self.step(PIXELS, flags);
+        if let Some((left, crc)) = goes_on {
+            self.varint(left as u64);
+            self.varint(crc.into());
+        }
+        self.varint(lens.len() as u64);
+        lens.iter().for_each(|len| self.varint(*len as u64));
+    }
+
+    pub fn rows(&mut self, below: bool) {
+        self.step(ROWS, if below { FLAG_BELOW } else { 0 });
     }
 
     pub fn text(&mut self) {
@@ -151,6 +188,22 @@ impl Writer {
     pub fn frames(&mut self, row: &flac::Row) {
         self.step(FRAMES, 0);
         [row.frames, row.side.len()].into_iter().for_each(|n| self.varint(n as u64));
+    }
+
+    /// What is new in its head is in the frame stream; steps that make its data, to `end`, follow.
+    pub fn member(&mut self, form: plain::Form, padded: bool) {
+        let form = match form {
+            plain::Form::Tar => FORM_TAR,
+            plain::Form::Cpio => FORM_CPIO,
+            plain::Form::Ar => FORM_AR,
+        };
+        self.step(MEMBER, form | if padded { FLAG_PADDED } else { 0 });
+    }
+
+    /// Steps that make the bytes, to `end`, follow.
+    pub fn base64(&mut self, lines: base64::Lines) {
+        self.step(BASE64, lines.end as u64);
+        [lines.first, lines.len].into_iter().for_each(|n| self.varint(n as u64));
     }
 
     pub fn jpeg(&mut self, frame: jpeg::Frame) {
@@ -183,6 +236,7 @@ struct Closer<'a> {
     room: usize,
     /// Pixels of pictures likewise.
     pixels: u64,
+    heads: plain::Heads,
 }
 
 /// Puts together what was opened: `len` bytes. `text_bytes` bounds what is made on the way.
@@ -202,6 +256,7 @@ pub fn close(recipe: &[u8], streams: &[Stream], len: usize, text_bytes: usize) -
         streams: others.iter(),
         room: len.saturating_add(text_bytes.saturating_mul(2)),
         pixels: jpeg::PIXELS_TOGETHER_MAX,
+        heads: plain::Heads::default(),
     };
     let out = closer.steps(0)?;
     if out.len() == len { Ok(out) } else { Err(Error("a recipe makes another number of bytes")) }
@@ -275,15 +330,17 @@ impl<'a> Closer<'a> {
                     let corrections = take(&mut self.corrections, corrections).ok_or(LESS)?;
                     let (window, bits, len) = (self.size()?, self.size()?, self.size()?);
                     let bits = u8::try_from(bits).ok().filter(|bits| *bits < 8).ok_or(MORE)?;
-                    let text = &self.stream(false)?.bytes;
+                    let made;
+                    let text = if flags & FLAG_NESTED != 0 {
+                        made = self.steps(depth + 1)?;
+                        &made
+                    } else {
+                        &self.stream(false)?.bytes
+                    };
                     out.append(&mut deflate::close_slice(text, corrections, window, bits, len)?);
                 }
                 PNG => {
-                    let count = self.size()?;
-                    if count > CHUNKS_MAX {
-                        return Err(MORE);
-                    }
-                    let lens = (0..count).map(|_| self.size()).collect::<Result<Vec<_>, _>>()?;
+                    let lens = self.lens()?;
                     let data = self.steps(depth + 1)?;
                     png::put_chunks(&mut out, &data, &lens, (flags & FLAG_CRC == 0).then_some(&mut self.frame))?;
                 }
@@ -309,17 +366,80 @@ impl<'a> Closer<'a> {
                     let form = flac::Samples { channels: *channels, width: *width };
                     out.append(&mut flac::close(side, frames, form, bytes, self.room)?);
                 }
+                MEMBER => {
+                    self.member(flags, depth, &mut out)?;
+                    // Its data is made once, and counted there.
+                    continue;
+                }
+                PIXELS => {
+                    let goes_on = if flags & FLAG_GOES_ON != 0 {
+                        let left = self.size()?;
+                        Some((left, u32::try_from(self.varint()?).map_err(|_| MORE)?))
+                    } else {
+                        None
+                    };
+                    let lens = self.lens()?;
+                    let data = self.steps(depth + 1)?;
+                    let given = (flags & FLAG_CRC == 0).then_some(&mut self.frame);
+                    png::put_slice(&mut out, &data, goes_on, &lens, given)?;
+                }
+                ROWS => {
+                    let Stream { kind: Kind::Pixels { row, pixel }, bytes } = self.stream(false)? else {
+                        return Err(Error("a stream of an opened container holds no pixels"));
+                    };
+                    out.append(&mut self.filtered(bytes, *row, *pixel, flags & FLAG_BELOW != 0)?);
+                }
+                BASE64 => {
+                    let end = usize::try_from(flags).map_err(|_| MORE)?;
+                    let lines = base64::Lines { first: self.size()?, len: self.size()?, end };
+                    let data = self.steps(depth + 1)?;
+                    let len = base64::written_len(data.len(), lines).ok_or(MORE)?;
+                    if len > self.room {
+                        return Err(MORE);
+                    }
+                    base64::write(&data, lines, &mut out);
+                }
                 _ => return Err(Error("a recipe has a step that is not known")),
             }
             self.spend(out.len() - before)?;
         }
     }
 
-    fn filtered(&mut self, pixels: &[u8], row: u32, pixel: u8) -> Result<Vec<u8>, Error> {
+    fn member(&mut self, flags: u64, depth: u8, out: &mut Vec<u8>) -> Result<(), Error> {
+        let form = match flags & 3 {
+            FORM_TAR => plain::Form::Tar,
+            FORM_CPIO => plain::Form::Cpio,
+            FORM_AR => plain::Form::Ar,
+            _ => return Err(Error("a recipe names a form of heads that is not known")),
+        };
+        let head = self.heads.take(form, &mut self.frame).ok_or(LESS)?;
+        let mut data = self.steps(depth + 1)?;
+        let head = head.finish(data.len());
+        let bytes = head.len() + data.len();
+        self.spend(head.len() + form.padding(bytes).count())?;
+        out.extend_from_slice(&head);
+        out.append(&mut data);
+        if flags & FLAG_PADDED != 0 {
+            out.extend(form.padding(bytes));
+        }
+        Ok(())
+    }
+
+    /// Lengths of chunks.
+    fn lens(&mut self) -> Result<Vec<usize>, Error> {
+        let count = self.size()?;
+        if count > CHUNKS_MAX {
+            return Err(MORE);
+        }
+        (0..count).map(|_| self.size()).collect()
+    }
+
+    fn filtered(&mut self, pixels: &[u8], row: u32, pixel: u8, below: bool) -> Result<Vec<u8>, Error> {
         let width = (row as usize).checked_sub(1).filter(|width| *width > 0 && pixel > 0);
         let rows = width.filter(|width| pixels.len().is_multiple_of(*width)).map(|width| pixels.len() / width);
+        let rows = rows.and_then(|rows| rows.checked_sub(usize::from(below)));
         let filters = rows.and_then(|rows| take(&mut self.frame, rows)).ok_or(LESS)?;
-        Ok(png::filtered(pixels, filters, row, pixel))
+        Ok(png::filtered(pixels, filters, row, pixel, below))
     }
 
     fn deflate(&mut self, flags: u64, depth: u8, out: &mut Vec<u8>) -> Result<(), Error> {
@@ -334,7 +454,7 @@ impl<'a> Closer<'a> {
             let stream = self.stream(false)?;
             match stream.kind {
                 Kind::Pixels { row, pixel } => {
-                    made = self.filtered(&stream.bytes, row, pixel)?;
+                    made = self.filtered(&stream.bytes, row, pixel, false)?;
                     &made
                 }
                 _ => &stream.bytes,

@@ -3,7 +3,8 @@
 //!
 //! Streams are looked for in any bytes, by what they begin with (`scan`): gzip and zlib, members of zip archives, pictures in
 //! PNG and JPEG, and frames of FLAC, wherever they lie. What is deflated is opened by `deflate`, down to `DEPTH_MAX` layers;
-//! JPEG by `jpeg`, FLAC by `flac`; the chunks of PNG are `png`'s. All the rest are bytes between them.
+//! JPEG by `jpeg`, FLAC by `flac`; the chunks of PNG are `png`'s. All the rest are bytes between them. Members of tar, cpio and ar
+//! are told apart by `plain`, and bytes that were written as letters are `base64`'s: what is in them is looked through in turn.
 //!
 //! Must not know: models, segments, files. A recipe names what closing needs beside the streams (`layout`).
 //!
@@ -18,21 +19,28 @@
 //! Bytes of text that may come out of all streams together, and the work of looking for them, are bounded: what expands to
 //! more stays as it is.
 
+mod base64;
 mod cut;
 mod deflate;
 mod flac;
 mod guard;
 mod jpeg;
 mod layout;
+mod plain;
 mod png;
 mod scan;
 
 use std::fmt;
 
+use crate::base::Class;
+
+pub use base64::holds as holds_base64;
 pub use cut::{Cut, CutLimits, cut};
 pub use deflate::{Before as StreamBefore, End, Walk, walk};
 pub use jpeg::Before as PictureBefore;
 pub use layout::{close, text_bytes};
+pub use plain::begins_plain;
+pub use png::Before as PixelsBefore;
 pub use scan::open;
 
 /// Names what wrote a recipe: preflate-rs 0.7.6, whose corrections the crate in `corrections/` codes, and lepton_jpeg 0.5.8.
@@ -47,6 +55,18 @@ pub const DEPTH_MAX: u8 = 4;
 pub enum Before {
     Stream(StreamBefore),
     Picture(PictureBefore),
+    Pixels(PixelsBefore),
+    Member(MemberBefore),
+}
+
+/// What is left of the data of a member that is cut as a file of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct MemberBefore {
+    pub bytes: u64,
+    /// What it looks like, once its first bytes were looked at.
+    pub class: Option<Class>,
+    /// What its next bytes go on with.
+    pub before: Option<Box<Before>>,
 }
 
 /// What opening may come to.

@@ -2,7 +2,7 @@
 
 use super::deflate;
 use super::layout::{Tail, Writer, header_fields, weight};
-use super::{Before, DEPTH_MAX, Declined, Kind, Limits, Opened, Stream, flac, jpeg, png};
+use super::{Before, DEPTH_MAX, Declined, Kind, Limits, Opened, Stream, base64, flac, jpeg, plain, png};
 
 /// Bytes looked at by vain attempts, for each byte of all that is looked through and beside these: a stream may be looked for
 /// at each of its own bytes.
@@ -96,7 +96,7 @@ fn candidate(bytes: &[u8], at: usize) -> Option<Candidate> {
 
 /// The first bytes of everything that is known.
 fn is_mark(byte: u8) -> bool {
-    matches!(byte, 0x1f | b'P' | 0x48 | 0x58 | 0x68 | 0x78 | 0x89 | 0xff)
+    matches!(byte, 0x1f | b'P' | 0x48 | 0x58 | 0x68 | 0x78 | 0x89 | 0xff) || plain::is_mark(byte)
 }
 
 /// The next place from `at` on where something may begin.
@@ -116,6 +116,8 @@ pub(super) enum Start {
     Picture,
     /// A frame of sound.
     Frames,
+    /// The head of a member of a plain container.
+    Member(plain::Head),
     /// A deflate stream begins at `at`, with so many bytes behind it that belong to it.
     Stream {
         at: usize,
@@ -184,6 +186,19 @@ struct Scan {
     pixels: u64,
     /// Why the last stream did not open.
     last: Declined,
+    heads: plain::Heads,
+    /// Layers around what is looked through.
+    depth: u8,
+}
+
+/// How far a scan has come, to go back there.
+struct Mark {
+    lens: [usize; 4],
+    streams: usize,
+    room: usize,
+    pixels: u64,
+    last: Declined,
+    heads: plain::Heads,
 }
 
 /// Takes apart what some bytes hold; with `before`, they go on with a deflate stream.
@@ -203,6 +218,8 @@ pub fn open(bytes: &[u8], before: Option<&Before>, limits: Limits) -> Result<Ope
         work: work_for(bytes),
         pixels: jpeg::PIXELS_TOGETHER_MAX,
         last: Declined::NothingFound,
+        heads: plain::Heads::default(),
+        depth: 0,
     };
     let mut from = 0;
     if let Some(before) = before {
@@ -222,6 +239,7 @@ impl Scan {
     /// Opens what is found in some bytes from an offset on, at a depth, and ends the row of steps.
     fn steps(&mut self, bytes: &[u8], from: usize, depth: u8) {
         let (mut done, mut at) = (from, from);
+        let around = std::mem::replace(&mut self.depth, depth);
         while self.room > 0 && self.work > 0 {
             let Some(next) = next_mark(bytes, at) else { break };
             at = next;
@@ -232,6 +250,7 @@ impl Scan {
         }
         self.gap(bytes.get(done..).unwrap_or_default());
         self.recipe.end();
+        self.depth = around;
     }
 
     /// Counts a stream, which takes room.
@@ -286,6 +305,9 @@ impl Scan {
         }
         if flac::is_mark(rest) {
             return self.frames(bytes, done, at, depth);
+        }
+        if let Some((head, _)) = plain::found(bytes, done, at) {
+            return self.members(bytes, done, head, depth);
         }
         let Some(candidate) = candidate(bytes, at) else {
             // Most are no head at all, and cost nothing.
@@ -349,9 +371,8 @@ impl Scan {
     /// Opens the part of a picture that holds its data.
     fn png(&mut self, bytes: &[u8], done: usize, at: usize, depth: u8) -> Option<usize> {
         let rest = bytes.get(at..)?;
-        let Some(data) = png::data(rest, &mut self.work) else {
-            self.vain(64, Declined::Foreign);
-            return None;
+        let Some(data) = png::data(rest, &mut self.work).filter(|data| data.text_bytes <= self.room) else {
+            return if depth == 0 { self.pixels(bytes, done, at, None) } else { None };
         };
         if !matches!(*data.bytes, [a, b, _, ..] if is_zlib_head(a, b)) {
             self.vain(data.start + data.len, Declined::Foreign);
@@ -375,6 +396,82 @@ impl Scan {
         }
         self.opened(data.len, depth);
         Some(at + data.start + data.len)
+    }
+
+    /// Opens what is there of a picture in PNG that begins at `at` and is too large to be opened as a whole, or goes on there. The
+    /// end of it.
+    fn pixels(&mut self, bytes: &[u8], done: usize, at: usize, before: Option<&png::Before>) -> Option<usize> {
+        let rest = bytes.get(at..)?;
+        let (head, rows) = match before {
+            Some(before) => (0, before.rows.clone()),
+            None => png::head_len(rest)?,
+        };
+        let rest = rest.get(head..)?;
+        let goes_on = before.map(|before| (before.left, before.crc));
+        let gathered = png::gathered(rest, goes_on)?;
+        let skipped = if before.is_none() { 2 } else { 0 };
+        let (zlib, data) = gathered.bytes.split_at_checked(skipped)?;
+        let stream = match before {
+            Some(before) => deflate::open_slice(&before.stream, data, self.room),
+            None if matches!(*zlib, [a, b] if is_zlib_head(a, b)) => deflate::open(data, self.room),
+            None => Err(Declined::Foreign),
+        };
+        let stream = match stream {
+            Ok(stream) if !deflate::expands(stream.text.len(), stream.consumed) => stream,
+            Ok(_) | Err(_) => {
+                self.vain(4 * rest.len(), Declined::Foreign);
+                return None;
+            }
+        };
+        let framed = gathered.framed(rest, skipped + stream.consumed)?;
+        self.gap(bytes.get(done..at + head)?);
+        self.recipe.pixels(goes_on, &framed.lens, framed.right);
+        let deflate::Stream { consumed, text, mut corrections, .. } = stream;
+        match before {
+            Some(before) => {
+                let told = (corrections.len(), before.stream.window.len(), before.stream.bits);
+                self.recipe.slice(told.0, told.1, told.2, consumed, true);
+            }
+            None => {
+                self.recipe.frame(zlib.len());
+                self.frame.extend_from_slice(zlib);
+                self.recipe.deflate(corrections.len(), Tail::Nothing, None, true);
+            }
+        }
+        self.corrections.append(&mut corrections);
+        self.rows(text, rows.as_ref());
+        self.recipe.end();
+        self.recipe.end();
+        if !framed.right {
+            // Behind what the bytes of the data take, as closing makes those first.
+            self.frame.extend_from_slice(&framed.checksums);
+        }
+        self.opened_bytes += framed.len;
+        Some(at + head + framed.len)
+    }
+
+    /// Tells of rows of pixels that begin and end anywhere in a text, without their filters where it is known where they lie.
+    fn rows(&mut self, text: Vec<u8>, rows: Option<&png::Rows>) {
+        let Some((rows, taken)) = rows.and_then(|rows| Some((rows, rows.take(&text)?))) else {
+            self.recipe.text();
+            self.push(Kind::Text, text);
+            return;
+        };
+        self.side(taken.lead);
+        let below = rows.above.iter().any(|b| *b != 0);
+        self.recipe.rows(below);
+        self.frame.extend_from_slice(&taken.filters);
+        let above = if below { &rows.above[..] } else { &[] };
+        self.push(Kind::Pixels { row: rows.row, pixel: rows.pixel }, [above, &taken.pixels].concat());
+        self.side(taken.trail);
+    }
+
+    /// Tells of bytes as they are.
+    fn side(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.recipe.frame(bytes.len());
+            self.frame.extend_from_slice(bytes);
+        }
     }
 
     /// Opens the stream at the start of some bytes, where it is one and has the checksum behind it that one of `tails` has.
@@ -433,8 +530,9 @@ impl Scan {
         let header = follows.header.filter(|field| self.blank(*field, at, &header_fields(&text, consumed)));
         let told = (corrections.len(), tail, header.map(|field| at - field));
         self.corrections.append(&mut corrections);
-        if follows.kind != Kind::Text || !self.nested(&text, told, depth) {
-            self.recipe.deflate(told.0, told.1, told.2, false);
+        let tell = |recipe: &mut Writer, nested| recipe.deflate(told.0, told.1, told.2, nested);
+        if follows.kind != Kind::Text || !self.nested(&text, |recipe| tell(recipe, true), depth) {
+            tell(&mut self.recipe, false);
             let rows = match follows.kind {
                 Kind::Pixels { row, pixel } => png::unfiltered(&text, row, pixel),
                 _ => None,
@@ -465,14 +563,12 @@ impl Scan {
     }
 
     /// Opens what a text holds. False where it is to be coded as it is: nothing is told of it then.
-    fn nested(&mut self, text: &[u8], told: (usize, Tail, Option<usize>), depth: u8) -> bool {
+    fn nested(&mut self, text: &[u8], tell: impl Fn(&mut Writer), depth: u8) -> bool {
         if depth + 1 >= DEPTH_MAX || text.len() < NESTED_BYTES_MIN {
             return false;
         }
-        let lens = [&self.recipe.bytes, &self.frame, &self.packed, &self.corrections].map(Vec::len);
-        let (streams, room, last, pixels) = (self.streams.len(), self.room, self.last, self.pixels);
-        let before = std::mem::replace(&mut self.nested_bytes, 0);
-        self.recipe.deflate(told.0, told.1, told.2, true);
+        let (mark, before) = (self.mark(), std::mem::replace(&mut self.nested_bytes, 0));
+        tell(&mut self.recipe);
         // It takes no room, but time.
         self.work = self.work.saturating_sub(text.len());
         self.steps(text, 0, depth + 1);
@@ -480,11 +576,71 @@ impl Scan {
         if opened * NESTED_PART > text.len() {
             return true;
         }
-        let all = [&mut self.recipe.bytes, &mut self.frame, &mut self.packed, &mut self.corrections];
-        all.into_iter().zip(lens).for_each(|(bytes, len)| bytes.truncate(len));
-        self.streams.truncate(streams);
-        (self.room, self.last, self.pixels) = (room, last, pixels);
+        self.back_to(mark);
         false
+    }
+
+    fn mark(&self) -> Mark {
+        Mark {
+            lens: [&self.recipe.bytes, &self.frame, &self.packed, &self.corrections].map(Vec::len),
+            streams: self.streams.len(),
+            room: self.room,
+            pixels: self.pixels,
+            last: self.last,
+            heads: self.heads.clone(),
+        }
+    }
+
+    /// Forgets what was told since.
+    fn back_to(&mut self, mark: Mark) {
+        let all = [&mut self.recipe.bytes, &mut self.frame, &mut self.packed, &mut self.corrections];
+        all.into_iter().zip(mark.lens).for_each(|(bytes, len)| bytes.truncate(len));
+        self.streams.truncate(mark.streams);
+        (self.room, self.pixels, self.last, self.heads) = (mark.room, mark.pixels, mark.last, mark.heads);
+    }
+
+    /// Tells of members of a plain container, of which the first begins at `at`. The end of the last.
+    fn members(&mut self, bytes: &[u8], mut done: usize, mut at: usize, depth: u8) -> Option<usize> {
+        let first = at;
+        while let Some(head) = plain::head(bytes.get(at..)?) {
+            let (told, rest) = bytes.get(at..)?.split_at_checked(head.len)?;
+            let data = rest.get(..usize::try_from(head.data).unwrap_or(usize::MAX)).unwrap_or(rest);
+            // Looked at before anything is told of it.
+            if !self.heads.clone().put(head.form, told, data.len(), &mut Vec::new()) {
+                break;
+            }
+            self.gap(bytes.get(done..at)?);
+            let padding = head.form.padding(head.len + data.len()).collect::<Vec<u8>>();
+            let padded = rest.get(data.len()..)?.starts_with(&padding);
+            self.recipe.member(head.form, padded);
+            self.heads.put(head.form, told, data.len(), &mut self.frame);
+            self.data(data, depth + 1);
+            self.opened(data.len(), depth);
+            at += head.len + data.len() + if padded { padding.len() } else { 0 };
+            done = at;
+        }
+        (at > first).then_some(at)
+    }
+
+    /// Tells of what stands alone, at a depth: of what opens in it, or of all of it as one text; and ends the row of steps.
+    fn data(&mut self, bytes: &[u8], depth: u8) {
+        if depth < DEPTH_MAX && bytes.len() >= NESTED_BYTES_MIN {
+            let (mark, before) = (self.mark(), std::mem::replace(&mut self.nested_bytes, 0));
+            self.steps(bytes, 0, depth);
+            let opened = std::mem::replace(&mut self.nested_bytes, before);
+            if opened * NESTED_PART > bytes.len() {
+                return;
+            }
+            self.back_to(mark);
+        }
+        let noise = bytes.chunks(PIECE_BYTES).filter(|piece| is_noise(piece)).map(<[u8]>::len).sum::<usize>();
+        if noise * 2 > bytes.len() {
+            self.gap(bytes);
+        } else if !bytes.is_empty() {
+            self.recipe.text();
+            self.push(Kind::Text, bytes.to_vec());
+        }
+        self.recipe.end();
     }
 
     /// Opens what was cut off before `bytes`, as far as it goes.
@@ -492,18 +648,40 @@ impl Scan {
         let before = match before {
             Before::Stream(before) => before,
             Before::Picture(before) => return self.picture(bytes, 0, 0, Some(before), 0).unwrap_or(0),
+            Before::Pixels(before) => return self.pixels(bytes, 0, 0, Some(before)).unwrap_or(0),
+            Before::Member(member) => return member.before.as_ref().map_or(0, |before| self.slice(before, bytes)),
         };
         let Ok(stream) = deflate::open_slice(before, bytes, self.room) else { return 0 };
         let deflate::Stream { consumed, text, mut corrections, .. } = stream;
-        self.recipe.slice(corrections.len(), before.window.len(), before.bits, consumed);
+        let told = (corrections.len(), before.window.len(), before.bits);
         self.corrections.append(&mut corrections);
         self.opened_bytes += consumed;
-        self.push(Kind::Text, text);
+        let tell = |recipe: &mut Writer, nested| recipe.slice(told.0, told.1, told.2, consumed, nested);
+        if !self.nested(&text, |recipe| tell(recipe, true), 0) {
+            tell(&mut self.recipe, false);
+            self.push(Kind::Text, text);
+        }
         consumed
     }
 
-    /// Tells of bytes between streams.
+    /// Tells of bytes between streams: of what letters in them stand for, and of the others as they are.
     fn gap(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while self.depth + 1 < DEPTH_MAX
+            && self.room > 0
+            && let Some(run) = base64::find(rest, 0)
+        {
+            let depth = self.depth;
+            self.between(rest.get(..run.start).unwrap_or_default());
+            self.recipe.base64(run.lines);
+            self.data(&run.data, depth + 1);
+            self.opened(run.end - run.start, depth);
+            rest = rest.get(run.end..).unwrap_or_default();
+        }
+        self.between(rest);
+    }
+
+    fn between(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
             // Pieces of one kind together.

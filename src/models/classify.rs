@@ -4,6 +4,7 @@
 
 use super::{begins_as_sound, is_nucleotides, is_sound};
 use crate::base::Class;
+use crate::containers;
 
 /// First bytes of formats that are compressed already.
 const COMPRESSED: [&[u8]; 17] = [
@@ -47,7 +48,11 @@ pub fn classify(sample: &[u8]) -> Class {
     if sample.starts_with(b"\xff\xd8\xff") {
         return Class::Jpeg;
     }
-    if CONTAINERS.iter().any(|m| sample.starts_with(m)) {
+    if CONTAINERS.iter().any(|m| sample.starts_with(m)) || containers::begins_plain(sample) {
+        return Class::Container;
+    }
+    // Mails are for the most part what is attached to them.
+    if containers::holds_base64(sample, 2) {
         return Class::Container;
     }
     let mut counts = [0u32; 256];

@@ -296,6 +296,8 @@ struct Task {
 struct Segment {
     range: ByteRange,
     before: Option<Arc<Before>>,
+    /// Where it is not that of the file.
+    class: Option<Class>,
 }
 
 enum What {
@@ -330,11 +332,11 @@ fn cuts(
                 // It has become shorter.
                 return Ok(out);
             }
-            let cut = codec::first_cut(&bytes, bounds, looked_at.end == run.end, before.as_deref());
+            let cut = codec::first_cut(&bytes, bounds, looked_at.end == run.end, (before.as_deref(), policy));
             let range = ByteRange::at(at, cut.len as u64);
             // Long files are walked through to get to a place: what is not wanted is not kept.
             if range.end > keep_from {
-                out.push(Segment { range, before });
+                out.push(Segment { range, before, class: cut.class });
             }
             (at, before) = (range.end, cut.before.map(Arc::new));
         }
@@ -360,7 +362,7 @@ impl Task {
     /// Codes it. `None` when nothing is left of its bytes.
     fn run(self) -> Coded {
         let policy = self.policy;
-        let (mut raw, mut owners, mut before) = (Vec::new(), Vec::new(), None);
+        let (mut raw, mut owners, mut before, mut class) = (Vec::new(), Vec::new(), None, self.class);
         let mut add = |found: &Arc<Found>, range: ByteRange| {
             let mut bytes = gather(found, range).map_err(|e| (found.clone(), e.to_string()))?;
             owners.push(bytes.len() as u32);
@@ -370,7 +372,7 @@ impl Task {
         let first = match self.what {
             What::Cut(found, segment) => {
                 add(&found, segment.range)?;
-                before = segment.before;
+                (before, class) = (segment.before, segment.class.unwrap_or(class));
                 found
             }
             What::Around(found, offset) => {
@@ -378,7 +380,7 @@ impl Task {
                     cut_around(&found, self.class, &policy, offset).map_err(|e| (found.clone(), e.to_string()))?;
                 let Some(cut) = cut else { return Ok(None) };
                 add(&found, cut.range)?;
-                before = cut.before;
+                (before, class) = (cut.before, cut.class.unwrap_or(class));
                 found
             }
             What::Bundle(files) => {
@@ -415,7 +417,7 @@ impl Task {
         if raw.is_empty() {
             return Ok(None);
         }
-        measure(&raw, self.class, &policy, &owners, before.as_deref()).map(Some).map_err(|e| (first, e))
+        measure(&raw, class, &policy, &owners, before.as_deref()).map(Some).map_err(|e| (first, e))
     }
 }
 

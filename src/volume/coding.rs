@@ -382,6 +382,8 @@ struct Cell {
     pieces: Vec<Piece>,
     /// Bytes of all of them.
     len: u64,
+    /// Where it is not that of the file.
+    class: Option<Class>,
     /// Where to go on.
     next: u64,
     /// What is before that in a stream.
@@ -822,11 +824,12 @@ impl Volume {
             let Some(item) = queue.items.get_mut(&ino) else { return };
             let Some(progress) = &mut item.progress else { return };
             match cell {
-                Ok(Some(Cell { next, next_before, goes_on, pieces, hash, .. })) => {
+                Ok(Some(Cell { next, next_before, goes_on, pieces, class: other, hash, .. })) => {
                     (progress.cursor, progress.planned, progress.before) = (next, next, next_before);
                     progress.outstanding += 1;
                     let claims = hash.into_iter().filter(|_| !known).collect();
                     let before = before.filter(|_| goes_on);
+                    let class = other.unwrap_or(class);
                     tasks.push(CodingTask { class, policy, pieces, claims, known, reference, before });
                 }
                 Ok(None) => {
@@ -881,7 +884,7 @@ impl Volume {
             let mut bytes = vec![0u8; len as usize];
             staging::read(&*file, ino, &mut bytes, at)?;
             let before = before.filter(|_| at == cursor);
-            let cut = codec::first_cut(&bytes, bounds, len == run.len(), before);
+            let cut = codec::first_cut(&bytes, bounds, len == run.len(), (before, policy));
             bytes.truncate(cut.len);
             let len = bytes.len() as u64;
             let range = ByteRange::at(at, len);
@@ -892,6 +895,7 @@ impl Volume {
                 goes_on: before.is_some(),
                 pieces: vec![Piece { ino, generation, range }],
                 len,
+                class: cut.class,
                 hash,
                 looks,
             }));
@@ -903,7 +907,7 @@ impl Volume {
             self.runs(&state, &*file, cell)?.into_iter().map(|range| Piece { ino, generation, range }).collect();
         let len = pieces.iter().map(|p| p.range.len()).sum();
         let (hash, looks, next_before) = (None, similar::Sketch::default(), None);
-        Ok(Some(Cell { next: cell.end, next_before, goes_on: false, pieces, len, hash, looks }))
+        Ok(Some(Cell { next: cell.end, next_before, goes_on: false, pieces, len, class: None, hash, looks }))
     }
 
     /// The staged bytes from `at` on, where none of them was coded before and they are so many, or the last of the file and

@@ -17,6 +17,7 @@ use super::similar::{self, Sketch};
 use crate::base::{Class, MethodId, SegmentRef};
 use crate::codec::{self, Basis, Library, Policy};
 use crate::format::{Coding, Reference};
+use crate::host;
 use crate::store::{Error as StoreError, Looks, SegmentUse, Store};
 
 /// Content below this is coded from no other: what a reference costs would be most of what it saves, bytes.
@@ -199,7 +200,12 @@ impl Volume {
         {
             return None;
         }
+        let started = host::thread_cpu_seconds();
         let plain = self.decode_anew(*ino, e.file_offset, segment).ok()?;
+        let ms = (host::thread_cpu_seconds() - started) * 1000.0;
+        if method == MethodId::Opened && ms > f64::from(policy.opened_ms_max()) {
+            return None;
+        }
         Some((Reference { segment, segment_bytes }, plain))
     }
 }

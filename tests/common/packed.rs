@@ -93,6 +93,89 @@ pub fn zip(members: &[(&str, &[u8])], how: Zip) -> Vec<u8> {
     out
 }
 
+/// A tar archive as POSIX has it, with a directory and an end.
+pub fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut put = |name: &str, kind: u8, data: &[u8]| {
+        let mut head = vec![0u8; 512];
+        let mut field = |at: usize, text: &str| head[at..at + text.len()].copy_from_slice(text.as_bytes());
+        field(0, name);
+        field(100, "0000644\0");
+        field(108, "0001750\0");
+        field(116, "0001750\0");
+        field(124, &format!("{:011o}", data.len()));
+        field(136, "14721345602");
+        field(148, "        ");
+        field(257, "ustar\x0000");
+        field(265, "someone");
+        field(297, "users");
+        head[156] = kind;
+        let sum: u32 = head.iter().map(|b| u32::from(*b)).sum();
+        head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        out.extend_from_slice(&head);
+        out.extend_from_slice(data);
+        out.resize(out.len().next_multiple_of(512), 0);
+    };
+    put("tree/", b'5', b"");
+    members.iter().for_each(|(name, data)| put(&format!("tree/{name}"), b'0', data));
+    out.resize(out.len() + 1024, 0);
+    out
+}
+
+/// A cpio archive as kernels boot from.
+pub fn cpio(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (n, (name, data)) in members.iter().chain(&[("TRAILER!!!", &b""[..])]).enumerate() {
+        let fields = [n + 700, 0o100644, 0, 0, 1, 0x6725_1234, data.len(), 8, 1, 0, 0, name.len() + 1, 0];
+        out.extend_from_slice(b"070701");
+        fields.iter().for_each(|n| out.extend_from_slice(format!("{n:08X}").as_bytes()));
+        out.extend_from_slice(name.as_bytes());
+        out.push(0);
+        out.resize(out.len().next_multiple_of(4), 0);
+        out.extend_from_slice(data);
+        out.resize(out.len().next_multiple_of(4), 0);
+    }
+    out
+}
+
+/// An ar archive, as Debian's packages are.
+pub fn ar(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = b"!<arch>\n".to_vec();
+    for (name, data) in members {
+        out.extend_from_slice(
+            format!("{name:<16}{:<12}0     0     100644  {:<10}`\n", 1_700_000_000, data.len()).as_bytes(),
+        );
+        out.extend_from_slice(data);
+        out.resize(out.len().next_multiple_of(2), b'\n');
+    }
+    out
+}
+
+/// Letters of base64, in lines of some length, or in one where that is 0.
+pub fn base64(data: &[u8], line: usize, end: &str) -> Vec<u8> {
+    let letters: Vec<char> = ('A'..='Z').chain('a'..='z').chain('0'..='9').chain(['+', '/']).collect();
+    let mut text = String::new();
+    for three in data.chunks(3) {
+        let bits = three.iter().chain(&[0; 3]).take(3).fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
+        (0..4)
+            .for_each(|n| text.push(if n > three.len() { '=' } else { letters[(bits >> (18 - 6 * n)) as usize & 63] }));
+    }
+    let line = if line == 0 { text.len() } else { line };
+    text.as_bytes().chunks(line).collect::<Vec<_>>().join(end.as_bytes())
+}
+
+/// A mail with attachments.
+pub fn mail(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = b"From: somebody\r\nSubject: what you asked for\r\n\r\n".to_vec();
+    for (name, data) in members {
+        out.extend_from_slice(format!("--x\r\nContent-Disposition: attachment; filename={name}\r\n\r\n").as_bytes());
+        out.extend_from_slice(&base64(data, 76, "\r\n"));
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"--x--\r\n");
+    out
+}
+
 /// How a PNG is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Png {
@@ -105,21 +188,26 @@ pub enum Png {
 
 /// A drawing in colour, its rows filtered in turn, its data in chunks.
 pub fn png(dice: &mut Dice, width: usize, height: usize, how: Png) -> Vec<u8> {
+    png_dotted(dice, width, height, how, 150)
+}
+
+/// The same with a dot in so many bytes of a row.
+pub fn png_dotted(dice: &mut Dice, width: usize, height: usize, how: Png, bytes: usize) -> Vec<u8> {
     let depth = if how == Png::Deep { 16 } else { 8 };
     let row = width * 3 * depth / 8;
     let mut rows = Vec::new();
     let mut above = vec![0u8; row];
     for y in 0..height {
         let mut line: Vec<u8> = (0..row).map(|x| ((x / 40 + y / 16) * 37) as u8).collect();
-        (0..row / 150).for_each(|_| line[dice.roll(row as u64) as usize] = dice.next() as u8);
-        let filter = (y % 3) as u8;
+        (0..row / bytes).for_each(|_| line[dice.roll(row as u64) as usize] = dice.next() as u8);
+        let filter = (y % 5) as u8;
         rows.push(filter);
         for x in 0..row {
-            rows.push(match filter {
-                1 => line[x].wrapping_sub(if x >= 3 { line[x - 3] } else { 0 }),
-                2 => line[x].wrapping_sub(above[x]),
-                _ => line[x],
-            });
+            let left = |of: &[u8]| if x >= 3 { of[x - 3] } else { 0 };
+            let (a, b, c) = (i16::from(left(&line)), i16::from(above[x]), i16::from(left(&above)));
+            let nearest = [a, b, c].into_iter().min_by_key(|n| (a + b - c - n).abs()).unwrap();
+            let predicted = [0, a, b, (a + b) / 2, nearest][usize::from(filter)] as u8;
+            rows.push(line[x].wrapping_sub(predicted));
         }
         above = line;
     }
@@ -184,6 +272,12 @@ pub fn every_kind() -> Vec<(&'static str, Vec<u8>)> {
         ("interlaced png", png(&mut dice, 80, 90, Png::Interlaced)),
         ("pdf", pdf(&mut dice, 8)),
         ("jpeg", JPEG.to_vec()),
+        ("tar", tar(&members)),
+        ("tar in a gzip", gzip(&tar(&members), 6)),
+        ("tar in a tar", tar(&[("inner.tar", &tar(&members)), ("a.txt", &a)])),
+        ("cpio", cpio(&members)),
+        ("ar", ar(&members)),
+        ("mail", mail(&members)),
         ("jpeg in a zip", zip(&[("notice.jpg", JPEG), ("a.txt", &a)], Zip::Plain)),
     ]
 }

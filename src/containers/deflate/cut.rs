@@ -48,6 +48,11 @@ pub struct Walk {
 /// # Errors
 /// Bytes of stream and text that were looked at in vain, where it is none.
 pub fn walk(before: &Before, bytes: &[u8], text_max: usize) -> Result<Walk, usize> {
+    walk_text(before, bytes, text_max).map(|(walk, _)| walk)
+}
+
+/// As `walk`, with all text that was walked along, behind that before it.
+pub fn walk_text(before: &Before, bytes: &[u8], text_max: usize) -> Result<(Walk, Vec<u8>), usize> {
     let mut text = before.window.clone();
     let window = text.len();
     let begin = BlockBoundaryState { num_bits: before.bits, bit_buf: before.lead, ..BlockBoundaryState::default() };
@@ -87,7 +92,8 @@ pub fn walk(before: &Before, bytes: &[u8], text_max: usize) -> Result<Walk, usiz
     };
     let (consumed, text_end, state) = at;
     text.truncate(text_end);
-    let window = text.split_off(text.len().saturating_sub(WINDOW_BYTES));
+    let window = text.get(text.len().saturating_sub(WINDOW_BYTES)..).unwrap_or_default().to_vec();
     let before_next = Before { window, bits: state.num_bits, lead: state.bit_buf };
-    Ok(Walk { consumed, text_bytes: text_end - before.window.len(), end, before: before_next })
+    let walk = Walk { consumed, text_bytes: text_end - before.window.len(), end, before: before_next };
+    Ok((walk, text))
 }

@@ -16,6 +16,7 @@ use preflate_rs::{
 
 use super::guard::guarded;
 use super::{Declined, Error};
+pub(super) use cut::walk_text;
 pub use cut::{Before, End, Walk, walk};
 pub(super) use slice::{close_slice, open_slice};
 

@@ -1,5 +1,10 @@
 //! PNG: the chunks in which its deflate stream lies, and the rows of pixels that come out of it, without their filters.
 
+mod slice;
+
+pub use slice::Before;
+pub(super) use slice::{Rows, Walk, gathered, head_len, put as put_slice, walk};
+
 use super::layout::CHUNKS_MAX;
 use super::{Error, Kind};
 
@@ -164,11 +169,11 @@ fn predicted(filter: u8, before: u8, above: u8, corner: u8) -> u8 {
 }
 
 /// Passes rows of pixels through the filters that they have, `put` says for each byte what becomes of it by its prediction, and
-/// which of both is the pixel.
-fn passed(bytes: &[u8], filters: &[u8], row: usize, pixel: usize, put: fn(u8, u8) -> (u8, u8)) -> Vec<u8> {
+/// which of both is the pixel. `above` is the row of pixels above the first.
+fn passed(bytes: &[u8], filters: &[u8], above: &[u8], pixel: usize, put: fn(u8, u8) -> (u8, u8)) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
-    let (mut above, mut line) = (vec![0u8; row], Vec::with_capacity(row));
-    for (bytes, filter) in bytes.chunks_exact(row).zip(filters) {
+    let (mut above, mut line) = (above.to_vec(), Vec::with_capacity(above.len()));
+    for (bytes, filter) in bytes.chunks_exact(above.len().max(1)).zip(filters) {
         line.clear();
         for (x, (byte, above_it)) in bytes.iter().zip(&above).enumerate() {
             let left = |of: &[u8]| x.checked_sub(pixel).and_then(|x| of.get(x)).copied().unwrap_or(0);
@@ -183,8 +188,16 @@ fn passed(bytes: &[u8], filters: &[u8], row: usize, pixel: usize, put: fn(u8, u8
 
 /// The filters of rows, `row` bytes with that of the filter each, and their pixels. `None` where they are no such rows.
 pub(super) fn unfiltered(rows: &[u8], row: u32, pixel: u8) -> Option<(Vec<u8>, Vec<u8>)> {
+    if rows.is_empty() || row < 2 {
+        return None;
+    }
+    unfiltered_below(rows, row, pixel, &vec![0; row as usize - 1])
+}
+
+/// The same of rows below one of pixels.
+fn unfiltered_below(rows: &[u8], row: u32, pixel: u8, above: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let row = row as usize;
-    if row < 2 || pixel == 0 || rows.is_empty() || !rows.len().is_multiple_of(row) {
+    if row < 2 || pixel == 0 || above.len() != row - 1 || !rows.len().is_multiple_of(row) {
         return None;
     }
     let heads = rows.chunks_exact(row).map(|row| row.split_first());
@@ -193,15 +206,18 @@ pub(super) fn unfiltered(rows: &[u8], row: u32, pixel: u8) -> Option<(Vec<u8>, V
         return None;
     }
     let put = |byte: u8, predicted: u8| (byte.wrapping_add(predicted), byte.wrapping_add(predicted));
-    let pixels = passed(&bytes.concat(), &filters, row - 1, pixel.into(), put);
+    let pixels = passed(&bytes.concat(), &filters, above, pixel.into(), put);
     Some((filters, pixels))
 }
 
-/// The rows of pixels, with their filters in front.
-pub(super) fn filtered(pixels: &[u8], filters: &[u8], row: u32, pixel: u8) -> Vec<u8> {
-    let row = row as usize - 1;
+/// The rows of pixels, with their filters in front; `below` says that the first of them has none, and is above the others.
+pub(super) fn filtered(pixels: &[u8], filters: &[u8], row: u32, pixel: u8, below: bool) -> Vec<u8> {
+    let width = row as usize - 1;
     let put = |byte: u8, predicted: u8| (byte.wrapping_sub(predicted), byte);
-    let bytes = passed(pixels, filters, row, pixel.into(), put);
-    let rows = bytes.chunks_exact(row).zip(filters);
+    let none = vec![0; width];
+    let (above, pixels) =
+        if below { pixels.split_at_checked(width).unwrap_or((&none, &[])) } else { (&none[..], pixels) };
+    let bytes = passed(pixels, filters, above, pixel.into(), put);
+    let rows = bytes.chunks_exact(width.max(1)).zip(filters);
     rows.flat_map(|(bytes, filter)| std::iter::once(*filter).chain(bytes.iter().copied())).collect()
 }
