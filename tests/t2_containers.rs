@@ -277,6 +277,10 @@ fn slices_of_pixels_open_by_themselves() {
             let looked_at = rest.len().min(60_000);
             let cut = containers::cut(&rest[..looked_at], before.as_ref(), limits, looked_at == rest.len());
             let opened = check(name, &rest[..cut.len], before.as_ref());
+            // Damaged, it is exact or declined.
+            let mut bad = rest[..cut.len].to_vec();
+            bad[dice.roll(cut.len as u64) as usize] ^= 1 << dice.roll(8);
+            check(name, &bad, before.as_ref()).ok();
             (at, before, parts) = (at + cut.len, cut.before, parts + 1);
             let Ok(opened) = opened else {
                 assert!(cut.len < 1000, "{name}: {} bytes do not open", cut.len);

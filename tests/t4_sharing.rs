@@ -89,9 +89,9 @@ fn a_second_copy_of_a_tree_costs_next_to_nothing() {
 fn a_long_member_of_an_archive_finds_the_file_itself() {
     let workers = Arc::new(Workers::new(1));
     let disk = fresh();
-    let volume = open(&disk, VolumeOptions { cache_bytes: Some(1), ..options(None) }, &workers).unwrap();
+    let volume = open(&disk, options(None), &workers).unwrap();
     let mut dice = Dice::new(61);
-    let [file, a, b] = [700_000, 9_000, 3_000].map(|len| packed::prose(&mut dice, len));
+    let [file, a, b] = [300_000, 9_000, 3_000].map(|len| packed::prose(&mut dice, len));
     put(&volume, "file", &file).unwrap();
     code_all(&volume, || ()).unwrap();
     let first = packs(&volume);
@@ -115,10 +115,10 @@ fn a_long_member_of_an_archive_finds_the_file_itself() {
 fn a_changed_archive_is_coded_from_what_it_was() {
     let workers = Arc::new(Workers::new(1));
     let disk = fresh();
-    let volume = open(&disk, VolumeOptions { cache_bytes: Some(1), ..options(None) }, &workers).unwrap();
+    let volume = open(&disk, options(None), &workers).unwrap();
     let mut dice = Dice::new(62);
     let mut texts: Vec<(String, Vec<u8>)> =
-        (0..60).map(|n| (format!("file-{n}"), packed::prose(&mut dice, 5_000))).collect();
+        (0..30).map(|n| (format!("file-{n}"), packed::prose(&mut dice, 4_000))).collect();
     let made = |texts: &[(String, Vec<u8>)]| {
         packed::tar(&texts.iter().map(|(name, text)| (name.as_str(), &text[..])).collect::<Vec<_>>())
     };

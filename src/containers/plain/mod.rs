@@ -5,7 +5,7 @@
 
 mod ar;
 mod cpio;
-mod tar;
+mod ustar;
 
 /// Forms of plain containers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,7 +30,7 @@ pub(super) struct Head {
 
 /// The head that begins some bytes.
 pub(super) fn head(bytes: &[u8]) -> Option<Head> {
-    tar::head(bytes).or_else(|| cpio::head(bytes)).or_else(|| ar::head(bytes))
+    ustar::head(bytes).or_else(|| cpio::head(bytes)).or_else(|| ar::head(bytes))
 }
 
 /// True for the first bytes of a plain container.
@@ -47,8 +47,8 @@ pub(super) fn found(bytes: &[u8], from: usize, at: usize) -> Option<(usize, Head
 /// Where a head may begin, of which the byte at `at` is the first of what heads of its form have alike.
 fn begins(bytes: &[u8], at: usize) -> Option<usize> {
     let rest = bytes.get(at..)?;
-    if rest.starts_with(tar::MAGIC) {
-        return at.checked_sub(tar::MAGIC_AT);
+    if rest.starts_with(ustar::MAGIC) {
+        return at.checked_sub(ustar::MAGIC_AT);
     }
     if rest.starts_with(ar::END) {
         return at.checked_sub(ar::END_AT);
@@ -65,7 +65,7 @@ impl Form {
     /// What stands behind a member whose head and data are so many bytes.
     pub fn padding(self, bytes: usize) -> impl Iterator<Item = u8> {
         let (unit, byte) = match self {
-            Form::Tar => (tar::RECORD_BYTES, 0),
+            Form::Tar => (ustar::RECORD_BYTES, 0),
             Form::Cpio => (4, 0),
             Form::Ar => (2, b'\n'),
         };
@@ -76,13 +76,13 @@ impl Form {
 /// The last heads, which tell of the next.
 #[derive(Clone, Default)]
 pub(super) struct Heads {
-    tar: tar::Record,
+    tar: ustar::Record,
     cpio: cpio::Fields,
 }
 
 /// A head that waits for how long its data is.
 pub(super) enum Unfinished {
-    Tar(tar::Unfinished),
+    Tar(ustar::Unfinished),
     Cpio(cpio::Unfinished),
     Ar(ar::Unfinished),
 }
