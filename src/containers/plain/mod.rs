@@ -82,7 +82,7 @@ pub(super) struct Heads {
 
 /// A head that waits for how long its data is.
 pub(super) enum Unfinished {
-    Tar(ustar::Unfinished),
+    Tar(Box<ustar::Unfinished>),
     Cpio(cpio::Unfinished),
     Ar(ar::Unfinished),
 }
@@ -101,7 +101,7 @@ impl Heads {
     /// Takes from the front what `put` appended.
     pub fn take(&mut self, form: Form, from: &mut &[u8]) -> Option<Unfinished> {
         match form {
-            Form::Tar => self.tar.take(from).map(Unfinished::Tar),
+            Form::Tar => self.tar.take(from).map(|head| Unfinished::Tar(Box::new(head))),
             Form::Cpio => self.cpio.take(from).map(Unfinished::Cpio),
             Form::Ar => ar::take_head(from).map(Unfinished::Ar),
         }
