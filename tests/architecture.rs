@@ -48,6 +48,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("candle_transformers::", &["models/lm/adapt/tests.rs", "models/lm/peers.rs"]),
     ("candle_nn::", &["models/lm/adapt/", "models/lm/peers.rs"]),
     ("preflate_rs::", &["containers/deflate/"]),
+    ("bzip2::", &["containers/bz2/"]),
+    ("zlib_rs::", &["containers/deflate/"]),
     ("lepton_jpeg::", &["containers/jpeg/"]),
     ("miniz_oxide::", &["containers/deflate/"]),
     ("adler2::", &["containers/"]),

@@ -69,6 +69,11 @@ fn what_does_not_open_is_declined() {
         picture[frame + at] = value;
         assert!(check("jpeg", &picture, None).is_err());
     }
+    // Said of the head alone, behind which nothing else is tried.
+    let frame = packed::JPEG.windows(2).position(|w| w == b"\xff\xc0").unwrap();
+    let mut head = packed::JPEG[..frame + 30].to_vec();
+    head[frame + 9] = 4;
+    assert_eq!(check("four colours", &head, None), Err(Declined::FourColours));
 }
 
 /// Cut off, with bytes changed, left out and put in: exact or declined.

@@ -72,6 +72,8 @@ pub enum Error {
     NoLanguageModel { id: ModelId, why: String },
     /// The volume is closing: nothing is said of the segment.
     Stopped,
+    /// Memory was refused: nothing is said of the segment.
+    OutOfMemory { what: &'static str },
     /// More plain bytes than a segment may have, or none.
     BadLength { len: u64 },
 }
@@ -82,7 +84,7 @@ impl fmt::Display for Error {
             Error::UnknownMethod { method, revision } => {
                 write!(f, "segment is coded by method {method} revision {revision}, which this build does not know")
             }
-            Error::Corrupt { what } => write!(f, "segment does not decode: {what}"),
+            Error::Corrupt { what } | Error::OutOfMemory { what } => write!(f, "segment does not decode: {what}"),
             Error::MissingModel { id } => write!(f, "segment does not decode: {}", models::Error::MissingModel(*id)),
             Error::NoLanguageModel { id, why } => {
                 write!(f, "segment does not decode: {}", models::Error::NoLanguageModel(*id, why.clone()))
@@ -401,6 +403,7 @@ fn undecoded(coding: &Coding, e: models::Error) -> Error {
         models::Error::MissingModel(id) => Error::MissingModel { id },
         models::Error::NoLanguageModel(id, why) => Error::NoLanguageModel { id, why },
         models::Error::Stopped => Error::Stopped,
+        models::Error::OutOfMemory(what) => Error::OutOfMemory { what },
     }
 }
 

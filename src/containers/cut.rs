@@ -5,7 +5,7 @@
 use super::deflate::{End, expands, walk};
 use super::layout::weight;
 use super::scan::{Start, next_mark, starts_at, work_for};
-use super::{Before, Kind, MemberBefore, StreamBefore, flac, jpeg, plain, png};
+use super::{Before, Kind, MemberBefore, StreamBefore, bz2, flac, jpeg, plain, png};
 
 /// Times the text of a segment that the pixels of a picture have at least for it to be cut into slices.
 const PIXELS_FACTOR: usize = 3;
@@ -65,6 +65,15 @@ pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) 
             }
             Ok(_) | Err(_) => return whole,
         }
+    }
+    if before.is_none()
+        && let Some(missing) = bz2::missing(bytes)
+    {
+        let walked = bz2::walk(bytes, missing, limits.text_bytes);
+        if walked.full && walked.consumed > 0 {
+            return Cut { len: walked.consumed, before: None };
+        }
+        (at, text) = (walked.consumed, walked.text_bytes);
     }
     // The end of the last member that ended, and the head that a plain container is cut before.
     let mut border = at;
@@ -136,6 +145,23 @@ pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) 
                     return Cut { len, before: None };
                 }
                 (at, text) = (found + head.len, text.saturating_add(data));
+            }
+            Start::Blocks(head) => {
+                let rest = bytes.get(found + head..).unwrap_or_default();
+                let bz2::Walk { consumed, text_bytes, full } = bz2::walk(rest, 0, left);
+                text += text_bytes;
+                if full && consumed > 0 {
+                    return Cut { len: found + head + consumed, before: None };
+                }
+                if full && found > 0 && enough {
+                    return Cut { len: found, before: None };
+                }
+                if consumed == 0 {
+                    work = work.saturating_sub(rest.len().min(1 << 20));
+                    at = found + 1;
+                    continue;
+                }
+                at = found + head + consumed;
             }
             Start::Stream { at: stream, tail } => {
                 match walk(&StreamBefore::default(), bytes.get(stream..).unwrap_or_default(), left) {

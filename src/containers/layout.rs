@@ -9,7 +9,7 @@
 //! DEFLATE   3 + 16 x flags, bytes of corrections; FLAG_HEADER: how far before it the checksum in the head of a zip member is,
 //!           which is 0 in the frame stream, as are the two lengths behind it; then its text: with FLAG_NESTED the steps that
 //!           make it, else the next stream, of pixels with their filters in the frame stream. FLAG_ADLER, FLAG_GZIP, FLAG_DESCRIPTOR: the checksum of the text follows as zlib,
-//!           gzip or zip write it
+//!           gzip or zip write it. FLAG_KNOWN: its corrections name an encoder (`deflate::known`)
 //! SLICE     4 + 16 x flags, bytes of corrections, bytes of the window in front of the text, bits of the lead, bytes; the text,
 //!           with FLAG_NESTED the steps that make it
 //! PNG       5 + 16 x flags, how many chunks of data, bytes of each; then the steps that make the bytes of all of them.
@@ -26,10 +26,12 @@
 //!           of each; the steps that make their data: a slice of a PNG. FLAG_CRC as there
 //! ROWS      12 + 16 x flags: the next stream, of pixels, with their filters in the frame stream. FLAG_BELOW: its first row is above
 //!           those that are made
+//! BLOCKS    14 + 16 x flags, bits of the first that lie before, what the last byte has behind the last, how many, bytes of text of
+//!           each: blocks of bzip2, of the next stream, with FLAG_NESTED of the steps that make it
 //! FRAMES    15, how many, bytes of what they say, of the packed stream: frames of FLAC, of the samples of the next stream
 //! ```
 
-use super::{DEPTH_MAX, Error, Kind, Stream, base64, deflate, flac, jpeg, plain, png};
+use super::{DEPTH_MAX, Error, Kind, Stream, base64, bz2, deflate, flac, jpeg, plain, png};
 use crate::base::{put_varint, take_varint};
 
 const END: u64 = 0;
@@ -45,6 +47,7 @@ const MEMBER: u64 = 9;
 const BASE64: u64 = 10;
 const PIXELS: u64 = 11;
 const ROWS: u64 = 12;
+const BLOCKS: u64 = 14;
 const FRAMES: u64 = 15;
 /// Flags stand above the number of a step.
 const STEP_BITS: u32 = 4;
@@ -54,6 +57,7 @@ const FLAG_ADLER: u64 = 2;
 const FLAG_GZIP: u64 = 4;
 const FLAG_DESCRIPTOR: u64 = 8;
 const FLAG_HEADER: u64 = 16;
+const FLAG_KNOWN: u64 = 32;
 const FLAG_CRC: u64 = 1;
 const FLAG_GOES_ON: u64 = 2;
 const FLAG_BELOW: u64 = 1;
@@ -138,8 +142,9 @@ impl Writer {
     }
 
     /// Steps that make its text, to `end`, follow where it is nested.
-    pub fn deflate(&mut self, corrections: usize, tail: Tail, header: Option<usize>, nested: bool) {
-        let flags = tail.flag() | if nested { FLAG_NESTED } else { 0 } | if header.is_some() { FLAG_HEADER } else { 0 };
+    pub fn deflate(&mut self, corrections: usize, known: bool, tail: Tail, header: Option<usize>, nested: bool) {
+        let flags = [(nested, FLAG_NESTED), (header.is_some(), FLAG_HEADER), (known, FLAG_KNOWN)];
+        let flags = flags.into_iter().filter(|(is, _)| *is).fold(tail.flag(), |flags, (_, flag)| flags | flag);
         self.step(DEFLATE, flags);
         self.varint(corrections as u64);
         header.into_iter().for_each(|back| self.varint(back as u64));
@@ -183,6 +188,13 @@ impl Writer {
         let jpeg::Frame { width, height } = slice.frame;
         let numbers = [width.into(), height.into(), slice.front_bits as u64, (slice.to - slice.from) as u64];
         numbers.into_iter().for_each(|n| self.varint(n));
+    }
+
+    /// Steps that make its text, to `end`, follow where it is nested.
+    pub fn blocks(&mut self, missing: u8, tail: u8, lens: &[usize], nested: bool) {
+        self.step(BLOCKS, if nested { FLAG_NESTED } else { 0 });
+        [missing.into(), tail.into(), lens.len() as u64].into_iter().for_each(|n| self.varint(n));
+        lens.iter().for_each(|len| self.varint(*len as u64));
     }
 
     pub fn frames(&mut self, row: &flac::Row) {
@@ -357,6 +369,23 @@ impl<'a> Closer<'a> {
                     let room = self.room.saturating_add(PICTURE_BYTES);
                     out.append(&mut jpeg::close_slice(coded, frame, bits, len, room)?);
                 }
+                BLOCKS => {
+                    let mut byte = || self.size().and_then(|n| u8::try_from(n).map_err(|_| MORE));
+                    let (missing, tail) = (byte()?, byte()?);
+                    let count = self.size()?;
+                    if count > bz2::BLOCKS_MAX {
+                        return Err(MORE);
+                    }
+                    let lens = (0..count).map(|_| self.size()).collect::<Result<Vec<_>, _>>()?;
+                    let made;
+                    let text = if flags & FLAG_NESTED != 0 {
+                        made = self.steps(depth + 1)?;
+                        &made
+                    } else {
+                        &self.stream(false)?.bytes
+                    };
+                    out.append(&mut bz2::close(text, &lens, missing, tail)?);
+                }
                 FRAMES => {
                     let (frames, side) = (self.size()?, self.size()?);
                     let side = take(&mut self.packed, side).ok_or(LESS)?;
@@ -460,7 +489,11 @@ impl<'a> Closer<'a> {
                 _ => &stream.bytes,
             }
         };
-        let mut coded = deflate::close(text, corrections)?;
+        let mut coded = if flags & FLAG_KNOWN != 0 {
+            deflate::known::close(text, corrections)?
+        } else {
+            deflate::close(text, corrections)?
+        };
         if let Some(back) = header {
             let at = out.len().checked_sub(back).ok_or(LESS)?;
             let fields = out.get_mut(at..).and_then(|b| b.get_mut(..HEADER_FIELD_BYTES)).ok_or(LESS)?;

@@ -2,7 +2,7 @@
 //! can predict, and put together again bit for bit.
 //!
 //! Streams are looked for in any bytes, by what they begin with (`scan`): gzip and zlib, members of zip archives, pictures in
-//! PNG and JPEG, and frames of FLAC, wherever they lie. What is deflated is opened by `deflate`, down to `DEPTH_MAX` layers;
+//! PNG and JPEG, frames of FLAC, and blocks of bzip2 (`bz2`), wherever they lie. What is deflated is opened by `deflate`, down to `DEPTH_MAX` layers;
 //! JPEG by `jpeg`, FLAC by `flac`; the chunks of PNG are `png`'s. All the rest are bytes between them. Members of tar, cpio and ar
 //! are told apart by `plain`, and bytes that were written as letters are `base64`'s: what is in them is looked through in turn.
 //!
@@ -20,6 +20,7 @@
 //! more stays as it is.
 
 mod base64;
+mod bz2;
 mod cut;
 mod deflate;
 mod flac;
@@ -43,8 +44,8 @@ pub use plain::begins_plain;
 pub use png::Before as PixelsBefore;
 pub use scan::open;
 
-/// Names what wrote a recipe: preflate-rs 0.7.6, whose corrections the crate in `corrections/` codes, and lepton_jpeg 0.5.8.
-/// Revision 2 knows more steps.
+/// Names what wrote a recipe: preflate-rs 0.7.6, whose corrections the crate in `corrections/` codes, lepton_jpeg 0.5.8,
+/// zlib-rs 0.6.8 and bzip2 0.6.1. Revision 2 knows more steps.
 pub const REVISION: u8 = 2;
 
 /// Layers of containers in containers that are opened.
@@ -90,11 +91,18 @@ pub enum Declined {
     Differs = 4,
     /// A library panicked.
     Failed = 5,
+    /// A picture of more components than lepton codes, which printers use.
+    FourColours = 60,
+    /// A library was given no memory.
+    OutOfMemory = 61,
 }
 
 /// A recipe or a stream that does not close.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Error(pub &'static str);
+
+/// Nothing is wrong with what was to be closed.
+pub const OUT_OF_MEMORY: Error = Error("there is not enough memory to make a picture again");
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

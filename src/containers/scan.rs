@@ -2,7 +2,7 @@
 
 use super::deflate;
 use super::layout::{Tail, Writer, header_fields, weight};
-use super::{Before, DEPTH_MAX, Declined, Kind, Limits, Opened, Stream, base64, flac, jpeg, plain, png};
+use super::{Before, DEPTH_MAX, Declined, Kind, Limits, Opened, Stream, base64, bz2, flac, jpeg, plain, png};
 
 /// Bytes looked at by vain attempts, for each byte of all that is looked through and beside these: a stream may be looked for
 /// at each of its own bytes.
@@ -24,6 +24,8 @@ const NESTED_BYTES_MIN: usize = 256;
 const NESTED_PART: usize = 16;
 /// Bits per byte below those of noise, as far as so few bytes show them.
 const NOISE_BITS: f64 = 0.12;
+/// Where corrections are more than this part of a stream, encoders at hand are tried.
+const DEAR_PART: usize = 100;
 
 /// A place where a deflate stream may begin.
 #[derive(Clone, Copy)]
@@ -96,7 +98,7 @@ fn candidate(bytes: &[u8], at: usize) -> Option<Candidate> {
 
 /// The first bytes of everything that is known.
 fn is_mark(byte: u8) -> bool {
-    matches!(byte, 0x1f | b'P' | 0x48 | 0x58 | 0x68 | 0x78 | 0x89 | 0xff) || plain::is_mark(byte)
+    matches!(byte, 0x1f | b'B' | b'P' | 0x48 | 0x58 | 0x68 | 0x78 | 0x89 | 0xff) || plain::is_mark(byte)
 }
 
 /// The next place from `at` on where something may begin.
@@ -118,6 +120,8 @@ pub(super) enum Start {
     Frames,
     /// The head of a member of a plain container.
     Member(plain::Head),
+    /// Blocks of bzip2, the first of them so many bytes later.
+    Blocks(usize),
     /// A deflate stream begins at `at`, with so many bytes behind it that belong to it.
     Stream {
         at: usize,
@@ -147,6 +151,9 @@ pub(super) fn starts_at(bytes: &[u8], at: usize, work: &mut usize) -> Option<Sta
     }
     if flac::is_mark(rest) {
         return flac::begins(rest).then_some(Start::Frames);
+    }
+    if let Some(head) = bz2::head(rest) {
+        return Some(Start::Blocks(head));
     }
     let found = candidate(bytes, at)?;
     let sure = at == 0 || found.family != Family::Zlib { sure: false };
@@ -224,6 +231,11 @@ pub fn open(bytes: &[u8], before: Option<&Before>, limits: Limits) -> Result<Ope
     let mut from = 0;
     if let Some(before) = before {
         from = scan.slice(before, bytes);
+    }
+    if from == 0
+        && let Some(missing) = bz2::missing(bytes)
+    {
+        from = scan.blocks(bytes, 0, 0, missing, 0).unwrap_or(0);
     }
     scan.steps(bytes, from, 0);
     if scan.opened_bytes == 0 {
@@ -309,6 +321,9 @@ impl Scan {
         if let Some((head, _)) = plain::found(bytes, done, at) {
             return self.members(bytes, done, head, depth);
         }
+        if let Some(head) = bz2::head(rest) {
+            return self.blocks(bytes, done, at + head, 0, depth);
+        }
         let Some(candidate) = candidate(bytes, at) else {
             // Most are no head at all, and cost nothing.
             self.work = self.work.saturating_sub(1);
@@ -342,8 +357,29 @@ impl Scan {
                 Some(end)
             }
             Err(why) => {
+                let why = if before.is_none() && jpeg::is_of_four(rest) { Declined::FourColours } else { why };
                 // As far as its head goes at least.
                 self.vain(if rest.len() > TEXT_BYTES_MIN { rest.len() } else { 64 }, why);
+                None
+            }
+        }
+    }
+
+    /// Opens the blocks of bzip2 that begin at `at`, or a few bits before. The end of them.
+    fn blocks(&mut self, bytes: &[u8], done: usize, at: usize, missing: u8, depth: u8) -> Option<usize> {
+        match bz2::open(bytes.get(at..)?, missing, self.room) {
+            Ok(bz2::Run { len, missing, lens, text, tail }) => {
+                self.gap(bytes.get(done..at)?);
+                self.opened(len, depth);
+                let tell = |recipe: &mut Writer, nested| recipe.blocks(missing, tail, &lens, nested);
+                if !self.nested(&text, |recipe| tell(recipe, true), depth) {
+                    tell(&mut self.recipe, false);
+                    self.push(Kind::Text, text);
+                }
+                Some(at + len)
+            }
+            Err((why, looked_at)) => {
+                self.vain(looked_at, why);
                 None
             }
         }
@@ -435,7 +471,7 @@ impl Scan {
             None => {
                 self.recipe.frame(zlib.len());
                 self.frame.extend_from_slice(zlib);
-                self.recipe.deflate(corrections.len(), Tail::Nothing, None, true);
+                self.recipe.deflate(corrections.len(), false, Tail::Nothing, None, true);
             }
         }
         self.corrections.append(&mut corrections);
@@ -498,7 +534,16 @@ impl Scan {
             return None;
         }
         let bytes = if glance.whole { bytes.get(..glance.consumed)? } else { bytes };
-        match deflate::open(bytes, self.room) {
+        let opened = deflate::open(bytes, self.room);
+        let cheap = |stream: &deflate::Stream| stream.corrections.len() * DEAR_PART <= stream.consumed;
+        if glance.whole
+            && !matches!(&opened, Ok(stream) if cheap(stream))
+            && let Some(corrections) = deflate::known::open(bytes, &glance.text)
+        {
+            let deflate::Glance { consumed, text, whole } = glance;
+            return Some(deflate::Stream { consumed, text, corrections, whole, known: true });
+        }
+        match opened {
             Ok(stream) => Some(stream),
             Err(why) => {
                 self.vain(4 * glance.text.len() + glance.consumed, why);
@@ -522,7 +567,7 @@ impl Scan {
 
     /// Writes the step of a stream that lies at `at`, with what follows from its text where that is there. The end of it.
     fn told(&mut self, bytes: &[u8], at: usize, stream: deflate::Stream, follows: Follows, depth: u8) -> usize {
-        let deflate::Stream { consumed, text, mut corrections, whole } = stream;
+        let deflate::Stream { consumed, text, mut corrections, whole, known } = stream;
         let end = at + consumed;
         let expected = follows.tail.bytes(&text, consumed);
         let is_there = whole && bytes.get(end..).is_some_and(|rest| rest.starts_with(&expected));
@@ -530,7 +575,7 @@ impl Scan {
         let header = follows.header.filter(|field| self.blank(*field, at, &header_fields(&text, consumed)));
         let told = (corrections.len(), tail, header.map(|field| at - field));
         self.corrections.append(&mut corrections);
-        let tell = |recipe: &mut Writer, nested| recipe.deflate(told.0, told.1, told.2, nested);
+        let tell = |recipe: &mut Writer, nested| recipe.deflate(told.0, known, told.1, told.2, nested);
         if follows.kind != Kind::Text || !self.nested(&text, |recipe| tell(recipe, true), depth) {
             tell(&mut self.recipe, false);
             let rows = match follows.kind {

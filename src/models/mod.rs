@@ -105,12 +105,14 @@ pub enum Error {
     NoLanguageModel(ModelId, String),
     /// The volume is closing: nothing is said of the payload.
     Stopped,
+    /// Memory was refused: nothing is said of the payload.
+    OutOfMemory(&'static str),
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Corrupt(what) => f.write_str(what),
+            Error::Corrupt(what) | Error::OutOfMemory(what) => f.write_str(what),
             Error::UnknownRevision(r) => write!(f, "revision {r} of the method is not known to this build"),
             Error::MissingModel(id) => {
                 write!(

@@ -58,7 +58,9 @@ impl From<codec::Error> for Unread {
         match e {
             codec::Error::Stopped => Unread::Stopped,
             // Nothing is wrong with the segment.
-            codec::Error::NoLanguageModel { .. } => Unread::Disk(StoreError::Unusable(e.to_string())),
+            codec::Error::NoLanguageModel { .. } | codec::Error::OutOfMemory { .. } => {
+                Unread::Disk(StoreError::Unusable(e.to_string()))
+            }
             codec::Error::UnknownMethod { .. }
             | codec::Error::Corrupt { .. }
             | codec::Error::MissingModel { .. }
@@ -207,5 +209,18 @@ impl Volume {
             return None;
         }
         Some((Reference { segment, segment_bytes }, plain))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What fails for lack of memory is read again later, and no segment is put aside for it.
+    #[test]
+    fn a_lack_of_memory_is_no_damage() {
+        let lack = codec::Error::OutOfMemory { what: "there is not enough memory" };
+        assert!(matches!(Unread::from(lack), Unread::Disk(StoreError::Unusable(_))));
+        assert!(matches!(Unread::from(codec::Error::Corrupt { what: "it is not whole" }), Unread::Damaged(_)));
     }
 }

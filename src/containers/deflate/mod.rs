@@ -5,6 +5,7 @@
 //! a block. One that began before them is opened from a block's start where what was before is known (`Before`).
 
 mod cut;
+pub(super) mod known;
 mod slice;
 
 use miniz_oxide::inflate::TINFLStatus;
@@ -45,6 +46,8 @@ pub(super) struct Stream {
     pub corrections: Vec<u8>,
     /// It ends there.
     pub whole: bool,
+    /// `corrections` are what `known` tells.
+    pub known: bool,
 }
 
 /// What a look at a stream found.
@@ -114,6 +117,7 @@ pub(super) fn open(bytes: &[u8], room: usize) -> Result<Stream, Declined> {
                 consumed: chunk.compressed_size,
                 corrections: chunk.corrections,
                 whole: processor.is_done(),
+                known: false,
                 text: processor.plain_text().text().to_vec(),
             })
         })

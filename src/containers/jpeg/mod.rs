@@ -7,11 +7,11 @@ mod slice;
 
 use std::io::Cursor;
 
-use lepton_jpeg::{EnabledFeatures, SingleThreadPool, decode_lepton, encode_lepton};
+use lepton_jpeg::{EnabledFeatures, ExitCode, SingleThreadPool, decode_lepton, encode_lepton};
 
 use super::deflate::inflated;
 use super::guard::guarded;
-use super::{Declined, Error};
+use super::{Declined, Error, OUT_OF_MEMORY};
 pub use slice::Before;
 pub(super) use slice::{Slice, Walk, close as close_slice, open as open_slice, walk};
 
@@ -67,6 +67,20 @@ pub(super) fn extent(bytes: &[u8], work: &mut usize) -> Option<(usize, Frame)> {
         *work = work.saturating_sub(at);
     }
     found
+}
+
+/// True for the head of a picture that has more components than lepton codes: it has no option for them.
+pub(super) fn is_of_four(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    // Heads are short: as many markers as tables and remarks may have.
+    for _ in 0..64 {
+        let Some([0xff, marker, a, b, ..]) = bytes.get(at..) else { return false };
+        if (0xc0..=0xc2).contains(marker) {
+            return bytes.get(at + 9).is_some_and(|components| *components > COMPONENTS_MAX);
+        }
+        at += 2 + usize::from(u16::from_be_bytes([*a, *b]));
+    }
+    false
 }
 
 /// Walks from marker to marker; `walked` is how far.
@@ -133,7 +147,11 @@ pub(super) fn open(jpeg: &[u8], frame: Frame) -> Result<Vec<u8>, Declined> {
         let (mut from, mut to) = (Cursor::new(jpeg), Cursor::new(&mut coded));
         encode_lepton(&mut from, &mut to, &features(frame, jpeg.len()), &SingleThreadPool::default()).map(|_| coded)
     });
-    let coded = coded.ok_or(Declined::Failed)?.map_err(|_| Declined::Foreign)?;
+    let coded = coded.ok_or(Declined::Failed)?.map_err(|e| match e.exit_code() {
+        ExitCode::OutOfMemory => Declined::OutOfMemory,
+        ExitCode::Unsupported4Colors => Declined::FourColours,
+        _ => Declined::Foreign,
+    })?;
     if coded.len() >= jpeg.len() {
         return Err(Declined::TooLarge);
     }
@@ -206,6 +224,7 @@ pub(super) fn close(coded: &[u8], frame: Frame, room: usize) -> Result<Vec<u8>, 
     let decoded = guarded(|| decode_lepton(&mut Cursor::new(coded), &mut out, &features, &SingleThreadPool::default()));
     match decoded {
         Some(Ok(_)) => Ok(out.bytes),
+        Some(Err(e)) if e.exit_code() == ExitCode::OutOfMemory => Err(OUT_OF_MEMORY),
         Some(Err(_)) => Err(Error("a picture does not decode")),
         None => Err(Error("the decoder of a picture failed")),
     }

@@ -125,11 +125,12 @@ impl Opened {
         let text_bytes = rooms.iter().map(|room| room.text_bytes).max().unwrap_or(0).min(TEXT_BYTES_MAX);
         let open = |text_bytes: usize| {
             containers::open(raw, basis.before, Limits { text_bytes }).map_err(|why| match why {
-                containers::Declined::Failed => Declined::Failed,
+                containers::Declined::Failed | containers::Declined::OutOfMemory => Declined::Failed,
                 containers::Declined::NothingFound
                 | containers::Declined::Foreign
                 | containers::Declined::TooLarge
-                | containers::Declined::Differs => Declined::Foreign,
+                | containers::Declined::Differs
+                | containers::Declined::FourColours => Declined::Foreign,
             })
         };
         let sampled = |opened: &containers::Opened| {
@@ -246,6 +247,9 @@ impl Model for Opened {
             streams.push(Stream { kind: *kind, bytes: bytes.get(*at..end).ok_or(LESS)?.to_vec() });
             *at = end;
         }
-        containers::close(&head.recipe, &streams, raw_len, TEXT_BYTES_MAX).map_err(|e| Error::Corrupt(e.0))
+        containers::close(&head.recipe, &streams, raw_len, TEXT_BYTES_MAX).map_err(|e| match e {
+            containers::OUT_OF_MEMORY => Error::OutOfMemory(e.0),
+            _ => Error::Corrupt(e.0),
+        })
     }
 }
