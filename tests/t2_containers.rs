@@ -445,54 +445,6 @@ fn golden_payloads_are_made() {
     }
 }
 
-/// Writes what `golden/opened-2-members` holds, where it is asked for: once for a revision.
-#[test]
-fn golden_payloads_of_members_are_made() {
-    let mut dice = Dice::new(42);
-    let [a, b] = [6000, 2500].map(|len| packed::prose(&mut dice, len));
-    let inner = packed::gzip(&a[..3000], 6);
-    let members: [(&str, &[u8]); 4] = [("a.txt", &a), ("b/c.txt", &b), ("none", b""), ("inner.gz", &inner)];
-    let tar = packed::tar(&members);
-    // Slices of a picture, and of a stream with an archive in it.
-    let picture = packed::png_dotted(&mut dice, 200, 300, packed::Png::Plain, 15);
-    let limits = CutLimits { min: 100, text_bytes: 50_000 };
-    let first = containers::cut(&picture, None, limits, false);
-    let second = containers::cut(&picture[first.len..], first.before.as_ref(), limits, false);
-    let texts: Vec<Vec<u8>> = (0..50).map(|_| packed::prose(&mut dice, 3000)).collect();
-    let many: Vec<(&str, &[u8])> = texts.iter().map(|text| ("file.txt", &text[..])).collect();
-    let stream = packed::deflated(&packed::tar(&many), 6);
-    let walk = containers::walk(&StreamBefore::default(), &stream, 90_000).unwrap();
-    let rest = &stream[walk.consumed..];
-    let before = Before::Stream(walk.before);
-    let raws = [
-        (None, tar.clone()),
-        (None, tar[..7000].to_vec()),
-        (None, packed::gzip(&tar, 6)),
-        (None, packed::cpio(&members)),
-        (None, packed::ar(&members)),
-        (None, packed::mail(&members)),
-        (None, [b"{\"body\": \"".to_vec(), packed::base64(&a, 0, ""), b"\"}".to_vec()].concat()),
-        (None, picture[..first.len].to_vec()),
-        (first.before.as_ref(), picture[first.len..][..second.len].to_vec()),
-        (Some(&before), rest.to_vec()),
-    ];
-    let mut out = Vec::new();
-    for (before, raw) in raws {
-        let coded = opened().encode(&raw, Class::Container, Basis { before, ..Basis::default() });
-        let coded = coded.unwrap_or_else(|why| panic!("{} bytes: {why:?}", raw.len()));
-        let plain = opened().decode(&coded.payload, raw.len(), 1, ModelId::NONE, Basis::default());
-        assert!(plain.as_deref() == Ok(&raw[..]));
-        for (tag, bytes) in [(b'R', &raw), (8, &coded.payload)] {
-            out.push(tag);
-            out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-            out.extend_from_slice(bytes);
-        }
-    }
-    if let Ok(path) = std::env::var("TERSEFS_GOLDEN_MEMBERS") {
-        std::fs::write(path, out).unwrap();
-    }
-}
-
 /// Damage that the checksum does not see, as it was put right: an error or bytes.
 #[test]
 fn forged_payloads_give_errors_or_bytes() {

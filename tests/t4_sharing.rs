@@ -98,7 +98,7 @@ fn a_long_member_of_an_archive_finds_the_file_itself() {
     let archives = [
         ("tree.tar", packed::tar(&[("a", &a), ("file", &file), ("b", &b)])),
         ("tree.cpio", packed::cpio(&[("file", &file), ("a", &a)])),
-        ("tree.a", packed::ar(&[("b", &b), ("file", &file)])),
+        ("tree.deb", packed::ar(&[("debian-binary", b"2.0\n"), ("file", &file), ("b", &b)])),
     ];
     let archives: Files = archives.into_iter().map(|(name, bytes)| (name.to_string(), bytes)).collect();
     copy(&volume, &archives, "x");

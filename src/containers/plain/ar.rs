@@ -4,6 +4,8 @@ use super::{Form, Head, take};
 
 /// What a container begins with.
 pub const MAGIC: &[u8] = b"!<arch>\n";
+/// What the first member of a Debian package is called.
+pub const PACKAGE: &[u8] = b"debian-binary";
 const HEAD_BYTES: usize = 60;
 const NAME_BYTES: usize = 16;
 const SIZE_AT: usize = 48;

