@@ -58,7 +58,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("fuser::", &["fuse/"]),
     ("glob::", &["volume/rules.rs"]),
     ("memmap2::", &["models/primed/memory.rs", "models/lm/pages.rs"]),
-    ("prefetch_index::", &["models/primed/", "models/genome/", "models/lm/", "entropy/"]),
+    ("prefetch_index::", &["models/primed/", "models/picture/", "models/genome/", "models/lm/", "entropy/"]),
     ("sled::", &["store/index.rs"]),
     ("tokenizers::", &["models/lm/tokens.rs"]),
     ("zip::", &["models/lm/pickle.rs"]),

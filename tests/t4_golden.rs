@@ -85,6 +85,12 @@ fn wave(dice: &mut Dice, samples: u32) -> Vec<u8> {
     out
 }
 
+/// A picture in grey: light with noise.
+fn pixels(dice: &mut Dice) -> Vec<u8> {
+    let light = (0..20_000u64).map(|n| (60 + n % 200 / 3 + n / 200 + dice.roll(5)) as u8);
+    b"P5 200 100 255\n".iter().copied().chain(light).collect()
+}
+
 /// A store with everything that a store can hold but language models, which are large.
 fn make(store: &Path, teaches: bool) {
     let disk = RealDisk::open(store, true).unwrap();
@@ -101,6 +107,7 @@ fn make(store: &Path, teaches: bool) {
             MethodId::Opened => packed::gzip(&packed::prose(&mut Dice::new(7), 9000), 6),
             MethodId::Genome => reads(&mut Dice::new(7), 60),
             MethodId::Sound => wave(&mut Dice::new(7), 8000),
+            MethodId::Picture => pixels(&mut Dice::new(7)),
             _ => sample(texts[n % texts.len()], n * 9000, 9000),
         };
         write(&volume, methods, method.name(), &[(0, &text)]);

@@ -100,11 +100,13 @@ pub enum MethodId {
     Opened = 8,
     /// Sound that nobody has compressed.
     Sound = 9,
+    /// Pictures that nobody has compressed.
+    Picture = 10,
 }
 
 impl MethodId {
     /// Every method this build decodes, in the order of their numbers.
-    pub const ALL: [MethodId; 10] = [
+    pub const ALL: [MethodId; 11] = [
         MethodId::Raw,
         MethodId::Zstd,
         MethodId::Cm,
@@ -115,6 +117,7 @@ impl MethodId {
         MethodId::Language,
         MethodId::Opened,
         MethodId::Sound,
+        MethodId::Picture,
     ];
 
     /// One more than the largest number of a method: numbers may have gaps.
@@ -138,6 +141,7 @@ impl MethodId {
             MethodId::Language => "language",
             MethodId::Opened => "opened",
             MethodId::Sound => "sound",
+            MethodId::Picture => "picture",
         }
     }
 }
@@ -198,11 +202,13 @@ pub enum Class {
     Jpeg = 11,
     /// Samples of sound that nobody has compressed.
     Sound = 12,
+    /// Pixels of pictures that nobody has compressed.
+    Picture = 13,
 }
 
 impl Class {
     /// Every class, in the order of their numbers.
-    pub const ALL: [Class; 13] = [
+    pub const ALL: [Class; 14] = [
         Class::Unknown,
         Class::Text,
         Class::Markup,
@@ -216,6 +222,7 @@ impl Class {
         Class::Container,
         Class::Jpeg,
         Class::Sound,
+        Class::Picture,
     ];
 
     /// Reads a number from disk; an unknown number is `Unknown`, since decoding never depends on the class.
@@ -239,6 +246,7 @@ impl Class {
             Class::Container => "container",
             Class::Jpeg => "jpeg",
             Class::Sound => "sound",
+            Class::Picture => "picture",
         }
     }
 }

@@ -666,6 +666,7 @@ pub(super) enum MethodArg {
     Primed,
     Strong,
     Sound,
+    Picture,
     Language,
 }
 
@@ -680,6 +681,7 @@ impl MethodArg {
             MethodArg::Primed => Some(MethodId::Primed),
             MethodArg::Strong => Some(MethodId::Strong),
             MethodArg::Sound => Some(MethodId::Sound),
+            MethodArg::Picture => Some(MethodId::Picture),
             MethodArg::Language => Some(MethodId::Language),
         }
     }

@@ -162,7 +162,9 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Re
     let by_reference = by_reference.flatten();
     let surely = by_reference.as_ref().is_some_and(|(_, c)| c.refers && surely_smaller(raw, c.payload.len()));
     let opened = if surely { None } else { opened(raw, class, policy, basis) };
-    let is_packed = !surely && (class == Class::Incompressible || (class != Class::Sound && looks_incompressible(raw)));
+    let is_packed = !surely
+        && (class == Class::Incompressible
+            || (!matches!(class, Class::Sound | Class::Picture) && looks_incompressible(raw)));
     let best = match by_reference {
         Some(from) if surely => Some(from),
         // Even what no method shrinks by itself may be there already.
@@ -265,6 +267,11 @@ fn smallest(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Resu
         if models::starts_from_priors(id) {
             // Nor does what is for any data on what is for this kind alone, where there is no other.
             if best.as_ref().is_some_and(|(best, _)| *best == MethodId::Genome) && models::is_nucleotides_alone(raw) {
+                continue;
+            }
+            // What has rows may be a table, too, which gains more than sound.
+            let wide = |(id, b): &(MethodId, Coded)| *id == MethodId::Picture && !repeats(raw, b.payload.len() / 5 * 6);
+            if best.as_ref().is_some_and(wide) {
                 continue;
             }
             if best.as_ref().is_some_and(|(id, b)| *id == MethodId::Sound && !repeats(raw, b.payload.len())) {

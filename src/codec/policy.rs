@@ -59,9 +59,12 @@ impl Tier {
         match method {
             MethodId::Raw | MethodId::Zstd => true,
             // Opened files are closed at some ten MB/s, which is not what the fast tier promises.
-            MethodId::Primed | MethodId::Swift | MethodId::Genome | MethodId::Opened | MethodId::Sound => {
-                self != Tier::Fast
-            }
+            MethodId::Primed
+            | MethodId::Swift
+            | MethodId::Genome
+            | MethodId::Opened
+            | MethodId::Sound
+            | MethodId::Picture => self != Tier::Fast,
             MethodId::Strong | MethodId::Language => self == Tier::Deep,
             MethodId::Cm => false,
         }
@@ -137,7 +140,8 @@ impl Policy {
             | MethodId::Genome
             | MethodId::Language
             | MethodId::Opened
-            | MethodId::Sound => self.allows(method),
+            | MethodId::Sound
+            | MethodId::Picture => self.allows(method),
         };
         // How long containers take says what is in them: whoever asks decodes them.
         let in_time = || predicted_decode_ms(method, cold_bytes(method, bytes)) <= self.decode_ms_max();
@@ -305,7 +309,7 @@ mod tests {
             MethodId::Strong => len >> 9,
             MethodId::Genome => len >> 11,
             MethodId::Language => len,
-            MethodId::Cm | MethodId::Primed | MethodId::Opened | MethodId::Sound => len >> 10,
+            MethodId::Cm | MethodId::Primed | MethodId::Opened | MethodId::Sound | MethodId::Picture => len >> 10,
             MethodId::Swift => len >> 12,
             MethodId::Raw | MethodId::Zstd => (len >> 10).div_ceil(100),
         }

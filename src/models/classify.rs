@@ -2,7 +2,7 @@
 //!
 //! Cheap: one pass over at most 64 KiB. A wrong answer costs some bytes, never data.
 
-use super::{begins_as_sound, is_nucleotides, is_sound};
+use super::{begins_as_picture, begins_as_sound, is_nucleotides, picture_part, sound_part};
 use crate::base::Class;
 use crate::containers;
 
@@ -44,6 +44,9 @@ pub fn classify(sample: &[u8]) -> Class {
     if begins_as_sound(sample) {
         return Class::Sound;
     }
+    if begins_as_picture(sample) {
+        return Class::Picture;
+    }
     if sample.starts_with(b"\xff\xd8\xff") {
         return Class::Jpeg;
     }
@@ -66,7 +69,7 @@ pub fn classify(sample: &[u8]) -> Class {
         return Class::Incompressible;
     }
     if sample.len() >= 1024 && entropy > RANDOM_BITS && !is_smooth(sample) {
-        return if is_sound(sample) { Class::Sound } else { Class::Incompressible };
+        return samples_class(sample).unwrap_or(Class::Incompressible);
     }
     let total = sample.len() as u64;
     let sum = |f: &dyn Fn(u8) -> bool| -> u64 {
@@ -74,12 +77,21 @@ pub fn classify(sample: &[u8]) -> Class {
     };
     let controls = sum(&|b| b < 32 && !matches!(b, b'\n' | b'\r' | b'\t' | 0x0c | 0x1b));
     if controls * 50 > total || (sum(&|b| b >= 128) * 4 > total && !mostly_utf8(sample)) {
-        return if is_sound(sample) { Class::Sound } else { Class::Binary };
+        return samples_class(sample).unwrap_or(Class::Binary);
     }
     if is_nucleotides(sample) {
         return Class::Nucleotides;
     }
     text_class(sample, &counts)
+}
+
+/// Pictures and sound that nobody has compressed: what a sample is coded smaller as. Sound repeats itself like rows.
+fn samples_class(sample: &[u8]) -> Option<Class> {
+    match (picture_part(sample), sound_part(sample)) {
+        (Some(picture), Some(sound)) if sound < picture => Some(Class::Sound),
+        (Some(_), _) => Some(Class::Picture),
+        (None, sound) => sound.map(|_| Class::Sound),
+    }
 }
 
 /// True where bytes are nearer to those a few places before than bytes that have nothing to do with each other are, which
@@ -139,7 +151,7 @@ fn count(sample: &[u8], marker: &[u8]) -> usize {
 /// given long segments, since each starts knowing nothing.
 pub fn segment_bytes(class: Class) -> u32 {
     match class {
-        Class::Json | Class::Nucleotides | Class::Sound | Class::Jpeg => 1 << 20,
+        Class::Json | Class::Nucleotides | Class::Sound | Class::Picture | Class::Jpeg => 1 << 20,
         Class::Markup | Class::Log => 512 << 10,
         // What is in a container is several times as long.
         Class::Unknown

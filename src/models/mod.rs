@@ -16,6 +16,7 @@ mod genome;
 mod library;
 mod lm;
 mod opened;
+mod picture;
 mod primed;
 mod raw;
 mod sound;
@@ -40,8 +41,9 @@ pub use lm::{
     Spliced, as_safetensors, kind_of_tensors, load as load_language_model, load_checkpoint, load_tensors,
 };
 pub use opened::{Opened, Room, TEXT_BYTES_MAX as OPENED_TEXT_BYTES_MAX};
+pub use picture::{begins_as_picture, picture_part};
 pub use primed::{Kind, Likeness, PACKED_BYTES_MAX, TEXT_BYTES_MAX, VolumePrior, prior_name, train, train_from};
-pub use sound::{begins_as_sound, is_sound};
+pub use sound::{begins_as_sound, sound_part};
 
 /// Bytes that are kept beside the tables of the default method.
 static KEPT_BYTES: AtomicU64 = AtomicU64::new(0);
@@ -266,6 +268,7 @@ pub static MODELS: [&dyn Model; MethodId::ALL.len()] = [
     &lm::Language,
     &opened::Opened,
     &sound::Sound,
+    &picture::Picture,
 ];
 
 /// Methods, the strongest first: each codes most of the data it suits smaller than those behind it, and slower.
@@ -273,6 +276,7 @@ pub const BY_STRENGTH: [MethodId; MethodId::ALL.len()] = [
     MethodId::Opened,
     MethodId::Language,
     MethodId::Genome,
+    MethodId::Picture,
     MethodId::Sound,
     MethodId::Strong,
     MethodId::Primed,
@@ -289,6 +293,7 @@ pub fn suits(id: MethodId, class: Class) -> bool {
         MethodId::Genome => class == Class::Nucleotides,
         MethodId::Language => ModelKind::ALL.into_iter().any(|kind| kind.suits(class)),
         MethodId::Sound => class == Class::Sound,
+        MethodId::Picture => class == Class::Picture,
         MethodId::Raw | MethodId::Zstd | MethodId::Cm | MethodId::Primed | MethodId::Swift | MethodId::Strong => true,
     }
 }
@@ -303,7 +308,8 @@ pub fn starts_from_priors(id: MethodId) -> bool {
         | MethodId::Genome
         | MethodId::Language
         | MethodId::Opened
-        | MethodId::Sound => false,
+        | MethodId::Sound
+        | MethodId::Picture => false,
     }
 }
 
@@ -320,5 +326,6 @@ pub fn model(id: MethodId) -> &'static dyn Model {
         MethodId::Language => &lm::Language,
         MethodId::Opened => &opened::Opened,
         MethodId::Sound => &sound::Sound,
+        MethodId::Picture => &picture::Picture,
     }
 }

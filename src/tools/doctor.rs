@@ -181,13 +181,26 @@ fn sound() -> Vec<u8> {
     (0..SAMPLE_BYTES / 2).map(sample).flat_map(i16::to_le_bytes).collect()
 }
 
+/// A picture in grey, by whole numbers, whose rows differ a little.
+fn picture() -> Vec<u8> {
+    const WIDTH: usize = 128;
+    let mut noise = 1u32;
+    let value = |at: usize| {
+        noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let (x, y) = (at % WIDTH, at / WIDTH);
+        (40 + x * y / 96 % 128 + (noise >> 29) as usize) as u8
+    };
+    let head = format!("P5 {WIDTH} {} 255\n", SAMPLE_BYTES / WIDTH).into_bytes();
+    head.into_iter().chain((0..SAMPLE_BYTES).map(value)).take(SAMPLE_BYTES).collect()
+}
+
 /// Every method codes a sample and gives it back.
 fn methods() -> Vec<Finding> {
     let samples = builtin_samples();
     let nucleotides: Vec<u8> =
         (0..SAMPLE_BYTES as u32).map(|n| b"ACGT"[(n.wrapping_mul(2_654_435_761) >> 30) as usize]).collect();
     let text = samples.first().map_or(&[][..], |(_, bytes)| bytes.get(..SAMPLE_BYTES).unwrap_or(bytes));
-    let sound = sound();
+    let (sound, picture) = (sound(), picture());
     let mut good = Vec::new();
     let mut found = Vec::new();
     // A language model codes nothing unless a volume has been given one: `tersefs model check`. What is in containers is
@@ -196,6 +209,7 @@ fn methods() -> Vec<Finding> {
         let (sample, class) = match method {
             MethodId::Genome => (&nucleotides[..], Class::Nucleotides),
             MethodId::Sound => (&sound[..], Class::Sound),
+            MethodId::Picture => (&picture[..], Class::Picture),
             _ => (text, Class::Source),
         };
         match bench_method(sample, class, method, SAMPLE_BYTES as u32) {

@@ -577,7 +577,10 @@ impl Volume {
 
 /// Why a class is not trained for, if it is not.
 fn not_trained(class: Class, bytes: u64) -> Option<String> {
-    if matches!(class, Class::Incompressible | Class::Nucleotides | Class::Container | Class::Jpeg | Class::Sound) {
+    if matches!(
+        class,
+        Class::Incompressible | Class::Nucleotides | Class::Container | Class::Jpeg | Class::Sound | Class::Picture
+    ) {
         return Some("no prior helps with it".into());
     }
     (bytes < CLASS_BYTES_MIN).then(|| format!("a prior pays from {} MiB of a class on", CLASS_BYTES_MIN >> 20))

@@ -23,9 +23,13 @@ impl Kind {
             Class::Unknown | Class::Text | Class::Source | Class::Nucleotides => Kind::Text,
             Class::Markup | Class::Json => Kind::Nested,
             Class::Log => Kind::Lines,
-            Class::Exec | Class::Binary | Class::Incompressible | Class::Container | Class::Jpeg | Class::Sound => {
-                Kind::Binary
-            }
+            Class::Exec
+            | Class::Binary
+            | Class::Incompressible
+            | Class::Container
+            | Class::Jpeg
+            | Class::Sound
+            | Class::Picture => Kind::Binary,
         }
     }
 }

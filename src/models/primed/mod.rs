@@ -252,7 +252,7 @@ fn choose_any(raw: &[u8], form: Form, class: Class, library: &Priors, alone: boo
     let mut candidates: Vec<Start> =
         library.candidates(class, raw).iter().map(|prior| Start::Named(prior.id)).collect();
     candidates.extend(priors::candidates(class, raw).into_iter().map(Start::Own));
-    if !matches!(class, Class::Binary | Class::Sound) || form != Form::Plain {
+    if !matches!(class, Class::Binary | Class::Sound | Class::Picture) || form != Form::Plain {
         return choose(sample(raw, TRIAL_BYTES), candidates, library).map(|(start, _)| start);
     }
     candidates.extend(records::lengths(raw).into_iter().map(Start::Records));
@@ -271,9 +271,35 @@ pub fn prior_for(raw: &[u8], class: Class, library: &Priors) -> ModelId {
     }
 }
 
+/// What pixels are like, and where the first whole one begins; where rows have bytes besides their pixels, where the first row does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PixelShape {
+    pub bytes: usize,
+    pub planes: usize,
+    pub big: bool,
+    pub signed: bool,
+    pub row: usize,
+    pub phase: usize,
+}
+
+/// Pixels that bytes may be, the more likely first; those of one byte in rows, of longer ones nobody has looked for rows where it is 0.
+pub(super) fn pixel_shapes(raw: &[u8]) -> Vec<PixelShape> {
+    let shapes = samples::likely(raw).map_or_else(Vec::new, |(shape, _)| samples::shapes(raw, shape));
+    let in_rows = shapes.into_iter().filter(|shape| shape.width == 2 || shape.row > 0 && shape.width == 1);
+    let named = |shape: Shape| PixelShape {
+        bytes: shape.width.into(),
+        planes: shape.channels.into(),
+        big: shape.big,
+        signed: shape.signed,
+        row: shape.row.into(),
+        phase: shape.phase.into(),
+    };
+    in_rows.map(named).collect()
+}
+
 /// The form in which the bytes of a segment are coded.
 fn choose_form(raw: &[u8], class: Class) -> Form {
-    if !matches!(class, Class::Exec | Class::Binary | Class::Sound) {
+    if !matches!(class, Class::Exec | Class::Binary | Class::Sound | Class::Picture) {
         return Form::Plain;
     }
     match (code::saves(raw), arm::saves(raw)) {

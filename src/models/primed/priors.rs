@@ -125,7 +125,9 @@ pub(super) fn candidates(class: Class, raw: &[u8]) -> Vec<u8> {
         Class::Json => vec![17],
         Class::Log => vec![18, 22],
         Class::Exec => vec![19],
-        Class::Binary | Class::Incompressible | Class::Container | Class::Jpeg | Class::Sound => vec![0, 19],
+        Class::Binary | Class::Incompressible | Class::Container | Class::Jpeg | Class::Sound | Class::Picture => {
+            vec![0, 19]
+        }
         // Texts teach nothing about nucleotides.
         Class::Nucleotides => vec![0, 18],
     }

@@ -75,8 +75,8 @@ fn trial(raw: &[u8], found: &Found) -> (usize, usize, usize) {
     (code(&found.format, &parts).len(), quick, parts.len())
 }
 
-/// The format that bytes without a head are coded by to the fewest bytes, if it is worth anything.
-fn found_in(raw: &[u8]) -> Option<Found> {
+/// The format that bytes without a head are coded by to the fewest bytes, if it is worth anything, and to what part, millionths.
+fn found_in(raw: &[u8]) -> Option<(usize, Found)> {
     let share = |found: Found| {
         let (bytes, quick, len) = trial(raw, &found);
         let worth = bytes * QUICK_PART < quick * 100 && bytes * QUICK_PART < len * 100;
@@ -88,7 +88,7 @@ fn found_in(raw: &[u8]) -> Option<Found> {
     // Which channel is the first.
     let (_, found) = best;
     let shifted = (1..found.format.channels.min(SHIFTS)).filter_map(|n| format::shifted(found, n, raw.len()));
-    shifted.filter_map(share).chain([best]).min_by_key(|(share, _)| *share).map(|(_, found)| found)
+    shifted.filter_map(share).chain([best]).min_by_key(|(share, _)| *share)
 }
 
 /// True for the first bytes of a file of sound that this method codes.
@@ -107,13 +107,12 @@ fn may_be_sound(sample: &[u8]) -> bool {
     })
 }
 
-/// True for bytes that are coded as samples of one channel or two to much less than otherwise; too few are not looked at. More
-/// channels are as likely the fields of records.
-pub fn is_sound(sample: &[u8]) -> bool {
-    matches!(format::head(sample), Head::None)
-        && sample.len() >= SNIFF_BYTES_MIN
-        && may_be_sound(sample)
-        && found_in(sample).is_some_and(|found| found.format.channels <= 2)
+/// The part, millionths, that bytes are coded to as samples of one channel or two, where that is much less than otherwise; too few
+/// are not looked at. More channels are as likely the fields of records.
+pub fn sound_part(sample: &[u8]) -> Option<usize> {
+    let worth = matches!(format::head(sample), Head::None) && sample.len() >= SNIFF_BYTES_MIN && may_be_sound(sample);
+    let found = if worth { found_in(sample) } else { None };
+    found.filter(|(_, found)| found.format.channels <= 2).map(|(part, _)| part)
 }
 
 /// Codes samples of which the format is known: whole frames, the lowest byte first, with signs.
@@ -150,7 +149,7 @@ impl Model for Sound {
         let found = match format::head(raw) {
             Head::Samples(found) => found,
             Head::Foreign => return Err(Declined::Foreign),
-            Head::None => found_in(raw).ok_or(Declined::Foreign)?,
+            Head::None => found_in(raw).ok_or(Declined::Foreign)?.1,
         };
         let samples = raw.get(found.from..found.to).unwrap_or_default();
         let payload = layout::join(&found, raw, &code(&found.format, samples));

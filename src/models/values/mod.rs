@@ -16,10 +16,10 @@ mod least;
 mod tables;
 
 use crate::entropy::{Channel, Lanes, Layers, Stage, boxed, squash_within, stretch};
-use tables::{Z_MAX, gap, tail};
 
 pub use gradient::Gradient;
 pub use least::Least;
+pub use tables::{Z_MAX, gap, tail};
 
 /// Distributions that are mixed.
 pub const GUESSES: usize = 8;
@@ -59,14 +59,15 @@ pub fn within(x: f64, least: f64, most: f64) -> f64 {
     if x > least { if x < most { x } else { most } } else { least }
 }
 
+/// The same of shorter floats.
 #[inline(always)]
-fn within_f32(x: f32, least: f32, most: f32) -> f32 {
+pub fn within_f32(x: f32, least: f32, most: f32) -> f32 {
     if x > least { if x < most { x } else { most } } else { least }
 }
 
 /// The nearest whole number, of those below 2^21 either way.
 #[inline(always)]
-fn nearest(x: f32) -> i32 {
+pub fn nearest(x: f32) -> i32 {
     // In a float of that size the last bit counts one.
     const SHIFT: f32 = 12_582_912.0;
     (x + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i32
@@ -105,7 +106,7 @@ pub struct Outlook<const N: usize> {
 
 /// A probability that adapts: 24 bits, and 8 bits of how often it did.
 #[derive(Clone, Copy)]
-struct Counter(u32);
+pub struct Counter(u32);
 
 /// 65536 / (n + 1.6): what a bit counts after `n` others.
 static SHARES: [u32; 256] = {
@@ -119,19 +120,25 @@ static SHARES: [u32; 256] = {
 };
 
 impl Counter {
-    const NEW: Counter = Counter(1 << 31);
+    pub const NEW: Counter = Counter(1 << 31);
 
     #[inline(always)]
-    fn p(self) -> u16 {
+    pub fn p(self) -> u16 {
         (self.0 >> 16) as u16
     }
 
     #[inline(always)]
     fn learn(&mut self, bit: u8) {
+        self.learn_within(bit, COUNT_MAX);
+    }
+
+    /// Learns a bit: it counts by one part in `count_max` at least, which is at most 255.
+    #[inline(always)]
+    pub fn learn_within(&mut self, bit: u8, count_max: u32) {
         let (n, p) = (self.0 & 255, (self.0 >> 8) as i32);
         let target = if bit != 0 { 0xff_ffff } else { 0 };
         let step = (i64::from(target - p) * i64::from(SHARES[n as usize])) >> 16;
-        self.0 = ((p + step as i32) as u32) << 8 | if n < COUNT_MAX { n + 1 } else { n };
+        self.0 = ((p + step as i32) as u32) << 8 | if n < count_max { n + 1 } else { n };
     }
 }
 

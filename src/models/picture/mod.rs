@@ -1,0 +1,198 @@
+//! `picture`: pixels that nobody has compressed, of one to eight values of 8 or 16 bits: PNM, PAM, BMP, TIFF, NPY, FITS, NIfTI,
+//! DICOM, and pixels alone.
+//!
+//! Each plane of colour is coded after the other, so that all of those before it are known around a pixel. A value is predicted
+//! from those around it by least squares over what lies near in the picture (`around`), predictions are weighed by how far off
+//! they were (`predictor`), and what the value is is decided in a few steps (`decisions`) by distributions, counters of how such
+//! decisions went and counters of which values there are at all. In pictures that are drawn, values that are just those of other
+//! pixels are told first (`same`). What pixels are like is told by the head of a file; a segment from the middle of one has none,
+//! so that it is found (`format`). Bytes that are no pixels stay as they are. Every segment stands alone.
+//!
+//! Idea: least squares around a pixel, B. Meyer and P. Tischer, Glicbawls; X. Wu and others, EDP; mixing of distributions and
+//! counters, M. Pais and others, paq8px. Limits: memory as `memory_bytes` says, taken for a segment and given back; decoding is
+//! as fast as encoding.
+
+mod around;
+mod decisions;
+mod format;
+mod layout;
+mod predictor;
+mod same;
+
+use super::zstd::pack;
+use super::{Basis, Coded, Declined, Error, InUse, Model, stands_alone};
+use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX};
+use crate::entropy::{Decoder, Encoder};
+use format::{Found, WIDTH_MAX};
+use layout::{Parts, Plan};
+use predictor::Raster;
+
+/// Revision of the payloads that are written.
+const REVISION: u16 = 1;
+/// Values of a whole segment with the errors of each, and the predictor of one plane.
+const BYTES: u64 = predictor::bytes(WIDTH_MAX) + 24 * SEGMENT_BYTES_MAX as u64;
+/// Bytes that are tried, and rows at least.
+const TRIAL_BYTES: usize = 24 << 10;
+const TRIAL_ROWS: usize = 6;
+/// Bytes of a sample of a file that are looked at to tell pictures from other data.
+const SNIFF_BYTES_MIN: usize = 4 << 10;
+/// What zstd's quick level makes of a part must be this much larger, 1/100, than what pixels are coded to.
+const QUICK_PART: usize = 120;
+/// In rows of another length pixels must take this much more, 1/100.
+const ROWS_PART: usize = 104;
+/// Of values at least this part, 1/100, are those of the pixel before or above in a picture that is drawn.
+const DRAWN_PART: usize = 40;
+
+/// Pictures.
+pub(crate) struct Picture;
+
+fn raster(plan: &Plan) -> Raster {
+    let Plan { found: Found { format, skip, .. }, drawn, least, most } = *plan;
+    Raster { width: format.width(), skip, planes: format.planes, least, most, drawn }
+}
+
+/// What values are between, and whether they are drawn.
+fn plan(found: Found, values: &[i32]) -> Plan {
+    let (least, most) = values.iter().fold((i32::MAX, 0), |(least, most), value| (least.min(*value), most.max(*value)));
+    let Found { format, .. } = found;
+    let (left, above) = (format.planes, format.planes * format.width());
+    let same = |n: &usize| {
+        let back = |by: usize| n.checked_sub(by).and_then(|n| values.get(n));
+        let value = values.get(*n);
+        value == back(left) || value == back(above)
+    };
+    let count = values.len().div_ceil(7);
+    let drawn = (0..values.len()).step_by(7).filter(same).count() * 100 >= count * DRAWN_PART;
+    Plan { found, drawn, least, most }
+}
+
+/// The range code of pixels.
+fn code(plan: &Plan, values: &mut [i32], limit: usize) -> Vec<u8> {
+    let mut coder = Encoder::new(limit);
+    predictor::pass(&mut coder, values, raster(plan));
+    coder.finish()
+}
+
+/// Some rows that are tried, as pixels.
+struct Trial<'a> {
+    part: &'a [u8],
+    plan: Plan,
+    values: Vec<i32>,
+}
+
+impl Trial<'_> {
+    fn of<'a>(raw: &'a [u8], found: &Found) -> Trial<'a> {
+        let row = found.format.row;
+        let rows = (TRIAL_BYTES / row).max(TRIAL_ROWS);
+        let at = (found.to - found.from).saturating_sub(rows * row) / 2 / row * row;
+        let to = (found.from + at + rows * row).min(found.to);
+        let part = raw.get(found.from + at..to).unwrap_or_default();
+        let found = Found { from: 0, to: part.len(), ..*found };
+        let (values, _) = layout::apart(&found, part);
+        Trial { part, plan: plan(found, &values), values }
+    }
+
+    /// Bytes that they take.
+    fn bytes(mut self) -> usize {
+        code(&self.plan, &mut self.values, usize::MAX).len()
+    }
+
+    /// Bytes that zstd makes of them.
+    fn quick(&self) -> usize {
+        pack(self.part, 1).map_or(self.part.len(), |quick| quick.len())
+    }
+
+    /// True where it is worth trying them: they are drawn, or a guess at what they take is below what zstd makes of them. To try
+    /// takes a hundred times as long.
+    fn may_pay(&self, quick: usize) -> bool {
+        let Found { format, .. } = self.plan.found;
+        let (left, above) = (format.planes, format.planes * format.width());
+        let bits = |n: usize| {
+            let back = |by: usize| self.values.get(n - by).copied().unwrap_or(0);
+            let missed =
+                (back(0) - back(left)).abs().min((back(0) - back(left) - back(above) + back(above + left)).abs());
+            u64::from((2 * missed as u32 + 1).ilog2()) + 1
+        };
+        let guess: u64 = (above + left..self.values.len()).map(bits).sum();
+        self.plan.drawn || guess < 8 * quick as u64
+    }
+}
+
+/// The pixels that bytes without a head are coded by to the fewest bytes, if it is worth anything, and to what part, millionths.
+fn found_in(raw: &[u8]) -> Option<(usize, Found)> {
+    let share = |found: Found| {
+        let trial = Trial::of(raw, &found);
+        let (quick, len) = (trial.quick(), trial.part.len());
+        let bytes = Some(trial).filter(|trial| trial.may_pay(quick))?.bytes();
+        (bytes * QUICK_PART < quick * 100).then_some((bytes * 1_000_000 / len.max(1), found))
+    };
+    format::likely(raw).into_iter().filter_map(share).min_by_key(|(share, _)| *share)
+}
+
+/// True for the first bytes of a file of a picture that this method codes.
+pub fn begins_as_picture(sample: &[u8]) -> bool {
+    format::head(sample).is_some()
+}
+
+/// The part, millionths, that bytes are coded to as pixels, where that is much less than otherwise and by their rows; too few are
+/// not looked at.
+pub fn picture_part(sample: &[u8]) -> Option<usize> {
+    let in_rows = |found: &Found| {
+        let bytes = Trial::of(sample, found).bytes();
+        let other = format::in_other_rows(found).map_or(usize::MAX, |other| Trial::of(sample, &other).bytes());
+        bytes * ROWS_PART < other.saturating_mul(100)
+    };
+    let found = if sample.len() >= SNIFF_BYTES_MIN { found_in(sample) } else { None };
+    found.filter(|(_, found)| in_rows(found)).map(|(part, _)| part)
+}
+
+fn encoded(raw: &[u8], found: Found) -> Result<Coded, Declined> {
+    found.count().ok_or(Declined::Foreign)?;
+    let (mut values, others) = layout::apart(&found, raw);
+    let plan = plan(found, &values);
+    let payload = layout::join(&plan, raw.len(), &others, &code(&plan, &mut values, raw.len()));
+    if payload.len() < raw.len() { Ok(Coded::alone(payload)) } else { Err(Declined::DoesNotShrink) }
+}
+
+impl Model for Picture {
+    fn id(&self) -> MethodId {
+        MethodId::Picture
+    }
+
+    fn revision(&self) -> u16 {
+        REVISION
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        BYTES
+    }
+
+    fn decode_rate_guess(&self) -> u64 {
+        700
+    }
+
+    fn encode(&self, raw: &[u8], _class: Class, _basis: Basis<'_>) -> Result<Coded, Declined> {
+        let _in_use = InUse::new(BYTES);
+        let found = format::head(raw).or_else(|| found_in(raw).map(|(_, found)| found)).ok_or(Declined::Foreign)?;
+        encoded(raw, found)
+    }
+
+    fn decode(
+        &self,
+        payload: &[u8],
+        raw_len: usize,
+        revision: u16,
+        model: ModelId,
+        basis: Basis<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        stands_alone(model, basis)?;
+        if revision != REVISION {
+            return Err(Error::UnknownRevision(revision));
+        }
+        let _in_use = InUse::new(BYTES);
+        let Parts { plan, pixels, others, code } = layout::split(payload, raw_len)?;
+        let mut values = vec![0; pixels * plan.found.format.planes];
+        predictor::pass(&mut Decoder::new(code), &mut values, raster(&plan));
+        layout::together(&plan.found, &values, &others, raw_len).ok_or(Error::Corrupt("picture payload is damaged"))
+    }
+}
