@@ -445,6 +445,46 @@ fn golden_payloads_are_made() {
     }
 }
 
+/// Writes what `golden/opened-2-members` holds, where it is asked for: once for a revision.
+#[test]
+fn golden_payloads_of_members_are_made() {
+    let mut dice = Dice::new(42);
+    let [a, b] = [6000, 2500].map(|len| packed::prose(&mut dice, len));
+    let inner = packed::gzip(&a[..3000], 6);
+    let members: [(&str, &[u8]); 4] = [("a.txt", &a), ("b/c.txt", &b), ("none", b""), ("inner.gz", &inner)];
+    let tar = packed::tar(&members);
+    // A slice from the midst of a picture.
+    let picture = packed::png_dotted(&mut dice, 300, 500, packed::Png::Plain, 15);
+    let limits = CutLimits { min: 100, text_bytes: 60_000 };
+    let first = containers::cut(&picture, None, limits, false);
+    let second = containers::cut(&picture[first.len..], first.before.as_ref(), limits, false);
+    let raws = [
+        (None, tar.clone()),
+        (None, tar[..7000].to_vec()),
+        (None, packed::gzip(&tar, 6)),
+        (None, packed::cpio(&members)),
+        (None, packed::ar(&members)),
+        (None, packed::mail(&members)),
+        (None, [b"{\"body\": \"".to_vec(), packed::base64(&a, 0, ""), b"\"}".to_vec()].concat()),
+        (first.before.as_ref(), picture[first.len..][..second.len].to_vec()),
+    ];
+    let mut out = Vec::new();
+    for (before, raw) in raws {
+        let coded = opened().encode(&raw, Class::Container, Basis { before, ..Basis::default() });
+        let coded = coded.unwrap_or_else(|why| panic!("{} bytes: {why:?}", raw.len()));
+        let plain = opened().decode(&coded.payload, raw.len(), 1, ModelId::NONE, Basis::default());
+        assert!(plain.as_deref() == Ok(&raw[..]));
+        for (tag, bytes) in [(b'R', &raw), (8, &coded.payload)] {
+            out.push(tag);
+            out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+            out.extend_from_slice(bytes);
+        }
+    }
+    if let Ok(path) = std::env::var("TERSEFS_GOLDEN_MEMBERS") {
+        std::fs::write(path, out).unwrap();
+    }
+}
+
 /// Damage that the checksum does not see, as it was put right: an error or bytes.
 #[test]
 fn forged_payloads_give_errors_or_bytes() {

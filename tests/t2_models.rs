@@ -671,6 +671,8 @@ fn payloads_of_older_revisions_decode() {
     // Their first byte is one of a checksum.
     let opened = decode_golden(include_bytes!("golden/opened-1"), 1);
     assert!(opened.len() == 11 && opened.iter().all(|(method, _)| *method == 8), "{opened:?}");
+    let members = decode_golden(include_bytes!("golden/opened-2-members"), 1);
+    assert!(members.len() >= 7 && members.iter().all(|(method, _)| *method == 8), "{members:?}");
     let frames = decode_golden(include_bytes!("golden/opened-2-frames"), 1);
     let recoded = decode_golden(include_bytes!("golden/opened-2-recoded"), 1);
     assert!(recoded.len() == 5 && recoded.iter().all(|(method, _)| *method == 8), "{recoded:?}");
