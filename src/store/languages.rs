@@ -7,7 +7,7 @@
 //!     model.gguf                                  or config.json, tokenizer.json, *.safetensors
 //!     adapter_model.safetensors.zst               a file that zstd makes a quarter smaller at least is kept so
 //! languages/.../MANIFEST, one line each:
-//!     tersefs language model 1                    2 where a file is kept by zstd, which the line below then begins with
+//!     tersefs language model 1                    2 where a file is kept by zstd, whose line begins with `zstd`
 //!     serial 3                                    among models of a store, the one that came last has the highest
 //!     file 92345678 <BLAKE3-256, 64 hexadecimal digits> model.gguf        bytes and hash of the file as it was brought
 //!     end <CRC32C of what is above, 8 hexadecimal digits>
