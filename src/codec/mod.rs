@@ -16,7 +16,7 @@ use crate::base::{Class, MethodId, ModelId, PlainHash, SEGMENT_BYTES_MAX, plain_
 use crate::containers;
 use crate::format::Coding;
 use crate::host;
-use crate::models::{self, Aim, BY_STRENGTH, Coded, Declined, Language, Opened};
+use crate::models::{self, Aim, BY_STRENGTH, Coded, Declined, Language, Opened, Room};
 use crate::telemetry;
 
 pub use crate::containers::Before;
@@ -187,6 +187,12 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Re
     };
     let is_opened = matches!(best, Some((MethodId::Opened, _)));
     let mut chosen = proven(raw, best, policy, basis)?;
+    // Text may decode slower than the data by which the speed of its method is known: by faster ones then, as far as there are any.
+    let mut rooms = policy::rooms(policy);
+    while is_opened && chosen.is_none() && rooms.iter().filter(|room| room.method != MethodId::Sound).count() > 1 {
+        rooms.remove(0);
+        chosen = proven(raw, opened_in(raw, basis, &rooms), policy, basis)?;
+    }
     if is_opened && chosen.is_none() && !is_packed {
         chosen = proven(raw, smallest(raw, class, policy, Basis::of(basis.library))?, policy, basis)?;
     }
@@ -224,7 +230,7 @@ fn proven(
     match read.decode_timed(coded.model, basis) {
         // How long closing takes is seen only when it was done: by what encoder a stream was made says more than its length.
         Ok(_) if id == MethodId::Opened && cpu_since(started).as_millis() > u128::from(policy.decode_ms_max()) => {
-            log::debug!("containers in a segment are closed too slowly, and stay as they are");
+            log::debug!("containers in a segment are closed too slowly");
             Ok(None)
         }
         Ok(plain) if plain == raw => {
@@ -241,16 +247,20 @@ fn proven(
 
 /// What is in the containers of a segment, coded, where the policy has them opened and that is smaller.
 fn opened(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Option<(MethodId, Coded)> {
-    let id = MethodId::Opened;
     // Archives of containers, and programs with pictures in them, are of other classes.
     let may_hold = matches!(class, Class::Incompressible | Class::Binary | Class::Unknown | Class::Exec);
     // So are mails, pages and certificates with letters in them that stand for bytes.
     let in_letters = || containers::holds_base64(raw, BASE64_PART);
-    if !policy.allows(id) || !(may_hold || models::suits(id, class) || in_letters()) {
+    if !policy.allows(MethodId::Opened) || !(may_hold || models::suits(MethodId::Opened, class) || in_letters()) {
         return None;
     }
-    let coded = Opened::encode_for(raw, Basis { reference: None, ..basis }, &policy::rooms(policy)).ok()?;
-    (coded.payload.len() < raw.len()).then_some((id, coded))
+    opened_in(raw, basis, &policy::rooms(policy))
+}
+
+/// As `opened`, by methods that have room for so much text.
+fn opened_in(raw: &[u8], basis: Basis<'_>, rooms: &[Room]) -> Option<(MethodId, Coded)> {
+    let coded = Opened::encode_for(raw, Basis { reference: None, ..basis }, rooms).ok()?;
+    (coded.payload.len() < raw.len()).then_some((MethodId::Opened, coded))
 }
 
 /// The smallest that the methods within the policy make of a segment.
@@ -361,7 +371,8 @@ impl Stored<'_> {
         let started = host::thread_cpu_seconds();
         let plain = decode()?;
         let elapsed = cpu_since(started);
-        if one_part {
+        // What is copied from a reference says nothing of other data.
+        if one_part && basis.reference.is_none() {
             rate::learn(self.id, plain.len() as u64, elapsed);
         }
         telemetry::DECODED_BYTES.add(plain.len() as u64);
