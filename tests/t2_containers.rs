@@ -434,15 +434,9 @@ fn golden_payloads_are_made() {
         let coded = coded.unwrap_or_else(|why| panic!("{} bytes: {why:?}", raw.len()));
         let plain = opened().decode(&coded.payload, raw.len(), 1, ModelId::NONE, Basis::default());
         assert!(plain.as_deref() == Ok(&raw[..]));
-        for (tag, bytes) in [(b'R', &raw), (8, &coded.payload)] {
-            out.push(tag);
-            out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-            out.extend_from_slice(bytes);
-        }
+        packed::put_golden(&raw, &coded.payload, &mut out);
     }
-    if let Ok(path) = std::env::var("TERSEFS_GOLDEN_OPENED") {
-        std::fs::write(path, out).unwrap();
-    }
+    packed::keep_golden("TERSEFS_GOLDEN_OPENED", &out);
 }
 
 /// Writes what `golden/opened-2-members` holds, where it is asked for: once for a revision.
@@ -474,15 +468,9 @@ fn golden_payloads_of_members_are_made() {
         let coded = coded.unwrap_or_else(|why| panic!("{} bytes: {why:?}", raw.len()));
         let plain = opened().decode(&coded.payload, raw.len(), 1, ModelId::NONE, Basis::default());
         assert!(plain.as_deref() == Ok(&raw[..]));
-        for (tag, bytes) in [(b'R', &raw), (8, &coded.payload)] {
-            out.push(tag);
-            out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-            out.extend_from_slice(bytes);
-        }
+        packed::put_golden(&raw, &coded.payload, &mut out);
     }
-    if let Ok(path) = std::env::var("TERSEFS_GOLDEN_MEMBERS") {
-        std::fs::write(path, out).unwrap();
-    }
+    packed::keep_golden("TERSEFS_GOLDEN_MEMBERS", &out);
 }
 
 /// Damage that the checksum does not see, as it was put right: an error or bytes.

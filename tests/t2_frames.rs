@@ -189,15 +189,9 @@ fn samples_are_coded_as_sound() {
 fn golden_payloads_are_made() {
     let mut out = Vec::new();
     for (_, raw, ..) in FILES.into_iter().skip(1) {
-        for (tag, bytes) in [(b'R', raw), (8, &coded(raw))] {
-            out.push(tag);
-            out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-            out.extend_from_slice(bytes);
-        }
+        packed::put_golden(raw, &coded(raw), &mut out);
     }
-    if let Ok(path) = std::env::var("TERSEFS_GOLDEN_FRAMES") {
-        std::fs::write(path, out).unwrap();
-    }
+    packed::keep_golden("TERSEFS_GOLDEN_FRAMES", &out);
 }
 
 /// Damage that the checksum does not see, as it was put right: an error or bytes.

@@ -224,13 +224,7 @@ fn golden_payloads_are_made() {
         let plain = model.decode(&payload, raw.len(), 1, ModelId::NONE, Basis::default());
         assert!(plain.as_deref() == Ok(&raw[..]));
         println!("{} of {} bytes", payload.len(), raw.len());
-        for (tag, bytes) in [(b'R', &raw), (8, &payload)] {
-            out.push(tag);
-            out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-            out.extend_from_slice(bytes);
-        }
+        packed::put_golden(&raw, &payload, &mut out);
     }
-    if let Ok(path) = std::env::var("TERSEFS_GOLDEN_RECODED") {
-        std::fs::write(path, out).unwrap();
-    }
+    packed::keep_golden("TERSEFS_GOLDEN_RECODED", &out);
 }

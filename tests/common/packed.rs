@@ -281,3 +281,19 @@ pub fn every_kind() -> Vec<(&'static str, Vec<u8>)> {
         ("jpeg in a zip", zip(&[("notice.jpg", JPEG), ("a.txt", &a)], Zip::Plain)),
     ]
 }
+
+/// Appends what a golden file has of a payload: what it was made of, and itself.
+pub fn put_golden(raw: &[u8], payload: &[u8], out: &mut Vec<u8>) {
+    for (tag, bytes) in [(b'R', raw), (8, payload)] {
+        out.push(tag);
+        out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        out.extend_from_slice(bytes);
+    }
+}
+
+/// Writes a golden file where a variable of the environment names one.
+pub fn keep_golden(variable: &str, bytes: &[u8]) {
+    if let Ok(path) = std::env::var(variable) {
+        std::fs::write(path, bytes).unwrap();
+    }
+}
