@@ -49,6 +49,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("candle_nn::", &["models/lm/adapt/", "models/lm/peers.rs"]),
     ("preflate_rs::", &["containers/deflate/"]),
     ("bzip2::", &["containers/bz2/"]),
+    ("liblzma::", &["containers/xz/"]),
     ("zlib_rs::", &["containers/deflate/"]),
     ("lepton_jpeg::", &["containers/jpeg/"]),
     ("miniz_oxide::", &["containers/deflate/"]),
@@ -78,7 +79,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ureq::", &["tools/hub.rs"]),
     ("wide::", &["entropy/"]),
     ("tar::", &["tools/archive/"]),
-    ("zstd::", &["models/zstd/", "store/", "codec/mod.rs", "models/mod.rs"]),
+    ("zstd::", &["containers/zst/", "models/zstd/", "store/", "codec/mod.rs", "models/mod.rs"]),
 ];
 
 /// Blanks comments, strings and characters, keeping lines.

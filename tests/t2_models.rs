@@ -676,6 +676,8 @@ fn payloads_of_older_revisions_decode() {
     let frames = decode_golden(include_bytes!("golden/opened-2-frames"), 1);
     let recoded = decode_golden(include_bytes!("golden/opened-2-recoded"), 1);
     assert!(recoded.len() == 5 && recoded.iter().all(|(method, _)| *method == 8), "{recoded:?}");
+    let made = decode_golden(include_bytes!("golden/opened-3-made"), 1);
+    assert!(made.len() == 4 && made.iter().all(|(method, _)| *method == 8), "{made:?}");
     assert!(frames.len() == 3 && frames.iter().all(|(method, _)| *method == 8), "{frames:?}");
 }
 

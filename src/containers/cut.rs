@@ -5,7 +5,7 @@
 use super::deflate::{End, expands, walk};
 use super::layout::weight;
 use super::scan::{Start, next_mark, starts_at, work_for};
-use super::{Before, Kind, MemberBefore, StreamBefore, bz2, flac, jpeg, plain, png};
+use super::{Before, Kind, MemberBefore, StreamBefore, bz2, flac, jpeg, plain, png, xz};
 
 /// Times the text of a segment that the pixels of a picture have at least for it to be cut into slices.
 const PIXELS_FACTOR: usize = 3;
@@ -70,6 +70,13 @@ pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) 
         && let Some(missing) = bz2::missing(bytes)
     {
         let walked = bz2::walk(bytes, missing, limits.text_bytes);
+        if walked.full && walked.consumed > 0 {
+            return Cut { len: walked.consumed, before: None };
+        }
+        (at, text) = (walked.consumed, walked.text_bytes);
+    }
+    if before.is_none() && xz::is_block(bytes) {
+        let walked = xz::walk(bytes, limits.text_bytes);
         if walked.full && walked.consumed > 0 {
             return Cut { len: walked.consumed, before: None };
         }
@@ -146,9 +153,15 @@ pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) 
                 }
                 (at, text) = (found + head.len, text.saturating_add(data));
             }
-            Start::Blocks(head) => {
+            Start::Blocks(head) | Start::Lzma(head) => {
                 let rest = bytes.get(found + head..).unwrap_or_default();
-                let bz2::Walk { consumed, text_bytes, full } = bz2::walk(rest, 0, left);
+                let (consumed, text_bytes, full) = if matches!(start, Start::Blocks(_)) {
+                    let bz2::Walk { consumed, text_bytes, full } = bz2::walk(rest, 0, left);
+                    (consumed, text_bytes, full)
+                } else {
+                    let xz::Walk { consumed, text_bytes, full } = xz::walk(rest, left);
+                    (consumed, text_bytes, full)
+                };
                 text += text_bytes;
                 if full && consumed > 0 {
                     return Cut { len: found + head + consumed, before: None };

@@ -26,12 +26,14 @@
 //!           of each; the steps that make their data: a slice of a PNG. FLAG_CRC as there
 //! ROWS      12 + 16 x flags: the next stream, of pixels, with their filters in the frame stream. FLAG_BELOW: its first row is above
 //!           those that are made
+//! MADE      13 + 16 x flags, three numbers that say what encoder (`zst`): the frame of zstd that it makes of the next stream, with
+//!           FLAG_NESTED of the steps that make it. FLAG_LZMA: the data of a block of xz (`xz`)
 //! BLOCKS    14 + 16 x flags, bits of the first that lie before, what the last byte has behind the last, how many, bytes of text of
 //!           each: blocks of bzip2, of the next stream, with FLAG_NESTED of the steps that make it
 //! FRAMES    15, how many, bytes of what they say, of the packed stream: frames of FLAC, of the samples of the next stream
 //! ```
 
-use super::{DEPTH_MAX, Error, Kind, Stream, base64, bz2, deflate, flac, jpeg, plain, png};
+use super::{DEPTH_MAX, Error, Kind, Stream, base64, bz2, deflate, flac, jpeg, plain, png, xz, zst};
 use crate::base::{put_varint, take_varint};
 
 const END: u64 = 0;
@@ -47,6 +49,7 @@ const MEMBER: u64 = 9;
 const BASE64: u64 = 10;
 const PIXELS: u64 = 11;
 const ROWS: u64 = 12;
+const MADE: u64 = 13;
 const BLOCKS: u64 = 14;
 const FRAMES: u64 = 15;
 /// Flags stand above the number of a step.
@@ -62,6 +65,7 @@ const FLAG_CRC: u64 = 1;
 const FLAG_GOES_ON: u64 = 2;
 const FLAG_BELOW: u64 = 1;
 const FLAG_PADDED: u64 = 4;
+const FLAG_LZMA: u64 = 2;
 const FORM_TAR: u64 = 0;
 const FORM_CPIO: u64 = 1;
 const FORM_AR: u64 = 2;
@@ -195,6 +199,18 @@ impl Writer {
         self.step(BLOCKS, if nested { FLAG_NESTED } else { 0 });
         [missing.into(), tail.into(), lens.len() as u64].into_iter().for_each(|n| self.varint(n));
         lens.iter().for_each(|len| self.varint(*len as u64));
+    }
+
+    /// Steps that make its text, to `end`, follow where it is nested.
+    pub fn made(&mut self, maker: zst::Maker, nested: bool) {
+        self.step(MADE, if nested { FLAG_NESTED } else { 0 });
+        maker.numbers().into_iter().for_each(|n| self.varint(n));
+    }
+
+    /// Likewise.
+    pub fn lzma(&mut self, maker: xz::Maker, nested: bool) {
+        self.step(MADE, FLAG_LZMA | if nested { FLAG_NESTED } else { 0 });
+        maker.numbers().into_iter().for_each(|n| self.varint(n));
     }
 
     pub fn frames(&mut self, row: &flac::Row) {
@@ -385,6 +401,21 @@ impl<'a> Closer<'a> {
                         &self.stream(false)?.bytes
                     };
                     out.append(&mut bz2::close(text, &lens, missing, tail)?);
+                }
+                MADE => {
+                    let encoder = [self.varint()?, self.varint()?, self.varint()?];
+                    let made;
+                    let text = if flags & FLAG_NESTED != 0 {
+                        made = self.steps(depth + 1)?;
+                        &made
+                    } else {
+                        &self.stream(false)?.bytes
+                    };
+                    out.append(&mut if flags & FLAG_LZMA != 0 {
+                        xz::close(text, xz::Maker::of(encoder)?, self.room)?
+                    } else {
+                        zst::close(text, zst::Maker::of(encoder)?, self.room)?
+                    });
                 }
                 FRAMES => {
                     let (frames, side) = (self.size()?, self.size()?);

@@ -2,7 +2,7 @@
 //! can predict, and put together again bit for bit.
 //!
 //! Streams are looked for in any bytes, by what they begin with (`scan`): gzip and zlib, members of zip archives, pictures in
-//! PNG and JPEG, frames of FLAC, and blocks of bzip2 (`bz2`), wherever they lie. What is deflated is opened by `deflate`, down to `DEPTH_MAX` layers;
+//! PNG and JPEG, frames of FLAC, blocks of bzip2 (`bz2`) and xz (`xz`), frames of zstd (`zst`), wherever they lie. What is deflated is opened by `deflate`, down to `DEPTH_MAX` layers;
 //! JPEG by `jpeg`, FLAC by `flac`; the chunks of PNG are `png`'s. All the rest are bytes between them. Members of tar, cpio and ar
 //! are told apart by `plain`, and bytes that were written as letters are `base64`'s: what is in them is looked through in turn.
 //!
@@ -30,6 +30,8 @@ mod layout;
 mod plain;
 mod png;
 mod scan;
+mod xz;
+mod zst;
 
 use std::fmt;
 
@@ -45,8 +47,8 @@ pub use png::Before as PixelsBefore;
 pub use scan::open;
 
 /// Names what wrote a recipe: preflate-rs 0.7.6, whose corrections the crate in `corrections/` codes, lepton_jpeg 0.5.8,
-/// zlib-rs 0.6.8 and bzip2 0.6.1. Revision 2 knows more steps.
-pub const REVISION: u8 = 2;
+/// zlib-rs 0.6.8, bzip2 0.6.1, libzstd 1.5.7 and XZ Utils 5.8.4. Revisions 2 and 3 know more steps.
+pub const REVISION: u8 = 3;
 
 /// Layers of containers in containers that are opened.
 pub const DEPTH_MAX: u8 = 4;
@@ -102,7 +104,7 @@ pub enum Declined {
 pub struct Error(pub &'static str);
 
 /// Nothing is wrong with what was to be closed.
-pub const OUT_OF_MEMORY: Error = Error("there is not enough memory to make a picture again");
+pub const OUT_OF_MEMORY: Error = Error("there is not enough memory to close a container again");
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,7 +2,7 @@
 
 use super::deflate;
 use super::layout::{Tail, Writer, header_fields, weight};
-use super::{Before, DEPTH_MAX, Declined, Kind, Limits, Opened, Stream, base64, bz2, flac, jpeg, plain, png};
+use super::{Before, DEPTH_MAX, Declined, Kind, Limits, Opened, Stream, base64, bz2, flac, jpeg, plain, png, xz, zst};
 
 /// Bytes looked at by vain attempts, for each byte of all that is looked through and beside these: a stream may be looked for
 /// at each of its own bytes.
@@ -98,7 +98,7 @@ fn candidate(bytes: &[u8], at: usize) -> Option<Candidate> {
 
 /// The first bytes of everything that is known.
 fn is_mark(byte: u8) -> bool {
-    matches!(byte, 0x1f | b'B' | b'P' | 0x48 | 0x58 | 0x68 | 0x78 | 0x89 | 0xff) || plain::is_mark(byte)
+    matches!(byte, 0x1f | b'(' | b'B' | b'P' | 0x48 | 0x58 | 0x68 | 0x78 | 0x89 | 0xfd | 0xff) || plain::is_mark(byte)
 }
 
 /// The next place from `at` on where something may begin.
@@ -122,6 +122,8 @@ pub(super) enum Start {
     Member(plain::Head),
     /// Blocks of bzip2, the first of them so many bytes later.
     Blocks(usize),
+    /// Blocks of xz likewise.
+    Lzma(usize),
     /// A deflate stream begins at `at`, with so many bytes behind it that belong to it.
     Stream {
         at: usize,
@@ -154,6 +156,16 @@ pub(super) fn starts_at(bytes: &[u8], at: usize, work: &mut usize) -> Option<Sta
     }
     if let Some(head) = bz2::head(rest) {
         return Some(Start::Blocks(head));
+    }
+    if let Some(head) = xz::head(rest) {
+        return Some(Start::Lzma(head));
+    }
+    if rest.starts_with(zst::MAGIC) {
+        let extent = match zst::extent(rest) {
+            Ok(extent) => extent,
+            Err(why) => return (why == Declined::TooLarge).then_some(Start::CutOff),
+        };
+        return Some(Start::Whole { len: extent.len, text_bytes: zst::text_bytes(rest, &extent, *work) });
     }
     let found = candidate(bytes, at)?;
     let sure = at == 0 || found.family != Family::Zlib { sure: false };
@@ -236,6 +248,9 @@ pub fn open(bytes: &[u8], before: Option<&Before>, limits: Limits) -> Result<Ope
         && let Some(missing) = bz2::missing(bytes)
     {
         from = scan.blocks(bytes, 0, 0, missing, 0).unwrap_or(0);
+    }
+    if from == 0 && xz::is_block(bytes) {
+        from = scan.lzma(bytes, 0, 0, 0).unwrap_or(0);
     }
     scan.steps(bytes, from, 0);
     if scan.opened_bytes == 0 {
@@ -324,6 +339,12 @@ impl Scan {
         if let Some(head) = bz2::head(rest) {
             return self.blocks(bytes, done, at + head, 0, depth);
         }
+        if let Some(head) = xz::head(rest) {
+            return self.lzma(bytes, done, at + head, depth);
+        }
+        if rest.starts_with(zst::MAGIC) {
+            return self.made(bytes, done, at, depth);
+        }
         let Some(candidate) = candidate(bytes, at) else {
             // Most are no head at all, and cost nothing.
             self.work = self.work.saturating_sub(1);
@@ -383,6 +404,51 @@ impl Scan {
                 None
             }
         }
+    }
+
+    /// Opens the frame of zstd that begins at `at`. The end of it.
+    fn made(&mut self, bytes: &[u8], done: usize, at: usize, depth: u8) -> Option<usize> {
+        match zst::open(bytes.get(at..)?, self.room) {
+            Ok(zst::Frame { len, text, maker }) => {
+                self.gap(bytes.get(done..at)?);
+                self.opened(len, depth);
+                let tell = |recipe: &mut Writer, nested| recipe.made(maker, nested);
+                if !self.nested(&text, |recipe| tell(recipe, true), depth) {
+                    tell(&mut self.recipe, false);
+                    self.push(Kind::Text, text);
+                }
+                Some(at + len)
+            }
+            Err((why, looked_at)) => {
+                self.vain(looked_at, why);
+                None
+            }
+        }
+    }
+
+    /// Opens the blocks of xz of which the first begins at `at`. The end of the last.
+    fn lzma(&mut self, bytes: &[u8], mut done: usize, at: usize, depth: u8) -> Option<usize> {
+        let (mut next, mut end) = (Some(at), None);
+        while let Some(at) = next {
+            match xz::open(bytes.get(at..)?, self.room) {
+                Ok(block) => {
+                    self.gap(bytes.get(done..at + block.from)?);
+                    self.opened(block.to - block.from, depth);
+                    let tell = |recipe: &mut Writer, nested| recipe.lzma(block.maker, nested);
+                    if !self.nested(&block.text, |recipe| tell(recipe, true), depth) {
+                        tell(&mut self.recipe, false);
+                        self.push(Kind::Text, block.text);
+                    }
+                    (done, end) = (at + block.to, Some(at + block.to));
+                    next = block.next.map(|next| at + next);
+                }
+                Err((why, looked_at)) => {
+                    self.vain(looked_at, why);
+                    next = None;
+                }
+            }
+        }
+        end
     }
 
     /// Opens the frames of sound that begin at `at`. The end of them.

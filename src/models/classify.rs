@@ -27,8 +27,18 @@ const COMPRESSED: [&[u8]; 16] = [
 ];
 
 /// First bytes of formats that can be opened. So can a bare zlib stream, as git keeps objects.
-const CONTAINERS: [&[u8]; 8] =
-    [b"fLaC", b"BZh", b"\x89PNG\r\n", b"PK\x03\x04", b"\x1f\x8b\x08", b"%PDF-1.", b"\x78\x01", b"\x78\x9c"];
+const CONTAINERS: [&[u8]; 10] = [
+    b"\x28\xb5\x2f\xfd",
+    b"\xfd7zXZ\0",
+    b"fLaC",
+    b"BZh",
+    b"\x89PNG\r\n",
+    b"PK\x03\x04",
+    b"\x1f\x8b\x08",
+    b"%PDF-1.",
+    b"\x78\x01",
+    b"\x78\x9c",
+];
 
 /// Bits per byte of order 0 above which a sample is taken for random.
 const RANDOM_BITS: f64 = 7.94;
