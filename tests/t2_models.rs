@@ -138,8 +138,44 @@ fn pgm(dice: &mut Dice, len: usize) -> Vec<u8> {
     file
 }
 
+/// Frames of planes of some sizes, of light that moves two columns and a row from one to the next, with noise, a line before each.
+fn frames(dice: &mut Dice, planes: &[(usize, usize)], frames: usize, line: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for frame in 0..frames {
+        out.extend_from_slice(line);
+        for (plane, (width, rows)) in planes.iter().enumerate() {
+            for at in 0..width * rows {
+                let (x, y) = (at % width + 2 * frame, at / width + frame);
+                let light = 70 + 40 * plane + (x * 5 % 97).abs_diff(48) + (x * y / 9 % 53) + (y * 3 % 61);
+                out.push((light as u64 + dice.roll(4)) as u8);
+            }
+        }
+    }
+    out
+}
+
+/// An AVI of frames that are not compressed, with a piece of sound between them.
+fn avi(pixels: &[u8], (width, rows): (usize, usize), bits: u32, colours: &[u8; 4]) -> Vec<u8> {
+    let piece = |name: &[u8], bytes: &[u8]| [name, &(bytes.len() as u32).to_le_bytes(), bytes].concat();
+    let numbers = |of: &[u32]| -> Vec<u8> { of.iter().flat_map(|n| n.to_le_bytes()).collect() };
+    let like = [numbers(&[40, width as u32, rows as u32, bits << 16 | 1]), colours.to_vec(), vec![0; 20]].concat();
+    let video = [b"strl".to_vec(), piece(b"strh", &[b"vids", &[0; 52][..]].concat()), piece(b"strf", &like)].concat();
+    let head = [b"hdrl".to_vec(), piece(b"avih", &[0; 56]), piece(b"LIST", &video)].concat();
+    let mut movie = b"movi".to_vec();
+    for frame in pixels.chunks(pixels.len() / 3) {
+        movie.extend(piece(b"00db", frame));
+        movie.extend(piece(b"01wb", b"sound"));
+        movie.push(0);
+    }
+    piece(
+        b"RIFF",
+        &[b"AVI ".to_vec(), piece(b"LIST", &head), piece(b"LIST", &movie), piece(b"idx1", &[7; 40])].concat(),
+    )
+}
+
 /// Methods of one kind of data.
-const FOR_A_KIND: [MethodId; 4] = [MethodId::Genome, MethodId::Opened, MethodId::Sound, MethodId::Picture];
+const FOR_A_KIND: [MethodId; 5] =
+    [MethodId::Genome, MethodId::Opened, MethodId::Sound, MethodId::Picture, MethodId::Video];
 
 /// Data of the kind that a model is for.
 fn suitable(model: &dyn Model, len: usize) -> Vec<u8> {
@@ -156,6 +192,13 @@ fn suitable(model: &dyn Model, len: usize) -> Vec<u8> {
         }
         MethodId::Sound => sound(&mut dice, len, 2, 2, false),
         MethodId::Picture => pgm(&mut dice, len),
+        MethodId::Video => {
+            let size = if len < 5_000 { (32, 16) } else { (96, 80) };
+            let mut file = format!("YUV4MPEG2 W{} H{} Cmono\n", size.0, size.1).into_bytes();
+            file.extend(frames(&mut dice, &[size], 1 + len / (size.0 * size.1), b"FRAME\n"));
+            file.truncate(len);
+            file
+        }
         _ => dice.text(len),
     }
 }
@@ -203,6 +246,7 @@ fn round_trips() {
         wav(&sound(&mut dice, 30_000, 3, 1, false), 3, 1),
         picture(&mut dice, (211, 70), 3, 1, false, 1),
         pgm(&mut dice, 30_001),
+        suitable(tersefs::models::model(MethodId::Video), 30_001),
     ];
     inputs.extend(cuts().into_iter().map(|(_, data)| data));
     for model in alone() {
@@ -257,6 +301,7 @@ fn threads_and_what_came_before_do_not_matter() {
     data.push(("members".into(), suitable(tersefs::models::model(MethodId::Opened), 60_000)));
     data.push(("sound".into(), sound(&mut Dice::new(4), 60_000, 2, 2, false)));
     data.push(("picture".into(), picture(&mut Dice::new(4), (200, 100), 3, 1, false, 0)));
+    data.push(("video".into(), suitable(tersefs::models::model(MethodId::Video), 40_000)));
     data.push(("sequence".into(), nucleotides(&mut Dice::new(4), 90_000, false)));
     for model in alone() {
         let alone: Vec<_> = data.iter().map(|(_, d)| encode(model, d, Class::Text)).collect();
@@ -326,7 +371,7 @@ fn profiles_rank_as_they_promise() {
     assert!(usual.decode_rate_guess() < swift.decode_rate_guess());
 }
 
-const SWIFT: [(&str, u8, usize, u32); 14] = [
+const SWIFT: [(&str, u8, usize, u32); 15] = [
     ("unknown", 13, 663, 431682793),
     ("text", 13, 663, 431682793),
     ("markup", 16, 662, 3856474320),
@@ -341,9 +386,10 @@ const SWIFT: [(&str, u8, usize, u32); 14] = [
     ("jpeg", 0, 624, 833432647),
     ("sound", 0, 624, 1405077144),
     ("picture", 0, 624, 1405077144),
+    ("video", 0, 624, 1405077144),
 ];
 
-const PRIMED: [(&str, u8, usize, u32); 14] = [
+const PRIMED: [(&str, u8, usize, u32); 15] = [
     ("unknown", 13, 584, 1954679594),
     ("text", 13, 584, 1954679594),
     ("markup", 16, 574, 3647718217),
@@ -358,9 +404,10 @@ const PRIMED: [(&str, u8, usize, u32); 14] = [
     ("jpeg", 0, 591, 748381200),
     ("sound", 0, 577, 3927048830),
     ("picture", 0, 577, 3927048830),
+    ("video", 0, 577, 3927048830),
 ];
 
-const STRONG: [(&str, u8, usize, u32); 14] = [
+const STRONG: [(&str, u8, usize, u32); 15] = [
     ("unknown", 13, 571, 854862640),
     ("text", 13, 571, 854862640),
     ("markup", 16, 565, 2163355531),
@@ -375,6 +422,7 @@ const STRONG: [(&str, u8, usize, u32); 14] = [
     ("jpeg", 0, 575, 1398076702),
     ("sound", 0, 572, 424392656),
     ("picture", 0, 572, 424392656),
+    ("video", 0, 572, 424392656),
 ];
 
 /// Decodes the payloads of a file of `tests/golden`, whose README says what is in it, as those of `revision`; later ones
@@ -649,6 +697,165 @@ fn what_is_no_picture_is_declined() {
     assert!(tersefs::codec::decode(&coded.coding, &coded.payload, Basis::default()).unwrap() == pixels);
 }
 
+/// Frames of every kind come back, coded as what they are wherever a file is cut between them.
+#[test]
+fn video_is_found_and_comes_back() {
+    let model = tersefs::models::model(MethodId::Video);
+    let mut found = Vec::new();
+    for (n, (colours, (width, rows), planes)) in [
+        ("mono", (90, 50), vec![(90, 50)]),
+        ("420jpeg", (90, 50), vec![(90, 50), (45, 25), (45, 25)]),
+        ("420", (91, 51), vec![(91, 51), (46, 26), (46, 26)]),
+        ("422", (80, 48), vec![(80, 48), (40, 48), (40, 48)]),
+        ("444", (80, 48), vec![(80, 48); 3]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let head = format!("YUV4MPEG2 W{width} H{rows} F25:1 Ip C{colours} XSOMETHING\n").into_bytes();
+        let cut = frames(&mut Dice::new(n as u64), &planes, 5, b"FRAME\n");
+        let file = [&head[..], &cut].concat();
+        assert_eq!(tersefs::codec::classify(&file), Class::Video, "{colours}");
+        let payloads = [&cut, &file].map(|raw| {
+            let payload = encode(model, raw, Class::Video).unwrap_or_else(|| panic!("{colours}"));
+            assert!(decode(model, &payload, raw.len()).unwrap() == *raw, "{colours}");
+            let kind = [0, 1, 1, 2, 3][n];
+            // Three planes of one size may be taken for one, where nobody says.
+            if n < 4 || raw.starts_with(b"YUV") {
+                assert_eq!(&payload[..4], &[kind, width as u8, rows as u8, 5], "{colours}");
+            }
+            payload
+        });
+        // Where it moved from is worth more than all that is around it.
+        let alone: usize = cut.chunks(cut.len() / 5).map(|one| encode(model, one, Class::Video).unwrap().len()).sum();
+        assert!(payloads[0].len() * 10 < alone * 9, "{colours}: {} and {alone}", payloads[0].len());
+        found.push((payloads[0].len(), crc32c(&payloads[0])));
+        // What is left of a frame, and what is behind it, stays as it is.
+        check(model, Class::Video, &file[..file.len() - 100]);
+        check(model, Class::Video, &[&file[..], b"behind"].concat());
+    }
+    for (n, (bits, colours, pixel)) in
+        [(24, b"\0\0\0\0", 3), (32, b"\0\0\0\0", 4), (16, b"YUY2", 2), (16, b"UYVY", 2)].into_iter().enumerate()
+    {
+        let (width, rows) = (70, 40);
+        let stride = (width * pixel as usize).next_multiple_of(4);
+        let pixels = frames(&mut Dice::new(n as u64), &[(stride, rows)], 3, b"");
+        let file = avi(&pixels, (width, rows), bits, colours);
+        assert_eq!(tersefs::codec::classify(&file), Class::Video, "{bits} {colours:?}");
+        let payload = encode(model, &file, Class::Video).unwrap();
+        assert_eq!(&payload[..4], &[6 + n as u8, width as u8, rows as u8, 3], "{bits} {colours:?}");
+        assert!(decode(model, &payload, file.len()).unwrap() == file);
+        found.push((payload.len(), crc32c(&payload)));
+        // From the first frame on, without a head.
+        let at = file.windows(4).position(|name| name == b"00db").unwrap();
+        check(model, Class::Video, &file[at..]);
+        assert!(encode(model, &file[at..], Class::Video).is_some());
+    }
+    assert_eq!(found, VIDEOS, "the coded bytes have changed");
+}
+
+const VIDEOS: [(usize, u32); 9] = [
+    (8015, 57230263),
+    (12438, 2127029959),
+    (12974, 614607931),
+    (14103, 1017550673),
+    (20748, 1437535279),
+    (12708, 3523660683),
+    (17487, 442188153),
+    (7827, 3515654390),
+    (7908, 424452615),
+];
+
+/// Values of two bytes, any number of frames, and frames of extremes and noise.
+#[test]
+fn video_of_any_kind_comes_back() {
+    let model = tersefs::models::model(MethodId::Video);
+    let mut dice = Dice::new(31);
+    for n in 0..40usize {
+        let (width, rows) = ([16, 17, 24, 33, 47][n % 5], [16, 19, 32][n % 3]);
+        let (colours, values) = match n % 4 {
+            0 => ("420p10", width * rows + 2 * (usize::div_ceil(width, 2) * usize::div_ceil(rows, 2))),
+            1 => ("411", width * rows + 2 * usize::div_ceil(width, 4) * rows),
+            2 => ("444alpha", 4 * width * rows),
+            _ => ("mono16", width * rows),
+        };
+        let bytes = values * if n % 4 == 0 || n % 4 == 3 { 2 } else { 1 };
+        let mut file = format!("YUV4MPEG2 W{width} H{rows} C{colours}\n").into_bytes();
+        for frame in 0..1 + n % 4 {
+            file.extend(b"FRAME Ip\n");
+            file.extend((0..bytes).map(|at| match n % 3 {
+                0 => [0, 255][dice.roll(2) as usize],
+                1 => (at * 7 / bytes * 30 + frame * at % 3) as u8,
+                _ => dice.roll(256) as u8 & 63,
+            }));
+        }
+        check(model, Class::Video, &file);
+        if n % 3 == 1 {
+            assert!(encode(model, &file, Class::Video).is_some(), "{colours} {width} {rows}");
+        }
+    }
+}
+
+/// Heads that are not whole or not right are declined or coded, and nothing that is no video is taken for it.
+#[test]
+fn what_is_no_video_is_declined() {
+    let model = tersefs::models::model(MethodId::Video);
+    let planes = [(40, 32), (20, 16), (20, 16)];
+    let y4m = [b"YUV4MPEG2 W40 H32\n".to_vec(), frames(&mut Dice::new(1), &planes, 3, b"FRAME\n")].concat();
+    let riff = avi(&frames(&mut Dice::new(2), &[(120, 32)], 3, b""), (40, 32), 24, b"\0\0\0\0");
+    for file in [y4m, riff] {
+        for len in (0..file.len().min(400)).step_by(7) {
+            check(model, Class::Video, &file[..len]);
+        }
+        for at in (0..300).step_by(4) {
+            for change in [1, 0xff] {
+                let mut bad = file.clone();
+                bad[at] ^= change;
+                if let Some(payload) = encode(model, &bad, Class::Video) {
+                    assert!(decode(model, &payload, bad.len()).unwrap() == bad, "{at} {change}");
+                }
+            }
+        }
+    }
+    let mut others = cuts();
+    others.push(("noise".into(), noise(60_000)));
+    others.push(("line".into(), b"FRAME\n".repeat(2_000)));
+    others.push(("pieces".into(), b"00db\x04\0\0\0abcd".repeat(2_000)));
+    others.push(("empty pieces".into(), b"00db\0\0\0\0".repeat(2_000)));
+    others.push(("lists".into(), b"LIST\xff\xff\xff\xffmovi".repeat(2_000)));
+    for (name, data) in others {
+        assert!(encode(model, &data, Class::Video).is_none(), "{name}");
+        assert!(tersefs::codec::classify(&data) != Class::Video, "{name}");
+    }
+}
+
+/// Segments of a file end with a frame and are coded by the method; frames that are longer than a segment by another.
+#[test]
+fn segments_of_video_end_with_frames() {
+    let policy = tersefs::codec::Policy { decode_ms: Some(60_000), ..Default::default() };
+    let bounds = tersefs::codec::bounds(Class::Video, &policy);
+    assert!(bounds.frames);
+    let planes = [(400, 300), (200, 150), (200, 150)];
+    let mut rest = &[b"YUV4MPEG2 W400 H300\n".to_vec(), frames(&mut Dice::new(1), &planes, 8, b"FRAME\n")].concat()[..];
+    let mut frames_of = Vec::new();
+    while !rest.is_empty() {
+        let cut = tersefs::codec::first_cut(rest, bounds, true, (None, &policy));
+        let (raw, behind) = rest.split_at(cut.len);
+        assert!(raw.len() <= SEGMENT_BYTES_MAX as usize && (behind.is_empty() || behind.starts_with(b"FRAME")));
+        frames_of.push(raw.len() / 180_006);
+        if frames_of.len() == 2 {
+            let coded = tersefs::codec::encode(raw, Class::Video, &policy, Basis::default()).unwrap();
+            assert_eq!(MethodId::from_u16(coded.coding.method), Some(MethodId::Video));
+            assert!(tersefs::codec::decode(&coded.coding, &coded.payload, Basis::default()).unwrap() == raw);
+        }
+        rest = behind;
+    }
+    assert_eq!(frames_of, [5, 3]);
+    let large = [b"YUV4MPEG2 W1200 H1000 Cmono\n".to_vec(), vec![9; 2_500_000]].concat();
+    let cut = tersefs::codec::first_cut(&large, bounds, true, (None, &policy));
+    assert!(cut.len > 100_000 && cut.len <= SEGMENT_BYTES_MAX as usize, "as any other bytes");
+}
+
 #[test]
 fn payloads_of_older_revisions_decode() {
     // Every prior and one of a volume, in three profiles.
@@ -668,6 +875,9 @@ fn payloads_of_older_revisions_decode() {
     // By flags: grey and drawn, colour, that drawn, 16 bits, highest byte first and signed.
     let picture = decode_golden(include_bytes!("golden/picture-1"), 1);
     assert_eq!(picture, BTreeSet::from([(10, 0x40), (10, 0x10), (10, 0x50), (10, 1), (10, 7)]));
+    // By kind: grey, 4:2:0, that in two bytes, rows of three colours.
+    let video = decode_golden(include_bytes!("golden/video-1"), 1);
+    assert_eq!(video, BTreeSet::from([(11, 0), (11, 1), (11, 0x11), (11, 6)]));
     // Their first byte is one of a checksum.
     let opened = decode_golden(include_bytes!("golden/opened-1"), 1);
     assert!(opened.len() == 11 && opened.iter().all(|(method, _)| *method == 8), "{opened:?}");

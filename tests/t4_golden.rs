@@ -91,6 +91,16 @@ fn pixels(dice: &mut Dice) -> Vec<u8> {
     b"P5 200 100 255\n".iter().copied().chain(light).collect()
 }
 
+/// Frames in grey: light that moves, with noise.
+fn moving(dice: &mut Dice) -> Vec<u8> {
+    let mut file = b"YUV4MPEG2 W80 H60 Cmono\n".to_vec();
+    for frame in 0..5u64 {
+        file.extend_from_slice(b"FRAME\n");
+        file.extend((0..4800u64).map(|n| (60 + (n % 80 + frame) * 5 % 97 + n / 80 + dice.roll(5)) as u8));
+    }
+    file
+}
+
 /// A store with everything that a store can hold but language models, which are large.
 fn make(store: &Path, teaches: bool) {
     let disk = RealDisk::open(store, true).unwrap();
@@ -108,6 +118,7 @@ fn make(store: &Path, teaches: bool) {
             MethodId::Genome => reads(&mut Dice::new(7), 60),
             MethodId::Sound => wave(&mut Dice::new(7), 8000),
             MethodId::Picture => pixels(&mut Dice::new(7)),
+            MethodId::Video => moving(&mut Dice::new(7)),
             _ => sample(texts[n % texts.len()], n * 9000, 9000),
         };
         write(&volume, methods, method.name(), &[(0, &text)]);

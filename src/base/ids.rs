@@ -102,11 +102,13 @@ pub enum MethodId {
     Sound = 9,
     /// Pictures that nobody has compressed.
     Picture = 10,
+    /// Frames that nobody has compressed.
+    Video = 11,
 }
 
 impl MethodId {
     /// Every method this build decodes, in the order of their numbers.
-    pub const ALL: [MethodId; 11] = [
+    pub const ALL: [MethodId; 12] = [
         MethodId::Raw,
         MethodId::Zstd,
         MethodId::Cm,
@@ -118,6 +120,7 @@ impl MethodId {
         MethodId::Opened,
         MethodId::Sound,
         MethodId::Picture,
+        MethodId::Video,
     ];
 
     /// One more than the largest number of a method: numbers may have gaps.
@@ -142,6 +145,7 @@ impl MethodId {
             MethodId::Opened => "opened",
             MethodId::Sound => "sound",
             MethodId::Picture => "picture",
+            MethodId::Video => "video",
         }
     }
 }
@@ -204,11 +208,13 @@ pub enum Class {
     Sound = 12,
     /// Pixels of pictures that nobody has compressed.
     Picture = 13,
+    /// Frames of video that nobody has compressed.
+    Video = 14,
 }
 
 impl Class {
     /// Every class, in the order of their numbers.
-    pub const ALL: [Class; 14] = [
+    pub const ALL: [Class; 15] = [
         Class::Unknown,
         Class::Text,
         Class::Markup,
@@ -223,6 +229,7 @@ impl Class {
         Class::Jpeg,
         Class::Sound,
         Class::Picture,
+        Class::Video,
     ];
 
     /// Reads a number from disk; an unknown number is `Unknown`, since decoding never depends on the class.
@@ -247,6 +254,7 @@ impl Class {
             Class::Jpeg => "jpeg",
             Class::Sound => "sound",
             Class::Picture => "picture",
+            Class::Video => "video",
         }
     }
 }

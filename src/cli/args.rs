@@ -222,7 +222,10 @@ pub(super) enum Verb {
     ///
     /// Methods of tersefs code independent segments of 64 KiB, 256 KiB and 1 MiB, the others each file as a whole. Speeds are
     /// those of one core, by processor time. Of a file the first 16 MiB are taken.
+    #[command(args_conflicts_with_subcommands = true)]
     Bench {
+        #[command(subcommand)]
+        of: Option<BenchVerb>,
         /// Without any: samples that the program has with it
         files: Vec<PathBuf>,
         /// Measure this language model too, beside the others, on the first 64 KiB of each file: a GGUF file, or the
@@ -310,6 +313,22 @@ pub(super) enum Verb {
     /// Show packs and records of a store, damaged ones too; never writes
     Inspect {
         store: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What `bench` measures beside files of any kind.
+#[derive(Subcommand, Debug)]
+pub(super) enum BenchVerb {
+    /// Measure pictures, sound and video that nobody has compressed as a volume codes them, beside codecs that are installed
+    ///
+    /// Files are summed by directory and kind. Pictures: cjxl -d 0 -e 7 and -e 9; sound: flac -8 and wavpack -hhx; video: ffv1 with a
+    /// key frame each frame and each 600, and x264 veryslow -qp 0, by ffmpeg. What those decode to is not compared.
+    Media {
+        /// Files, or directories with all below them
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
         #[arg(long)]
         json: bool,
     },
@@ -667,6 +686,7 @@ pub(super) enum MethodArg {
     Strong,
     Sound,
     Picture,
+    Video,
     Language,
 }
 
@@ -682,6 +702,7 @@ impl MethodArg {
             MethodArg::Strong => Some(MethodId::Strong),
             MethodArg::Sound => Some(MethodId::Sound),
             MethodArg::Picture => Some(MethodId::Picture),
+            MethodArg::Video => Some(MethodId::Video),
             MethodArg::Language => Some(MethodId::Language),
         }
     }

@@ -6,7 +6,7 @@ use super::show::bytes;
 use super::{Failure, Outcome, client, offline, plot};
 use crate::codec::{Policy, Tier};
 use crate::host;
-use crate::tools::{self, BenchReport, BenchRow, EstimateReport, LanguageEstimate, TierEstimate};
+use crate::tools::{self, BenchReport, BenchRow, EstimateReport, LanguageEstimate, MediaRow, TierEstimate};
 use crate::volume::Explanation;
 
 /// Width of the longest bar, characters.
@@ -97,6 +97,43 @@ pub(super) fn bench(files: &[PathBuf], model: Option<&Path>, svg: Option<&Path>,
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         show_bench(&report);
+    }
+    Ok(0)
+}
+
+pub(super) fn bench_media(paths: &[PathBuf], json: bool) -> Outcome {
+    let bar = offline::bar("measuring [{bar:30}] {pos}/{len}, {elapsed}");
+    let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+    let report = offline::with_bar(bar, |progress| tools::bench_media(&paths, progress)).map_err(Failure)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        return Ok(0);
+    }
+    println!(
+        "{:<18} {:>11} {:>7} {:>10} {:>10} {:>10} {:>8}",
+        "codec", "bytes", "bpb", "code MB/s", "read MB/s", "memory", "ours"
+    );
+    for kind in &report.kinds {
+        println!("{}: {} of class {} in {} files", kind.directory, bytes(kind.bytes), kind.class, kind.files);
+        for MediaRow { row, ours_to_it } in &kind.rows {
+            println!(
+                "  {:<16} {:>11} {:>7.3} {:>10.2} {:>10.2} {:>10} {:>+7.1}%",
+                row.method,
+                row.coded_bytes,
+                row.bits_per_byte,
+                row.encode_mb_s,
+                row.decode_mb_s,
+                bytes(row.memory_bytes),
+                (ours_to_it - 1.0) * 100.0
+            );
+        }
+    }
+    println!("ours: how much more or less tersefs takes than the codec of the line");
+    if report.passed_over > 0 {
+        println!("passed over: {} files of other kinds, or of more than 256 MiB", report.passed_over);
+    }
+    for (program, why) in &report.missing {
+        println!("left out: {program}: {why}");
     }
     Ok(0)
 }

@@ -29,7 +29,7 @@ use std::io::Write;
 
 use crate::tools;
 use crate::volume::ScrubOptions;
-use args::{ModelVerb, Verb};
+use args::{BenchVerb, ModelVerb, Verb};
 
 /// Something went wrong; the sentence says what, where, and what to do.
 #[derive(Debug)]
@@ -118,7 +118,8 @@ pub fn run() -> i32 {
         Verb::Estimate { path, sample_mib, model, json } => {
             measure::estimate(&path, sample_mib, model.as_deref(), json)
         }
-        Verb::Bench { files, model, svg, json } => measure::bench(&files, model.as_deref(), svg.as_deref(), json),
+        Verb::Bench { of: Some(BenchVerb::Media { paths, json }), .. } => measure::bench_media(&paths, json),
+        Verb::Bench { files, model, svg, json, .. } => measure::bench(&files, model.as_deref(), svg.as_deref(), json),
         Verb::Model { verb: ModelVerb::Show { model, adapter, json } } => model::show(&model, adapter.as_deref(), json),
         Verb::Model { verb: ModelVerb::Add { path, model, adapter, json } } => {
             model::add(&path, &model, adapter.as_deref(), json)

@@ -7,7 +7,7 @@ use fastcdc::v2020::FastCDC;
 use super::policy::{self, Policy};
 use crate::base::{Class, MethodId, SEGMENT_BYTES_MAX};
 use crate::containers::{self, Before, CutLimits, MemberBefore};
-use crate::models::classify;
+use crate::models::{classify, video_frames_end};
 
 /// Bytes of the segments of a class when the content chooses where they end: at least, usually, and at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Bounds {
     pub max: u32,
     /// Bytes that may come out of the containers in one; they decide where it ends then.
     pub text: Option<u32>,
+    /// They end with a frame of video where they can.
+    pub frames: bool,
 }
 
 /// Bytes by which the class of a member is told, as that of a file is.
@@ -44,15 +46,16 @@ pub fn bounds(class: Class, policy: &Policy) -> Bounds {
     let text = policy::rooms(policy).first().map_or(0, |room| room.text_bytes as u32);
     // Pictures are whole.
     if matches!(class, Class::Container | Class::Jpeg) && policy.allows(MethodId::Opened) && text >= TEXT_BYTES_MIN {
-        return Bounds { min: CONTAINER_BYTES_MIN, usual, max: SEGMENT_BYTES_MAX, text: Some(text) };
+        return Bounds { min: CONTAINER_BYTES_MIN, usual, max: SEGMENT_BYTES_MAX, text: Some(text), frames: false };
     }
-    around(usual, |bytes| policy::keeps(policy, method, bytes))
+    let frames = method == MethodId::Video;
+    Bounds { frames, ..around(usual, |bytes| policy::keeps(policy, method, bytes)) }
 }
 
 fn around(usual: u32, keeps: impl Fn(u32) -> bool) -> Bounds {
     let longer = usual <= SEGMENT_BYTES_MAX / 2 && keeps(usual * 2);
     let usual = if longer { usual } else { usual / 2 };
-    Bounds { min: usual / 2, usual, max: usual * 2, text: None }
+    Bounds { min: usual / 2, usual, max: usual * 2, text: None, frames: false }
 }
 
 /// Bytes of the first segment of `bytes`, of which `bounds.max` are looked at. `all` says that nothing comes behind them: then
@@ -68,6 +71,9 @@ pub fn first_cut(bytes: &[u8], bounds: Bounds, all: bool, (before, policy): (Opt
         let limits = CutLimits { min: bounds.min as usize, text_bytes: text as usize };
         let cut = containers::cut(looked_at, before, limits, ends);
         return FirstCut { len: cut.len, class: None, before: cut.before };
+    }
+    if let Some(len) = video_frames_end(looked_at).filter(|_| bounds.frames) {
+        return FirstCut { len: if ends { looked_at.len() } else { len }, class: None, before: None };
     }
     let cut = FastCDC::new(looked_at, bounds.min as usize, bounds.usual as usize, bounds.max as usize)
         .next()
@@ -125,18 +131,21 @@ mod tests {
         }
         assert_eq!(
             around(256 << 10, |_| true),
-            Bounds { min: 128 << 10, usual: 256 << 10, max: 512 << 10, text: None }
+            Bounds { min: 128 << 10, usual: 256 << 10, max: 512 << 10, text: None, frames: false }
         );
         assert_eq!(
             around(256 << 10, |_| false),
-            Bounds { min: 64 << 10, usual: 128 << 10, max: 256 << 10, text: None }
+            Bounds { min: 64 << 10, usual: 128 << 10, max: 256 << 10, text: None, frames: false }
         );
-        assert_eq!(around(1 << 20, |_| true), Bounds { min: 256 << 10, usual: 512 << 10, max: 1 << 20, text: None });
+        assert_eq!(
+            around(1 << 20, |_| true),
+            Bounds { min: 256 << 10, usual: 512 << 10, max: 1 << 20, text: None, frames: false }
+        );
     }
 
     #[test]
     fn a_shifted_copy_is_cut_at_the_same_places() {
-        let bounds = Bounds { min: 4 << 10, usual: 8 << 10, max: 16 << 10, text: None };
+        let bounds = Bounds { min: 4 << 10, usual: 8 << 10, max: 16 << 10, text: None, frames: false };
         let whole = noise(500_000, 1);
         let before = cuts(&whole, bounds);
         assert!(before.iter().rev().skip(1).all(|c| (4 << 10..=16 << 10).contains(&c.len())), "bounds");
@@ -151,7 +160,7 @@ mod tests {
 
     #[test]
     fn short_and_dull_data_is_cut_too() {
-        let bounds = Bounds { min: 4 << 10, usual: 8 << 10, max: 16 << 10, text: None };
+        let bounds = Bounds { min: 4 << 10, usual: 8 << 10, max: 16 << 10, text: None, frames: false };
         assert_eq!(first_cut(b"x", bounds, true, (None, &Policy::default())).len, 1);
         assert_eq!(first_cut(&vec![0; 100_000], bounds, true, (None, &Policy::default())).len, 16 << 10);
     }

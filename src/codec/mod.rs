@@ -164,7 +164,7 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Re
     let opened = if surely { None } else { opened(raw, class, policy, basis) };
     let is_packed = !surely
         && (class == Class::Incompressible
-            || (!matches!(class, Class::Sound | Class::Picture) && looks_incompressible(raw)));
+            || (!matches!(class, Class::Sound | Class::Picture | Class::Video) && looks_incompressible(raw)));
     let best = match by_reference {
         Some(from) if surely => Some(from),
         // Even what no method shrinks by itself may be there already.
@@ -274,13 +274,19 @@ fn smallest(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Resu
         if matches!(id, MethodId::Raw | MethodId::Language | MethodId::Opened) || !policy.tries(id, class) || slow() {
             continue;
         }
+        // Frames are pictures, and more.
+        if id == MethodId::Picture && best.is_some() {
+            continue;
+        }
         if models::starts_from_priors(id) {
             // Nor does what is for any data on what is for this kind alone, where there is no other.
             if best.as_ref().is_some_and(|(best, _)| *best == MethodId::Genome) && models::is_nucleotides_alone(raw) {
                 continue;
             }
             // What has rows may be a table, too, which gains more than sound.
-            let wide = |(id, b): &(MethodId, Coded)| *id == MethodId::Picture && !repeats(raw, b.payload.len() / 5 * 6);
+            let wide = |(id, b): &(MethodId, Coded)| {
+                matches!(id, MethodId::Picture | MethodId::Video) && !repeats(raw, b.payload.len() / 5 * 6)
+            };
             if best.as_ref().is_some_and(wide) {
                 continue;
             }

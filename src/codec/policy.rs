@@ -64,7 +64,8 @@ impl Tier {
             | MethodId::Genome
             | MethodId::Opened
             | MethodId::Sound
-            | MethodId::Picture => self != Tier::Fast,
+            | MethodId::Picture
+            | MethodId::Video => self != Tier::Fast,
             MethodId::Strong | MethodId::Language => self == Tier::Deep,
             MethodId::Cm => false,
         }
@@ -141,7 +142,8 @@ impl Policy {
             | MethodId::Language
             | MethodId::Opened
             | MethodId::Sound
-            | MethodId::Picture => self.allows(method),
+            | MethodId::Picture
+            | MethodId::Video => self.allows(method),
         };
         // How long containers take says what is in them: whoever asks decodes them.
         let in_time = || predicted_decode_ms(method, cold_bytes(method, bytes)) <= self.decode_ms_max();
@@ -309,7 +311,12 @@ mod tests {
             MethodId::Strong => len >> 9,
             MethodId::Genome => len >> 11,
             MethodId::Language => len,
-            MethodId::Cm | MethodId::Primed | MethodId::Opened | MethodId::Sound | MethodId::Picture => len >> 10,
+            MethodId::Cm
+            | MethodId::Primed
+            | MethodId::Opened
+            | MethodId::Sound
+            | MethodId::Picture
+            | MethodId::Video => len >> 10,
             MethodId::Swift => len >> 12,
             MethodId::Raw | MethodId::Zstd => (len >> 10).div_ceil(100),
         }

@@ -2,7 +2,7 @@
 //!
 //! Cheap: one pass over at most 64 KiB. A wrong answer costs some bytes, never data.
 
-use super::{begins_as_picture, begins_as_sound, is_nucleotides, picture_part, sound_part};
+use super::{begins_as_picture, begins_as_sound, begins_as_video, is_nucleotides, picture_part, sound_part};
 use crate::base::Class;
 use crate::containers;
 
@@ -56,6 +56,9 @@ pub fn classify(sample: &[u8]) -> Class {
     }
     if begins_as_picture(sample) {
         return Class::Picture;
+    }
+    if begins_as_video(sample) {
+        return Class::Video;
     }
     if sample.starts_with(b"\xff\xd8\xff") {
         return Class::Jpeg;
@@ -161,7 +164,7 @@ fn count(sample: &[u8], marker: &[u8]) -> usize {
 /// given long segments, since each starts knowing nothing.
 pub fn segment_bytes(class: Class) -> u32 {
     match class {
-        Class::Json | Class::Nucleotides | Class::Sound | Class::Picture | Class::Jpeg => 1 << 20,
+        Class::Json | Class::Nucleotides | Class::Sound | Class::Picture | Class::Video | Class::Jpeg => 1 << 20,
         Class::Markup | Class::Log => 512 << 10,
         // What is in a container is several times as long.
         Class::Unknown

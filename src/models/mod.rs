@@ -21,6 +21,7 @@ mod primed;
 mod raw;
 mod sound;
 mod values;
+mod video;
 mod zstd;
 
 use std::fmt;
@@ -44,6 +45,7 @@ pub use opened::{Opened, Room, TEXT_BYTES_MAX as OPENED_TEXT_BYTES_MAX};
 pub use picture::{begins_as_picture, picture_part};
 pub use primed::{Kind, Likeness, PACKED_BYTES_MAX, TEXT_BYTES_MAX, VolumePrior, prior_name, train, train_from};
 pub use sound::{begins_as_sound, sound_part};
+pub use video::{begins_as_video, video_frames_end};
 
 /// Bytes that are kept beside the tables of the default method.
 static KEPT_BYTES: AtomicU64 = AtomicU64::new(0);
@@ -269,6 +271,7 @@ pub static MODELS: [&dyn Model; MethodId::ALL.len()] = [
     &opened::Opened,
     &sound::Sound,
     &picture::Picture,
+    &video::Video,
 ];
 
 /// Methods, the strongest first: each codes most of the data it suits smaller than those behind it, and slower.
@@ -276,6 +279,7 @@ pub const BY_STRENGTH: [MethodId; MethodId::ALL.len()] = [
     MethodId::Opened,
     MethodId::Language,
     MethodId::Genome,
+    MethodId::Video,
     MethodId::Picture,
     MethodId::Sound,
     MethodId::Strong,
@@ -293,7 +297,9 @@ pub fn suits(id: MethodId, class: Class) -> bool {
         MethodId::Genome => class == Class::Nucleotides,
         MethodId::Language => ModelKind::ALL.into_iter().any(|kind| kind.suits(class)),
         MethodId::Sound => class == Class::Sound,
-        MethodId::Picture => class == Class::Picture,
+        // Frames that are longer than a segment are coded as what they are part of.
+        MethodId::Picture => matches!(class, Class::Picture | Class::Video),
+        MethodId::Video => class == Class::Video,
         MethodId::Raw | MethodId::Zstd | MethodId::Cm | MethodId::Primed | MethodId::Swift | MethodId::Strong => true,
     }
 }
@@ -309,7 +315,8 @@ pub fn starts_from_priors(id: MethodId) -> bool {
         | MethodId::Language
         | MethodId::Opened
         | MethodId::Sound
-        | MethodId::Picture => false,
+        | MethodId::Picture
+        | MethodId::Video => false,
     }
 }
 
@@ -327,5 +334,6 @@ pub fn model(id: MethodId) -> &'static dyn Model {
         MethodId::Opened => &opened::Opened,
         MethodId::Sound => &sound::Sound,
         MethodId::Picture => &picture::Picture,
+        MethodId::Video => &video::Video,
     }
 }

@@ -62,7 +62,7 @@ pub struct BenchRow {
 }
 
 impl BenchRow {
-    fn of(method: &str, segment_bytes: Option<u32>, m: Taken) -> BenchRow {
+    pub(super) fn of(method: &str, segment_bytes: Option<u32>, m: Taken) -> BenchRow {
         let mb = m.plain_bytes as f64 / 1e6;
         let rate = |seconds: f64| if seconds > 0.0 { mb / seconds } else { 0.0 };
         BenchRow {
@@ -90,7 +90,7 @@ pub struct Taken {
 }
 
 impl Taken {
-    fn add(&mut self, other: &Taken) {
+    pub(super) fn add(&mut self, other: &Taken) {
         self.plain_bytes += other.plain_bytes;
         self.coded_bytes += other.coded_bytes;
         self.encode_s += other.encode_s;

@@ -194,13 +194,23 @@ fn picture() -> Vec<u8> {
     head.into_iter().chain((0..SAMPLE_BYTES).map(value)).take(SAMPLE_BYTES).collect()
 }
 
+/// Frames of that picture, each a row further down.
+fn video() -> Vec<u8> {
+    const SIDES: (usize, usize) = (64, 32);
+    let picture = picture();
+    let head = format!("YUV4MPEG2 W{} H{} Cmono\n", SIDES.0, SIDES.1).into_bytes();
+    let frame = |n: usize| picture.iter().skip((n + 1) * SIDES.0).take(SIDES.0 * SIDES.1).copied();
+    let frames = (0..).flat_map(|n: usize| b"FRAME\n".iter().copied().chain(frame(n % 8)));
+    head.into_iter().chain(frames).take(SAMPLE_BYTES).collect()
+}
+
 /// Every method codes a sample and gives it back.
 fn methods() -> Vec<Finding> {
     let samples = builtin_samples();
     let nucleotides: Vec<u8> =
         (0..SAMPLE_BYTES as u32).map(|n| b"ACGT"[(n.wrapping_mul(2_654_435_761) >> 30) as usize]).collect();
     let text = samples.first().map_or(&[][..], |(_, bytes)| bytes.get(..SAMPLE_BYTES).unwrap_or(bytes));
-    let (sound, picture) = (sound(), picture());
+    let (sound, picture, video) = (sound(), picture(), video());
     let mut good = Vec::new();
     let mut found = Vec::new();
     // A language model codes nothing unless a volume has been given one: `tersefs model check`. What is in containers is
@@ -210,6 +220,7 @@ fn methods() -> Vec<Finding> {
             MethodId::Genome => (&nucleotides[..], Class::Nucleotides),
             MethodId::Sound => (&sound[..], Class::Sound),
             MethodId::Picture => (&picture[..], Class::Picture),
+            MethodId::Video => (&video[..], Class::Video),
             _ => (text, Class::Source),
         };
         match bench_method(sample, class, method, SAMPLE_BYTES as u32) {

@@ -579,7 +579,13 @@ impl Volume {
 fn not_trained(class: Class, bytes: u64) -> Option<String> {
     if matches!(
         class,
-        Class::Incompressible | Class::Nucleotides | Class::Container | Class::Jpeg | Class::Sound | Class::Picture
+        Class::Incompressible
+            | Class::Nucleotides
+            | Class::Container
+            | Class::Jpeg
+            | Class::Sound
+            | Class::Picture
+            | Class::Video
     ) {
         return Some("no prior helps with it".into());
     }

@@ -29,7 +29,8 @@ impl Kind {
             | Class::Container
             | Class::Jpeg
             | Class::Sound
-            | Class::Picture => Kind::Binary,
+            | Class::Picture
+            | Class::Video => Kind::Binary,
         }
     }
 }

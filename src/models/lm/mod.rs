@@ -131,7 +131,7 @@ impl ModelKind {
     pub fn suits(self, class: Class) -> bool {
         match class {
             Class::Text | Class::Markup | Class::Source | Class::Json | Class::Log => self == ModelKind::Text,
-            Class::Binary | Class::Sound | Class::Picture => self != ModelKind::Text,
+            Class::Binary | Class::Sound | Class::Picture | Class::Video => self != ModelKind::Text,
             Class::Unknown
             | Class::Exec
             | Class::Incompressible

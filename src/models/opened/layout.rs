@@ -186,7 +186,7 @@ fn may_code(method: MethodId) -> bool {
         | MethodId::Strong
         | MethodId::Genome
         | MethodId::Sound => true,
-        MethodId::Cm | MethodId::Language | MethodId::Opened | MethodId::Picture => false,
+        MethodId::Cm | MethodId::Language | MethodId::Opened | MethodId::Picture | MethodId::Video => false,
     }
 }
 

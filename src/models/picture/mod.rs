@@ -12,8 +12,8 @@
 //! counters, M. Pais and others, paq8px. Limits: memory as `memory_bytes` says, taken for a segment and given back; decoding is
 //! as fast as encoding.
 
-mod around;
-mod decisions;
+pub(super) mod around;
+pub(super) mod decisions;
 mod format;
 mod layout;
 mod predictor;

@@ -252,7 +252,7 @@ fn choose_any(raw: &[u8], form: Form, class: Class, library: &Priors, alone: boo
     let mut candidates: Vec<Start> =
         library.candidates(class, raw).iter().map(|prior| Start::Named(prior.id)).collect();
     candidates.extend(priors::candidates(class, raw).into_iter().map(Start::Own));
-    if !matches!(class, Class::Binary | Class::Sound | Class::Picture) || form != Form::Plain {
+    if !matches!(class, Class::Binary | Class::Sound | Class::Picture | Class::Video) || form != Form::Plain {
         return choose(sample(raw, TRIAL_BYTES), candidates, library).map(|(start, _)| start);
     }
     candidates.extend(records::lengths(raw).into_iter().map(Start::Records));
@@ -299,7 +299,7 @@ pub(super) fn pixel_shapes(raw: &[u8]) -> Vec<PixelShape> {
 
 /// The form in which the bytes of a segment are coded.
 fn choose_form(raw: &[u8], class: Class) -> Form {
-    if !matches!(class, Class::Exec | Class::Binary | Class::Sound | Class::Picture) {
+    if !matches!(class, Class::Exec | Class::Binary | Class::Sound | Class::Picture | Class::Video) {
         return Form::Plain;
     }
     match (code::saves(raw), arm::saves(raw)) {

@@ -125,7 +125,13 @@ pub(super) fn candidates(class: Class, raw: &[u8]) -> Vec<u8> {
         Class::Json => vec![17],
         Class::Log => vec![18, 22],
         Class::Exec => vec![19],
-        Class::Binary | Class::Incompressible | Class::Container | Class::Jpeg | Class::Sound | Class::Picture => {
+        Class::Binary
+        | Class::Incompressible
+        | Class::Container
+        | Class::Jpeg
+        | Class::Sound
+        | Class::Picture
+        | Class::Video => {
             vec![0, 19]
         }
         // Texts teach nothing about nucleotides.
