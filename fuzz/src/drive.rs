@@ -1,0 +1,121 @@
+//! Runs targets without libFuzzer, so with any compiler: seeds, changed at random, for so many seconds each.
+//!
+//! `cargo run --release -- SECONDS [TARGET...]`. Seeds are what tests open, and files in `corpus/TARGET`; what fails lies in
+//! `artifacts` then, and is shown by `cargo run --release -- FILE TARGET`.
+
+#[path = "../../tests/common/packed.rs"]
+mod packed;
+
+use std::time::{Duration, Instant};
+use std::{env, fs, panic, process};
+
+use targets::{TARGETS, recipe_of, run};
+
+/// What `packed` makes files by: as that of the tests.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Dice {
+        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let x = self.0 >> 17;
+        x ^ x >> 23
+    }
+
+    pub fn roll(&mut self, sides: u64) -> u64 {
+        self.next() % sides.max(1)
+    }
+
+    pub fn text(&mut self, len: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        while out.len() < len {
+            out.extend_from_slice([&b"the "[..], b"segment ", b"of ", b"bytes\n", b"never "][self.roll(5) as usize]);
+        }
+        out.truncate(len);
+        out
+    }
+}
+
+/// Files of the tests that a target begins from.
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let mut seeds: Vec<Vec<u8>> = packed::every_kind().into_iter().map(|(_, bytes)| bytes).collect();
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/containers");
+    let corpus = format!("{}/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
+    for path in [root, &corpus].iter().filter_map(|root| fs::read_dir(root).ok()).flatten().flatten() {
+        seeds.extend(fs::read(path.path()));
+    }
+    if target == "zstd" {
+        let text = packed::prose(&mut Dice::new(3), 20_000);
+        seeds.extend([1, 3, 19].iter().map(|level| zstd_of(&text, *level)));
+    }
+    // Of each its own kind first, and small ones: there is more done in the same time.
+    seeds.retain(|seed| seed.len() < 80_000);
+    let fronts = TARGETS.iter().find(|(name, _)| *name == target).map_or(&[][..], |(_, fronts)| fronts);
+    let own = |seed: &Vec<u8>| fronts.iter().any(|front| seed.starts_with(&front[..front.len().min(4)]));
+    if seeds.iter().any(own) && !fronts.contains(&&b""[..]) {
+        seeds.retain(own);
+    }
+    if target == "recipe" { seeds.iter().filter_map(|seed| recipe_of(seed)).collect() } else { seeds }
+}
+
+fn zstd_of(text: &[u8], level: i32) -> Vec<u8> {
+    zstd::bulk::compress(text, level).unwrap_or_default()
+}
+
+fn changed(seeds: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
+    let mut bytes = seeds[dice.roll(seeds.len() as u64) as usize].clone();
+    for _ in 0..=dice.roll(6) {
+        let at = dice.roll(bytes.len() as u64) as usize;
+        // The heads most of all.
+        let at = if dice.roll(3) == 0 { at.min(60) } else { at };
+        match dice.roll(6) {
+            _ if bytes.is_empty() => bytes.push(dice.next() as u8),
+            0 => bytes.truncate(at),
+            1 => bytes[at] ^= 1 << dice.roll(8),
+            2 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff, dice.next() as u8][dice.roll(6) as usize],
+            3 => drop(bytes.drain(at..bytes.len().min(at + 1 + dice.roll(30) as usize))),
+            4 => {
+                let more: Vec<u8> = (0..dice.roll(40)).map(|_| dice.next() as u8).collect();
+                drop(bytes.splice(at..at, more));
+            }
+            _ => {
+                let other = &seeds[dice.roll(seeds.len() as u64) as usize];
+                let from = dice.roll(other.len() as u64) as usize;
+                let more = other[from..other.len().min(from + dice.roll(2000) as usize)].to_vec();
+                drop(bytes.splice(at..at, more));
+            }
+        }
+    }
+    bytes
+}
+
+fn main() {
+    let mut words = env::args().skip(1);
+    let first = words.next().expect("seconds for each target, or a file and its target");
+    let named: Vec<String> = words.collect();
+    let Ok(seconds) = first.parse::<u64>() else {
+        return run(named.first().expect("the target of the file"), &fs::read(&first).expect("a file"));
+    };
+    let wanted = |name: &str| named.is_empty() || named.iter().any(|wanted| wanted == name);
+    let seed = env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    for (target, _) in TARGETS.iter().filter(|(name, _)| wanted(name)) {
+        let (seeds, mut dice) = (seeds(target), Dice::new(seed));
+        let (started, mut count, mut slowest) = (Instant::now(), 0u64, Duration::ZERO);
+        while started.elapsed().as_secs() < seconds {
+            let bytes = changed(&seeds, &mut dice);
+            let one = Instant::now();
+            if panic::catch_unwind(|| run(target, &bytes)).is_err() {
+                let path = format!("{}/artifacts/{target}-{count}", env!("CARGO_MANIFEST_DIR"));
+                fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/artifacts")).unwrap();
+                fs::write(&path, &bytes).unwrap();
+                eprintln!("{target}: {path}");
+                process::exit(1);
+            }
+            (count, slowest) = (count + 1, slowest.max(one.elapsed()));
+        }
+        println!("{target}: {count} from {} seeds, the slowest {:.2} s", seeds.len(), slowest.as_secs_f64());
+    }
+}
