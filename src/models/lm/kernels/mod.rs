@@ -1,17 +1,19 @@
 //! Products of small integers, summed exactly: unsigned bytes by signed bytes into 32 bits.
 //!
 //! Whole numbers have no order: every way of computing these sums gives the same, on any machine, for any number of rows
-//! at a time. Three ways are here: plain Rust, AVX2 and AVX-512 VNNI; which one a machine has is found out when it runs.
+//! at a time. Four ways are here: plain Rust, NEON, AVX2 and AVX-512 VNNI; which one a machine has is found out when it runs.
 //!
 //! A product of a byte and a signed byte is below 2^15 in magnitude, so that sums of `COLUMNS_MAX` of them stay within 32
 //! bits. No way may saturate on the way there: AVX2's product of unsigned by signed bytes does, and is not used.
 
+#[cfg(target_arch = "aarch64")]
+mod arm;
 mod plain;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use super::pages::Line;
-use archmage::{SimdToken, X64V3Token, X64V4xToken};
+use archmage::{NeonToken, SimdToken, X64V3Token, X64V4xToken};
 
 /// Longest sum: 255 * 128 * COLUMNS_MAX is below 2^31.
 pub(in crate::models::lm) const COLUMNS_MAX: usize = 65_536;
@@ -30,6 +32,7 @@ impl Sums {
 #[derive(Clone, Copy, Debug)]
 pub enum Path {
     Plain,
+    Neon(NeonToken),
     Avx2(X64V3Token),
     Vnni(X64V4xToken),
 }
@@ -39,7 +42,8 @@ impl Path {
     pub fn all() -> Vec<Path> {
         let vnni = X64V4xToken::summon().map(Path::Vnni);
         let avx2 = X64V3Token::summon().map(Path::Avx2);
-        vnni.into_iter().chain(avx2).chain([Path::Plain]).collect()
+        let neon = NeonToken::summon().map(Path::Neon);
+        vnni.into_iter().chain(avx2).chain(neon).chain([Path::Plain]).collect()
     }
 
     /// The fastest.
@@ -50,6 +54,7 @@ impl Path {
     pub fn name(self) -> &'static str {
         match self {
             Path::Plain => "plain",
+            Path::Neon(_) => "NEON",
             Path::Avx2(_) => "AVX2",
             Path::Vnni(_) => "AVX-512 VNNI",
         }
@@ -128,7 +133,14 @@ macro_rules! by_path {
             fn vnni(token: archmage::X64V4xToken, $($arg: $type),*) {
                 $body(token, $($arg),*)
             }
+            #[cfg(target_arch = "aarch64")]
+            #[archmage::arcane]
+            fn neon(token: archmage::NeonToken, $($arg: $type),*) {
+                $body(token, $($arg),*)
+            }
             match path {
+                #[cfg(target_arch = "aarch64")]
+                $crate::models::lm::kernels::Path::Neon(token) => neon(token, $($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 $crate::models::lm::kernels::Path::Avx2(token) => avx2(token, $($arg),*),
                 #[cfg(target_arch = "x86_64")]
