@@ -74,15 +74,26 @@ pub(super) fn hold(model: &LanguageModel, mut theirs: impl FnMut(usize, &Tensor)
 
 #[test]
 fn relatives_of_a_llama_say_here_what_they_say_in_candle() {
+    for (files, theirs) in relatives_in_candle() {
+        hold(&loaded_checkpoint(&files).unwrap(), |position, _| theirs[position].clone());
+    }
+}
+
+/// A checkpoint of each family but Llama's, and what candle says after each token.
+pub(super) fn relatives_in_candle() -> [(Files, Vec<Vec<f32>>); 3] {
     let [of_qwen2, of_qwen3, of_gemma3] = relatives().map(|file| {
         let files = checkpoint(&file);
         let weights = VarBuilder::from_tensors(tensors(&files), DType::F32, &Device::Cpu);
-        (loaded_checkpoint(&files).unwrap(), weights)
+        let shape = loaded_checkpoint(&files).unwrap().network.shape.clone();
+        (files, shape, weights)
     });
-    let last = |logits: Tensor| logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let said = |mut theirs: Box<dyn FnMut(&Tensor, usize) -> candle_core::Result<Tensor>>| -> Vec<Vec<f32>> {
+        let token = |n| Tensor::new(&[[token(n)]], &Device::Cpu).unwrap();
+        let mut after = |n: u32| theirs(&token(n), n as usize).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        (0..TOKENS).map(&mut after).collect()
+    };
 
-    let (model, weights) = of_qwen2;
-    let shape = &model.network.shape;
+    let (files, shape, weights) = of_qwen2;
     let config = qwen2::Config {
         vocab_size: shape.vocabulary,
         hidden_size: shape.width,
@@ -100,10 +111,9 @@ fn relatives_of_a_llama_say_here_what_they_say_in_candle() {
         hidden_act: Activation::Silu,
     };
     let mut theirs = qwen2::ModelForCausalLM::new(&config, weights).unwrap();
-    hold(&model, |position, read| last(theirs.forward(read, position).unwrap()));
+    let by_qwen2 = (files, said(Box::new(move |read, position| theirs.forward(read, position))));
 
-    let (model, weights) = of_qwen3;
-    let shape = &model.network.shape;
+    let (files, shape, weights) = of_qwen3;
     let config = qwen3::Config {
         vocab_size: shape.vocabulary,
         hidden_size: shape.width,
@@ -123,10 +133,9 @@ fn relatives_of_a_llama_say_here_what_they_say_in_candle() {
         hidden_act: Activation::Silu,
     };
     let mut theirs = qwen3::ModelForCausalLM::new(&config, weights).unwrap();
-    hold(&model, |position, read| last(theirs.forward(read, position).unwrap()));
+    let by_qwen3 = (files, said(Box::new(move |read, position| theirs.forward(read, position))));
 
-    let (model, weights) = of_gemma3;
-    let shape = &model.network.shape;
+    let (files, shape, weights) = of_gemma3;
     let config = gemma3::Config {
         attention_bias: false,
         head_dim: shape.elements,
@@ -148,7 +157,9 @@ fn relatives_of_a_llama_say_here_what_they_say_in_candle() {
         max_position_embeddings: shape.context,
     };
     let mut theirs = gemma3::Model::new(false, &config, weights).unwrap();
-    hold(&model, |position, read| last(theirs.forward(read, position).unwrap()));
+    let by_gemma3 = (files, said(Box::new(move |read, position| theirs.forward(read, position))));
+
+    [by_qwen2, by_qwen3, by_gemma3]
 }
 
 /// The states of all tokens after a network of the shape of GPT-2, as its papers write it, of tensors whose names begin so.

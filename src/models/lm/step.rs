@@ -94,7 +94,7 @@ impl Shape {
     }
 
     /// What scores are multiplied by.
-    fn root(&self) -> f32 {
+    pub fn root(&self) -> f32 {
         1.0 / self.extras.score_square.unwrap_or(self.elements as f32).sqrt()
     }
 }

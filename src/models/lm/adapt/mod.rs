@@ -27,7 +27,6 @@ use candle_core::{DType, Device, Tensor, Var};
 use super::LoadError;
 use super::adapter::RANK_MAX;
 use super::load::{Open, Opened, Tensors};
-use super::plan::Family;
 use super::safetensors::{self, Checkpoint, MATRICES};
 use super::tokens::{Symbol, Tokens};
 use network::{Masks, Network, Pair};
@@ -289,12 +288,6 @@ impl Trainer {
         let Opened { mut tensors, plan, tokens } = opened;
         let window_max = WINDOW_MAX.min(plan.shape.context);
         let refused = |what: String| Err(AdaptError::Recipe(what));
-        if plan.family != Family::Llama {
-            return refused(format!(
-                "models of the family {:?} are coded with, and only Llama's can be taught",
-                plan.family
-            ));
-        }
         if !(1..=RANK_MAX).contains(&recipe.rank) {
             return refused(format!("its rank is {}; known are 1 to {RANK_MAX}", recipe.rank));
         }

@@ -1,14 +1,15 @@
-//! A Llama in floats of 32 bits whose outcome has gradients of its adapter.
+//! A network of the Llama family or of its relatives in floats of 32 bits, whose outcome has gradients of its adapter.
 //!
 //! The weights of the model stay as they are, so that nothing is computed for them. Where candle's own gradients would be
 //! (every product has one for both sides), or where it has none (fused operations), an operation brings the rule by which
 //! its gradient goes back, `Written`. What is kept of a window for the way back is about 30 MiB a layer of SmolLM2-135M at
 //! 512 tokens.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp3, D, Device, IndexOp, Layout, Result, Shape, Storage};
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp3, D, Device, Layout, Result, Shape, Storage};
 use candle_core::{Tensor, Var, bail};
 use candle_nn::ops::{rms_norm, softmax_last_dim};
 use candle_nn::rotary_emb::rope;
@@ -16,8 +17,8 @@ use candle_nn::rotary_emb::rope;
 use super::super::LoadError;
 use super::super::exact;
 use super::super::load::Tensors;
-use super::super::plan::Plan;
-use super::super::step::Shape as Numbers;
+use super::super::plan::{BIASES, HEAD_NORMS, POST_NORMS, Plan};
+use super::super::step::{Activation, Shape as Numbers};
 use super::Matrix;
 
 /// Rows whose logits are in memory at the same time.
@@ -153,10 +154,11 @@ pub(super) struct Pair {
     pub tall: Var,
 }
 
-/// A matrix of the model, and what is added to it.
+/// A matrix of the model, what is added to its products, and what is added to it.
 #[derive(Debug)]
 struct Adapted {
     weights: Tensor,
+    biases: Option<Tensor>,
     pair: Option<Pair>,
 }
 
@@ -164,7 +166,10 @@ impl Adapted {
     /// Rows times the transposed matrix. Without gradients where `apart` from the graph.
     fn apply(&self, x: &Tensor, scale: f64, apart: bool) -> Result<Tensor> {
         let plain = x.detach();
-        let out = plain.matmul(&self.weights.t()?)?;
+        let mut out = plain.matmul(&self.weights.t()?)?;
+        if let Some(biases) = &self.biases {
+            out = out.broadcast_add(biases)?;
+        }
         let weights = self.weights.clone();
         let Some(pair) = &self.pair else {
             return one("frozen", x, out, move |_, gradient| gradient.matmul(&weights));
@@ -188,8 +193,37 @@ impl Adapted {
 struct Layer {
     attention_norm: Tensor,
     feed_norm: Tensor,
+    /// Weights of the norms of each head of queries, and of keys.
+    head_norms: Option<[Tensor; 2]>,
+    /// Weights of the norms of what attention and gates add to the state.
+    post_norms: Option<[Tensor; 2]>,
     /// In the order of `Matrix::ALL`.
     matrices: Vec<Adapted>,
+    /// What it sees of the past, where that is not all: tokens.
+    window: Option<usize>,
+}
+
+/// Angles by which heads are turned, at each position.
+#[derive(Debug)]
+struct Turns {
+    cosines: Tensor,
+    sines: Tensor,
+}
+
+impl Turns {
+    fn new(frequencies: &[f64], positions: usize, device: &Device) -> Result<Turns> {
+        let (mut cosines, mut sines) = (Vec::new(), Vec::new());
+        for position in 0..positions {
+            for frequency in frequencies {
+                let (sine, cosine) = exact::sine_cosine(position as f64 * frequency);
+                cosines.push(cosine as f32);
+                sines.push(sine as f32);
+            }
+        }
+        let shape = (positions, frequencies.len());
+        let [cosines, sines] = [cosines, sines].map(|all| Tensor::from_vec(all, shape, device));
+        Ok(Turns { cosines: cosines?, sines: sines? })
+    }
 }
 
 /// The model, with its adapter.
@@ -202,27 +236,31 @@ pub(super) struct Network {
     norm: Tensor,
     layers: Vec<Layer>,
     scale: f64,
-    cosines: Tensor,
-    sines: Tensor,
+    turns: Turns,
+    /// Of layers that see only what is near.
+    near_turns: Turns,
 }
 
-/// What a function of a window is computed with once, and kept for the next window of the same length.
+/// What a function of a window is computed with once, and kept for the next window of the same length; by how far back a layer
+/// sees.
 #[derive(Debug, Default)]
-pub(super) struct Masks(Option<Tensor>);
+pub(super) struct Masks(BTreeMap<Option<usize>, Tensor>);
 
 impl Masks {
-    /// Nothing where a token is seen, and minus infinity where it is not yet: key heads, then queries of a head of keys.
-    fn of(&mut self, tokens: usize, numbers: &Numbers, device: &Device) -> Result<Tensor> {
+    /// Nothing where a token is seen, and minus infinity where it is not yet, or not any more: key heads, then queries of a
+    /// head of keys.
+    fn of(&mut self, tokens: usize, window: Option<usize>, numbers: &Numbers, device: &Device) -> Result<Tensor> {
         let each = numbers.heads / numbers.key_heads;
         let shape = (numbers.key_heads, each * tokens, tokens);
-        match &self.0 {
+        match self.0.get(&window) {
             Some(mask) if mask.dims3()? == shape => Ok(mask.clone()),
             _ => {
-                let row = |at: usize| (0..tokens).map(move |t| if t > at { f32::NEG_INFINITY } else { 0.0 });
+                let sees = move |at: usize, t: usize| t <= at && window.is_none_or(|window| at - t < window);
+                let row = |at: usize| (0..tokens).map(move |t| if sees(at, t) { 0.0 } else { f32::NEG_INFINITY });
                 let one: Vec<f32> = (0..tokens).flat_map(row).collect();
                 let one = Tensor::from_vec(one, (1, tokens, tokens), device)?;
                 let mask = one.repeat((numbers.heads, 1, 1))?.reshape(shape)?.contiguous()?;
-                self.0 = Some(mask.clone());
+                self.0.insert(window, mask.clone());
                 Ok(mask)
             }
         }
@@ -245,6 +283,13 @@ fn normalised(x: &Tensor, weights: &Tensor, epsilon: f32) -> Result<Tensor> {
     })
 }
 
+/// The same of each head of every token.
+fn heads_normalised(x: &Tensor, weights: &Tensor, epsilon: f32) -> Result<Tensor> {
+    let (tokens, all) = x.dims2()?;
+    let elements = weights.dim(0)?;
+    normalised(&x.reshape((tokens * all / elements, elements))?, weights, epsilon)?.reshape((tokens, all))
+}
+
 /// Tokens by elements of all heads, as heads by tokens by elements.
 fn by_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
     let (tokens, all) = x.dims2()?;
@@ -260,6 +305,83 @@ fn by_tokens(x: &Tensor) -> Result<Tensor> {
 /// Turns heads by the positions of their tokens; back where the sines are those of the opposite angles.
 fn turned(x: &Tensor, cosines: &Tensor, sines: &Tensor) -> Result<Tensor> {
     rope(&x.unsqueeze(0)?, cosines, sines)?.squeeze(0)
+}
+
+/// A model that is being read onto a device, and hashed.
+struct Reading<'a, T> {
+    tensors: &'a mut T,
+    plan: &'a Plan,
+    device: &'a Device,
+    hasher: &'a mut blake3::Hasher,
+}
+
+impl<T: Tensors> Reading<'_, T> {
+    /// All elements of a tensor, rows put where `place` says.
+    fn elements(
+        &mut self,
+        name: &str,
+        rows: usize,
+        columns: usize,
+        place: impl Fn(usize) -> usize,
+    ) -> std::result::Result<Vec<f32>, LoadError> {
+        if self.tensors.extent(name) != Some((rows, columns)) {
+            let what = format!("tensor {name} is missing, or has not {rows} rows of {columns} elements");
+            return Err(LoadError::Malformed(what));
+        }
+        let mut all = vec![0.0f32; rows * columns];
+        let hasher = &mut *self.hasher;
+        self.tensors.rows(name, &mut |n, row| {
+            hasher.update(bytemuck::cast_slice(row));
+            all.chunks_exact_mut(columns).skip(place(n)).take(1).for_each(|to| to.copy_from_slice(row));
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    fn matrix(
+        &mut self,
+        name: &str,
+        rows: usize,
+        columns: usize,
+        turns: bool,
+    ) -> std::result::Result<Tensor, super::AdaptError> {
+        let plan = self.plan;
+        let all = self.elements(name, rows, columns, |n| if turns { plan.apart(n) } else { n })?;
+        Ok(Tensor::from_vec(all, (rows, columns), self.device)?)
+    }
+
+    /// What is added to the products of a matrix of queries, keys or values.
+    fn biases(&mut self, name: &str, len: usize, turns: bool) -> std::result::Result<Tensor, super::AdaptError> {
+        let all = self.elements(name, 1, len, |n| n)?;
+        let mut out = vec![0.0; len];
+        for (n, x) in all.into_iter().enumerate() {
+            let at = if turns { self.plan.apart(n) } else { n };
+            out.iter_mut().skip(at).take(1).for_each(|to| *to = x);
+        }
+        Ok(Tensor::from_vec(out, len, self.device)?)
+    }
+
+    /// Weights of a norm.
+    fn norm(&mut self, name: &str, len: usize) -> std::result::Result<Tensor, super::AdaptError> {
+        let weights = self.elements(name, 1, len, |n| n)?;
+        let weights = weights.into_iter().map(|w| w + self.plan.norm_offset).collect();
+        Ok(Tensor::from_vec(weights, len, self.device)?)
+    }
+
+    /// Weights of two norms of a layer, where there are some.
+    fn norms(
+        &mut self,
+        has: bool,
+        layer: usize,
+        names: [&str; 2],
+        len: usize,
+    ) -> std::result::Result<Option<[Tensor; 2]>, super::AdaptError> {
+        if !has {
+            return Ok(None);
+        }
+        let [first, second] = names.map(|what| format!("blk.{layer}.{what}"));
+        Ok(Some([self.norm(&first, len)?, self.norm(&second, len)?]))
+    }
 }
 
 impl Network {
@@ -279,26 +401,13 @@ impl Network {
         let numbers = plan.shape.clone();
         let Numbers { vocabulary, width, heads, key_heads, elements, hidden, .. } = numbers;
         let has_head = plan.has_head(tensors);
-        let mut matrix = |name: &str, rows: usize, columns: usize, turns: bool| {
-            match tensors.extent(name) {
-                Some(extent) if extent == (rows, columns) => {}
-                _ => {
-                    let what = format!("tensor {name} is missing, or has not {rows} rows of {columns} elements");
-                    return Err(super::AdaptError::Load(LoadError::Malformed(what)));
-                }
-            }
-            let mut all = vec![0.0f32; rows * columns];
-            tensors.rows(name, &mut |n, row| {
-                hasher.update(bytemuck::cast_slice(row));
-                let n = if turns { plan.apart(n) } else { n };
-                all.chunks_exact_mut(columns).skip(n).take(1).for_each(|to| to.copy_from_slice(row));
-                Ok(())
-            })?;
-            Ok(Tensor::from_vec(all, (rows, columns), device)?)
+        let mut reading = Reading { tensors, plan, device, hasher };
+        let embeddings = reading.matrix("token_embd.weight", vocabulary, width, false)?;
+        let head = match has_head {
+            true => reading.matrix("output.weight", vocabulary, width, false)?,
+            false => embeddings.clone(),
         };
-        let embeddings = matrix("token_embd.weight", vocabulary, width, false)?;
-        let head = if has_head { matrix("output.weight", vocabulary, width, false)? } else { embeddings.clone() };
-        let norm = matrix("output_norm.weight", 1, width, false)?.i(0)?;
+        let norm = reading.norm("output_norm.weight", width)?;
         let mut layers = Vec::new();
         for n in 0..numbers.layers {
             let mut matrices = Vec::new();
@@ -311,28 +420,27 @@ impl Network {
                     Matrix::Down => (width, hidden),
                 };
                 let turns = matches!(which, Matrix::Queries | Matrix::Keys);
-                let weights = matrix(&format!("blk.{n}.{}.weight", which.names().1), rows, columns, turns)?;
-                matrices.push(Adapted { weights, pair: begin(n, which, rows, columns)? });
+                let name = which.names().1;
+                let weights = reading.matrix(&format!("blk.{n}.{name}.weight"), rows, columns, turns)?;
+                let bias = format!("{name}.bias");
+                let biases = (plan.family.has_biases() && BIASES.contains(&bias.as_str()))
+                    .then(|| reading.biases(&format!("blk.{n}.{bias}"), rows, turns))
+                    .transpose()?;
+                matrices.push(Adapted { weights, biases, pair: begin(n, which, rows, columns)? });
             }
             layers.push(Layer {
-                attention_norm: matrix(&format!("blk.{n}.attn_norm.weight"), 1, width, false)?.i(0)?,
-                feed_norm: matrix(&format!("blk.{n}.ffn_norm.weight"), 1, width, false)?.i(0)?,
+                attention_norm: reading.norm(&format!("blk.{n}.attn_norm.weight"), width)?,
+                feed_norm: reading.norm(&format!("blk.{n}.ffn_norm.weight"), width)?,
+                head_norms: reading.norms(plan.family.has_head_norms(), n, HEAD_NORMS, elements)?,
+                post_norms: reading.norms(plan.family.has_post_norms(), n, POST_NORMS, width)?,
                 matrices,
+                window: numbers.window(n),
             });
         }
         let positions = numbers.context.min(super::WINDOW_MAX);
-        let (mut cosines, mut sines) = (Vec::new(), Vec::new());
-        for position in 0..positions {
-            for frequency in &plan.frequencies {
-                let (sine, cosine) = exact::sine_cosine(position as f64 * frequency);
-                cosines.push(cosine as f32);
-                sines.push(sine as f32);
-            }
-        }
-        let pairs = plan.frequencies.len();
         Ok(Network {
-            cosines: Tensor::from_vec(cosines, (positions, pairs), device)?,
-            sines: Tensor::from_vec(sines, (positions, pairs), device)?,
+            turns: Turns::new(&plan.frequencies, positions, device)?,
+            near_turns: Turns::new(&plan.near_frequencies, positions, device)?,
             device: device.clone(),
             numbers,
             embeddings,
@@ -344,18 +452,24 @@ impl Network {
     }
 
     /// What queries find, for each token.
-    fn attend(&self, queries: &Tensor, keys: &Tensor, values: &Tensor, masks: &mut Masks) -> Result<Tensor> {
+    fn attend(
+        &self,
+        [queries, keys, values]: [&Tensor; 3],
+        window: Option<usize>,
+        masks: &mut Masks,
+    ) -> Result<Tensor> {
         let Numbers { heads, key_heads, elements, .. } = self.numbers;
         let tokens = queries.dim(0)?;
         let together = (key_heads, heads / key_heads * tokens, elements);
-        let root = 1.0 / (elements as f64).sqrt();
-        let cosines = self.cosines.narrow(0, 0, tokens)?;
-        let sines = self.sines.narrow(0, 0, tokens)?;
+        let root = f64::from(self.numbers.root());
+        let turns = if window.is_some() { &self.near_turns } else { &self.turns };
+        let cosines = turns.cosines.narrow(0, 0, tokens)?;
+        let sines = turns.sines.narrow(0, 0, tokens)?;
         let q = turned(&by_heads(&queries.detach(), heads)?, &cosines, &sines)?;
         let q = (q.reshape(together)? * root)?;
         let k = turned(&by_heads(&keys.detach(), key_heads)?, &cosines, &sines)?;
         let v = by_heads(&values.detach(), key_heads)?;
-        let mask = masks.of(tokens, &self.numbers, &self.device)?;
+        let mask = masks.of(tokens, window, &self.numbers, &self.device)?;
         let shares = softmax_last_dim(&(q.matmul(&k.t()?)? + mask)?)?;
         let out = by_tokens(&shares.matmul(&v)?.reshape((heads, tokens, elements))?)?;
         three("attention", [queries, keys, values], out, move |_, out, gradient| {
@@ -381,19 +495,38 @@ impl Network {
     /// The state of every token of a window after all layers. Without gradients where `apart` from the graph.
     fn states(&self, tokens: &[u32], apart: bool, masks: &mut Masks) -> Result<Tensor> {
         let epsilon = self.numbers.epsilon;
+        let extras = &self.numbers.extras;
         let ids = Tensor::new(tokens, &self.device)?;
         let mut x = self.embeddings.index_select(&ids, 0)?;
+        if let Some(factor) = extras.embedding_factor {
+            x = (x * f64::from(factor))?;
+        }
         for layer in &self.layers {
             let [queries, keys, values, output, gates, ups, down] = layer.matrices.as_slice() else {
                 bail!("a layer has seven matrices");
             };
             let normed = normalised(&x, &layer.attention_norm, epsilon)?;
             let of = |matrix: &Adapted, x: &Tensor| matrix.apply(x, self.scale, apart);
-            let mixed = self.attend(&of(queries, &normed)?, &of(keys, &normed)?, &of(values, &normed)?, masks)?;
-            x = (x + of(output, &mixed)?)?;
+            let (mut q, mut k) = (of(queries, &normed)?, of(keys, &normed)?);
+            if let Some([of_queries, of_keys]) = &layer.head_norms {
+                q = heads_normalised(&q, of_queries, epsilon)?;
+                k = heads_normalised(&k, of_keys, epsilon)?;
+            }
+            let mixed = self.attend([&q, &k, &of(values, &normed)?], layer.window, masks)?;
+            let after = |x: Tensor, which: usize| match &layer.post_norms {
+                Some(norms) => normalised(&x, &norms[which], epsilon),
+                None => Ok(x),
+            };
+            x = (x + after(of(output, &mixed)?, 0)?)?;
             let normed = normalised(&x, &layer.feed_norm, epsilon)?;
-            let hidden = (of(gates, &normed)?.silu()? * of(ups, &normed)?)?;
-            x = (x + of(down, &hidden)?)?;
+            let gates = of(gates, &normed)?;
+            let open = match extras.activation {
+                Activation::Silu => gates.silu()?,
+                Activation::Gelu => gates.gelu()?,
+                Activation::QuickGelu => bail!("gates of models of images are not taught"),
+            };
+            let hidden = (open * of(ups, &normed)?)?;
+            x = (x + after(of(down, &hidden)?, 1)?)?;
         }
         normalised(&x, &self.norm, epsilon)
     }
