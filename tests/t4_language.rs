@@ -404,6 +404,45 @@ fn a_model_of_images_is_brought_in_any_of_its_forms() {
     assert!(read(&volume, ino(&volume, "image"), 0, 1 << 20).unwrap() == image);
 }
 
+/// Two models that have a file in common have it once on disk; each goes, and is mended, without the other.
+#[test]
+fn a_file_of_two_models_is_there_once() {
+    let tensors = gpt::safetensors(&gpt::igpt());
+    let of_config =
+        directory(&[("config.json", gpt::CONFIG.as_bytes().to_vec()), ("model.safetensors", tensors.clone())]);
+    let (disk, workers) = (fresh(), Arc::new(Workers::new(1)));
+    disk.set_capacity(1 << 30);
+    let volume = open(&disk, by_language(), &workers).unwrap();
+    let free = || disk.space().unwrap().free_bytes;
+    let damaged = || tools::model_verify(&disk, None, &mut |_, _| ()).unwrap().len();
+    let mut taken = |name: &str| {
+        let before = free();
+        let id = add_of(&volume, &of_config, name).id;
+        (ModelId::parse(&id).unwrap(), before - free())
+    };
+    let (first, of_first) = taken("");
+    let (second, of_second) = taken("model.safetensors");
+    assert_ne!(first, second);
+    assert!(of_first > tensors.len() as u64 / 2, "{of_first} bytes: tensors of noise are kept as they are");
+    assert!(of_second < of_first / 8, "{of_second} bytes, {of_first} of the first");
+    assert_eq!(damaged(), 0);
+    let of_second = disk.files().into_iter().map(|(path, _)| path);
+    let tensors = of_second.into_iter().find(|p| p.contains(&second.to_string()) && p.contains("safetensors")).unwrap();
+    // What is brought again because it is damaged is not what is damaged under another name.
+    assert!(disk.rot(&tensors, 5000, 1));
+    assert_eq!(damaged(), 2);
+    taken("");
+    assert_eq!(damaged(), 1);
+    taken("model.safetensors");
+    assert_eq!(damaged(), 0);
+    volume.remove_language(first).unwrap();
+    assert_eq!((damaged(), volume.languages().unwrap().len()), (0, 1));
+    shut(volume);
+    let out = tempfile::tempdir().unwrap();
+    tools::model_export(&disk, second, out.path(), &mut |_, _| ()).unwrap();
+    assert_eq!(tools::model_show(out.path(), None).unwrap().id, second.to_string());
+}
+
 /// A part that was read twice from cold has a decoded copy on disk, which is held against the checksum that the segment has of
 /// that part.
 #[test]

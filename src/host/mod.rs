@@ -94,6 +94,9 @@ pub trait Disk: Send + Sync + 'static {
     fn remove(&self, path: &str) -> io::Result<()>;
     /// Renames a file or directory over another. Durable after `sync_dir` of both directories.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Gives a file another name as well. Durable after `sync_dir` of its directory. An error where the filesystem knows no such
+    /// names.
+    fn link(&self, from: &str, to: &str) -> io::Result<()>;
     /// Creates a directory; an existing one is fine.
     fn create_dir(&self, path: &str) -> io::Result<()>;
     /// Removes a directory with all that is in it; a missing one is fine.

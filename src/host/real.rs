@@ -86,6 +86,10 @@ impl Disk for RealDisk {
         fs::rename(self.path(from)?, self.path(to)?)
     }
 
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::hard_link(self.path(from)?, self.path(to)?)
+    }
+
     fn create_dir(&self, path: &str) -> io::Result<()> {
         match fs::DirBuilder::new().mode(0o700).create(self.path(path)?) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),

@@ -5,7 +5,7 @@
 //! none of the pending changes, all of them, or any subset, with the last write torn. Names are pending until their
 //! directory is synced, as POSIX has it. Faults can be ordered for any step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -491,14 +491,15 @@ impl State {
     /// Pages that are free; files without a name do not count, as if nobody had them open.
     fn free_pages(&self) -> u64 {
         let Some(capacity) = self.capacity else { return u64::MAX };
-        let used: u64 = self
+        let named: BTreeSet<u64> = self
             .kernel_names
             .values()
             .filter_map(|t| match t {
-                Target::File(id) => self.files.get(id).map(Node::pages),
+                Target::File(id) => Some(*id),
                 Target::Directory => None,
             })
-            .sum();
+            .collect();
+        let used: u64 = named.iter().filter_map(|id| self.files.get(id)).map(Node::pages).sum();
         (capacity / PAGE).saturating_sub(used)
     }
 
@@ -627,6 +628,19 @@ impl Disk for SimDisk {
         state.on()?;
         let target = state.kernel_names.get(from).copied().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         state.rename(from, to, target);
+        Ok(())
+    }
+
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.lock_state();
+        state.before_write(to)?;
+        let Some(Target::File(id)) = state.kernel_names.get(from).copied() else {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        };
+        if state.kernel_names.contains_key(to) {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+        }
+        state.name(to, Some(Target::File(id)));
         Ok(())
     }
 

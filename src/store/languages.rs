@@ -13,7 +13,8 @@
 //!     end <CRC32C of what is above, 8 hexadecimal digits>
 //! ```
 //! A model is written under another name, synced, and renamed: it is there whole or not at all. It is on disk before any segment
-//! names it, and is removed only when none does.
+//! names it, and is removed only when none does. A file that another model has too, as one that was adapted has the weights of
+//! the one it was made of, is one file with two names, where the filesystem has such: none is ever written to again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -424,10 +425,17 @@ impl Store {
                     LanguageFile { name: name.clone(), len: plain.len() as u64, hash, is_packed: true }
                 }
                 None => {
-                    let (len, hash) = copy(&**source, disk, &path, |bytes| {
-                        done += bytes;
-                        told(done, total);
-                    })?;
+                    let (len, hash) = match self.link_twin(&**source, &path)? {
+                        Some(twin) => {
+                            done += twin.0;
+                            told(done, total);
+                            twin
+                        }
+                        None => copy(&**source, disk, &path, |bytes| {
+                            done += bytes;
+                            told(done, total);
+                        })?,
+                    };
                     LanguageFile { name: name.clone(), len, hash, is_packed: false }
                 }
             };
@@ -435,6 +443,35 @@ impl Store {
         }
         write_whole(disk, draft, &format!("{draft}/{MANIFEST}"), "a model", entry.to_text().as_bytes())?;
         Ok(entry)
+    }
+
+    /// Gives a file of another model that has the same bytes another name: their number and hash, or `None` where there is no
+    /// such file, or it is damaged, or may have no other name.
+    fn link_twin(&self, source: &dyn DiskFile, path: &str) -> Result<Option<(u64, [u8; 32])>, Error> {
+        let disk = &*self.disk;
+        let len = source.len().map_err(Error::io("stat a model"))?;
+        let others = languages(disk)?;
+        let of_other = |other: &LanguageEntry| {
+            let alike = other.files.iter().filter(|f| !f.is_packed && f.len == len);
+            alike.map(|f| (format!("{}/{}", home(other.id), f.name), f.hash)).collect::<Vec<_>>()
+        };
+        let alike: Vec<(String, [u8; 32])> = others.iter().flat_map(of_other).collect();
+        if alike.is_empty() {
+            return Ok(None);
+        }
+        let found = each_step(source, |_, _| Ok(()))?;
+        for (twin, _) in alike.iter().filter(|(_, hash)| *hash == found.1) {
+            if let Err(e) = disk.link(twin, path) {
+                log::debug!("{twin} is copied, as it cannot have another name: {e}");
+                continue;
+            }
+            let linked = disk.open(path, OpenMode::Read).map_err(Error::io("open a model"))?;
+            match each_step(&*linked, |_, _| Ok(())) {
+                Ok(bytes) if bytes == found => return Ok(Some(found)),
+                _ => disk.remove(path).map_err(Error::io("remove a damaged file"))?,
+            }
+        }
+        Ok(None)
     }
 
     /// Models that used segments name: all headers of the store are looked at. A function decides whether one that cannot be read
