@@ -181,6 +181,8 @@ fn loader(disk: Arc<dyn Disk>, entry: &LanguageEntry) -> Loader {
         let adapter = |name: &str| open(name).map(reading);
         let adapter: Option<Open<'_, BufReader<FileReader>>> = if has(ADAPTER[0]) { Some(&adapter) } else { None };
         let model = load(has, &open, adapter);
+        // What its vocabulary and its rows were read by.
+        host::give_memory_back();
         if let Ok(model) = &model {
             let Facts { bytes, path, .. } = model.facts();
             log::info!("model {id} is loaded: {} MiB, computes by {path}", bytes >> 20);

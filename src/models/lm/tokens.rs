@@ -14,6 +14,7 @@
 //! first word takes more without it is some bits.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use serde_json::{Value as Json, json};
 use tokenizers::models::bpe::{BPE, Vocab};
@@ -54,9 +55,23 @@ pub(super) struct Tokens {
     /// The token before a text, which is the escape too: it never comes within one.
     pub start: u32,
     /// `None` where each byte is a token.
-    cutter: Option<Tokenizer>,
+    cutting: Option<Cutting>,
     /// Tokens are pieces.
     pieces: bool,
+}
+
+/// What the library is told when text is cut first: until then, as in all that reads, it takes a tenth of its memory.
+#[derive(Debug)]
+struct Cutting {
+    /// Tokens that are written as the name of a byte, and those that are found before pairs are merged, ascending.
+    named: Vec<u32>,
+    whole: Vec<u32>,
+    /// Pairs that become one token, the soonest first.
+    merges: Vec<[u32; 2]>,
+    cuts: Json,
+    ignore_merges: bool,
+    /// `None` where the library takes none of it.
+    made: OnceLock<Option<Tokenizer>>,
 }
 
 /// A token of a text.
@@ -271,7 +286,7 @@ impl Tokens {
             _ => b"",
         };
         let cuts = if pieces { Json::Null } else { cuts_called(name) };
-        Tokens::new(Parts { tokens, merges, start, pieces, cuts, ignore_merges: false })
+        Ok(Tokens::new(Parts { tokens, merges, start, pieces, cuts, ignore_merges: false }))
     }
 
     /// The vocabulary of a checkpoint: its `tokenizer.json`, and its `config.json`, which says what begins a text.
@@ -364,14 +379,13 @@ impl Tokens {
             _ => by_bytes(true),
         };
         let ignore_merges = model.get("ignore_merges").and_then(Json::as_bool).unwrap_or(false);
-        Tokens::new(Parts { tokens, merges, start, pieces, cuts, ignore_merges })
+        Ok(Tokens::new(Parts { tokens, merges, start, pieces, cuts, ignore_merges }))
     }
 
-    fn new(parts: Parts) -> Result<Tokens, LoadError> {
+    fn new(parts: Parts) -> Tokens {
         let Parts { tokens, merges, start, pieces, cuts, ignore_merges } = parts;
         let (mut bytes, mut ends, mut of_byte) = (Vec::new(), Vec::new(), [None; 256]);
-        let mut vocabulary = HashMap::new();
-        let mut whole = Vec::new();
+        let (mut vocabulary, mut named, mut whole) = (HashMap::new(), Vec::new(), Vec::new());
         for (n, token) in (0u32..).zip(&tokens) {
             if let Some(token) = token.as_ref().filter(|_| n != start) {
                 if let [byte] = token.bytes.as_slice()
@@ -381,7 +395,8 @@ impl Tokens {
                 }
                 bytes.extend_from_slice(&token.bytes);
                 vocabulary.entry(token.text.as_str()).or_insert(n);
-                whole.extend(token.whole.then(|| AddedToken::from(token.text.as_str(), false).normalized(false)));
+                named.extend((pieces && byte_of(&token.text).is_some()).then_some(n));
+                whole.extend(token.whole.then_some(n));
             }
             ends.push(bytes.len() as u32);
         }
@@ -390,37 +405,72 @@ impl Tokens {
         let mut known = |(left, right): &(String, String)| {
             both.clear();
             both.extend([left.as_str(), right.as_str()]);
-            [left, right, &both].into_iter().all(|text| vocabulary.contains_key(text.as_str()))
+            vocabulary.get(both.as_str())?;
+            Some([*vocabulary.get(left.as_str())?, *vocabulary.get(right.as_str())?])
         };
-        let merges: Vec<(String, String)> = merges.into_iter().filter(&mut known).collect();
-        vocabulary.insert(UNKNOWN, start);
-        let refused = |e: tokenizers::Error| LoadError::Malformed(format!("its tokenizer is none: {e}"));
-        let vocabulary = vocabulary.into_iter().map(|(text, n)| (text.to_string(), n));
+        let merges = merges.iter().filter_map(&mut known).collect();
+        let cutting = Cutting { named, whole, merges, cuts, ignore_merges, made: OnceLock::new() };
+        Tokens { bytes, ends, of_byte, start, cutting: Some(cutting), pieces }
+    }
+
+    /// A token as its tokenizer writes it.
+    fn text(&self, cutting: &Cutting, letters: &[char], token: u32) -> String {
+        let bytes = self.bytes(token);
+        match bytes {
+            [byte] if cutting.named.binary_search(&token).is_ok() => format!("<{byte:#04X}>"),
+            _ if self.pieces => String::from_utf8_lossy(bytes).replace(' ', "\u{2581}"),
+            _ => bytes.iter().filter_map(|byte| letters.get(usize::from(*byte))).collect(),
+        }
+    }
+
+    /// What cuts text; `None` where each byte is a token.
+    fn cutter(&self) -> Option<&Tokenizer> {
+        let cutting = self.cutting.as_ref()?;
+        let made = || {
+            // Any cut is right: without one, bytes are.
+            self.make(cutting)
+                .inspect_err(|e| log::error!("text is cut into bytes, as its tokenizer is none: {e}"))
+                .ok()
+        };
+        cutting.made.get_or_init(made).as_ref()
+    }
+
+    fn make(&self, cutting: &Cutting) -> tokenizers::Result<Tokenizer> {
+        let mut letters_of = vec![' '; 256];
+        for (letter, byte) in letters() {
+            letters_of.iter_mut().skip(usize::from(byte)).take(1).for_each(|to| *to = letter);
+        }
+        let text = |token: u32| self.text(cutting, &letters_of, token);
+        let mut vocabulary = Vocab::default();
+        for token in (0..self.count() as u32).filter(|token| !self.bytes(*token).is_empty()) {
+            vocabulary.entry(text(token)).or_insert(token);
+        }
+        vocabulary.insert(UNKNOWN.to_string(), self.start);
+        let merges = cutting.merges.iter().map(|[left, right]| (text(*left), text(*right))).collect();
         let pairs = BPE::builder()
-            .vocab_and_merges(vocabulary.collect::<Vocab>(), merges)
+            .vocab_and_merges(vocabulary, merges)
             .unk_token(UNKNOWN.into())
-            .byte_fallback(pieces)
-            .ignore_merges(ignore_merges)
+            .byte_fallback(self.pieces)
+            .ignore_merges(cutting.ignore_merges)
             .cache_capacity(WORDS_KEPT);
-        let mut cutter = Tokenizer::new(pairs.build().map_err(refused)?);
-        if !cuts.is_null() {
-            let before: PreTokenizerWrapper = serde_json::from_value(cuts)
-                .or_else(|e| {
-                    // The model is no worse for it, only what it codes is larger.
-                    log::warn!("text is cut otherwise than the model's tokenizer cuts it, which is not known: {e}");
-                    serde_json::from_value(by_bytes(true))
-                })
-                .map_err(|e| refused(e.into()))?;
+        let mut cutter = Tokenizer::new(pairs.build()?);
+        if !cutting.cuts.is_null() {
+            let before: PreTokenizerWrapper = serde_json::from_value(cutting.cuts.clone()).or_else(|e| {
+                // The model is no worse for it, only what it codes is larger.
+                log::warn!("text is cut otherwise than the model's tokenizer cuts it, which is not known: {e}");
+                serde_json::from_value(by_bytes(true))
+            })?;
             cutter.with_pre_tokenizer(Some(before));
         }
-        cutter.add_tokens(whole).map_err(refused)?;
-        Ok(Tokens { bytes, ends, of_byte, start, cutter: Some(cutter), pieces })
+        let whole = cutting.whole.iter().map(|token| AddedToken::from(text(*token), false).normalized(false));
+        cutter.add_tokens(whole.collect::<Vec<_>>())?;
+        Ok(cutter)
     }
 
     /// Bytes for tokens, and another one that begins a text.
     pub fn of_bytes(start: u32) -> Tokens {
         let of_byte = std::array::from_fn(|byte| Some(byte as u32));
-        Tokens { bytes: (0..=255).collect(), ends: (1..=256).collect(), of_byte, start, cutter: None, pieces: false }
+        Tokens { bytes: (0..=255).collect(), ends: (1..=256).collect(), of_byte, start, cutting: None, pieces: false }
     }
 
     /// Tokens there are.
@@ -448,7 +498,7 @@ impl Tokens {
     /// Cuts bytes into tokens.
     pub fn cut(&self, raw: &[u8]) -> Vec<Symbol> {
         let mut out = Vec::new();
-        let Some(cutter) = &self.cutter else {
+        let Some(cutter) = self.cutter() else {
             self.cut_bytes(raw, &mut out);
             return out;
         };
@@ -523,7 +573,6 @@ mod tests {
             cuts: cuts_called(name.as_bytes()),
             ignore_merges: false,
         })
-        .unwrap()
     }
 
     fn of_pieces() -> Tokens {
@@ -575,7 +624,7 @@ mod tests {
         let check = |name: &str, text: &str, expected: &[&str]| {
             let mut cut = PreTokenizedString::from(text);
             let tokens = vocabulary(name);
-            tokens.cutter.as_ref().unwrap().get_pre_tokenizer().unwrap().pre_tokenize(&mut cut).unwrap();
+            tokens.cutter().unwrap().get_pre_tokenizer().unwrap().pre_tokenize(&mut cut).unwrap();
             let parts = cut.get_splits(OffsetReferential::Original, OffsetType::Byte);
             let parts: Vec<&str> = parts.into_iter().map(|(_, (from, to), _)| &text[from..to]).collect();
             assert_eq!(parts, expected, "{name}");
