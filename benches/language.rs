@@ -8,11 +8,16 @@
 //!
 //! `EXACT=KIB` codes so much in lanes of 1 KiB by one thread, decodes it by two, one lane and seven at a time, by all instructions
 //! that the machine has (an eighth of it by the slow ones), and says what was compared. It ends with an error where a byte differs.
+//! With `tiny` for a model, one of two layers that is made up here, slow instructions decode all of it too.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use tersefs::models::{LanguageModel, load_language_model};
+
+#[allow(dead_code)]
+#[path = "../tests/common/llama.rs"]
+mod llama;
 
 const LANE_BYTES: usize = 4 << 10;
 const BYTES: usize = 128 << 10;
@@ -49,17 +54,19 @@ fn encoded(model: &LanguageModel, raw: &[u8]) -> Vec<u8> {
     payload
 }
 
-/// Decodes what was coded by every kind of instructions, in batches, by two threads.
-fn prove(model: &mut LanguageModel, raw: &[u8]) {
+/// Decodes what was coded by every kind of instructions, in batches, by two threads; one part in `slow` of it by those that are
+/// not the fastest.
+fn prove(model: &mut LanguageModel, raw: &[u8], slow: usize) {
     const LANE: usize = 1 << 10;
     let never = AtomicBool::new(false);
     let payload = timed("encode, 1 thread", model.tokens(raw), raw.len(), || {
         model.encode(raw, LANE, usize::MAX, &never).expect("no bound")
     });
+    println!("{}: {} of {} bytes, {}", model.facts().path, payload.len(), raw.len(), blake3::hash(&payload));
     for (n, instructions) in LanguageModel::instructions().into_iter().enumerate() {
         model.use_instructions(instructions).expect("the machine has them");
         let model = &*model;
-        let part = raw.get(..raw.len() / if n == 0 { 1 } else { 8 }).unwrap_or(raw);
+        let part = raw.get(..raw.len() / if n == 0 { 1 } else { slow }).unwrap_or(raw);
         let lanes = part.len().div_ceil(LANE);
         for batch in [1, 7] {
             let tokens = part.chunks(LANE).map(|lane| model.tokens(lane)).sum();
@@ -90,13 +97,19 @@ fn prove(model: &mut LanguageModel, raw: &[u8]) {
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let [model, file] = args.as_slice() else {
-        println!("language: give it a model, a GGUF file, and a file of text");
+        println!("language: give it a model, a GGUF file or `tiny`, and a file of text");
         return;
     };
-    let mut model = load_language_model(std::fs::File::open(model).expect("model"), None).expect("a model");
+    let is_tiny = model == "tiny";
+    let mut model = match is_tiny {
+        true => load_language_model(std::io::Cursor::new(llama::tiny().bytes()), None),
+        false => load_language_model(std::fs::File::open(model).expect("model"), None),
+    }
+    .expect("a model");
+    tersefs::host::give_memory_back();
     let raw = std::fs::read(file).expect("file");
     if let Some(kib) = std::env::var("EXACT").ok().and_then(|kib| kib.parse::<usize>().ok()) {
-        return prove(&mut model, raw.get(..kib << 10).unwrap_or(&raw));
+        return prove(&mut model, raw.get(..kib << 10).unwrap_or(&raw), if is_tiny { 1 } else { 8 });
     }
     let raw = raw.get(..BYTES).unwrap_or(&raw);
     let payload = encoded(&model, raw);
