@@ -44,9 +44,9 @@ const ROOMS: [(&str, &[&str]); 15] = [
 /// Words that may stand only where the paths begin like this.
 const HOMES: &[(&str, &[&str])] = &[
     ("archmage::", &["models/lm/"]),
-    ("candle_core::", &["models/lm/adapt/", "models/lm/peers.rs"]),
+    ("candle_core::", &["models/lm/adapt/", "models/lm/pretrain/", "models/lm/training/", "models/lm/peers.rs"]),
     ("candle_transformers::", &["models/lm/adapt/tests.rs", "models/lm/peers.rs"]),
-    ("candle_nn::", &["models/lm/adapt/", "models/lm/peers.rs"]),
+    ("candle_nn::", &["models/lm/adapt/", "models/lm/pretrain/", "models/lm/training/", "models/lm/peers.rs"]),
     ("preflate_rs::", &["containers/deflate/"]),
     ("bzip2::", &["containers/bz2/"]),
     ("liblzma::", &["containers/xz/"]),

@@ -415,7 +415,7 @@ fn a_file_of_two_models_is_there_once() {
     let volume = open(&disk, by_language(), &workers).unwrap();
     let free = || disk.space().unwrap().free_bytes;
     let damaged = || tools::model_verify(&disk, None, &mut |_, _| ()).unwrap().len();
-    let mut taken = |name: &str| {
+    let taken = |name: &str| {
         let before = free();
         let id = add_of(&volume, &of_config, name).id;
         (ModelId::parse(&id).unwrap(), before - free())

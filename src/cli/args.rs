@@ -406,6 +406,12 @@ pub(super) enum ModelVerb {
     /// of it is tried with `model check --adapter`.
     #[cfg(feature = "lora")]
     Adapt(AdaptArgs),
+    /// Train a model of images (igpt) or of any bytes (bgpt) from nothing, on data like that it is to code
+    ///
+    /// Uses all cores, or as many as RAYON_NUM_THREADS says, for hours to days; CUDA where it was built with it. What comes of it is
+    /// a file that `model add` takes.
+    #[cfg(feature = "lora")]
+    Pretrain(PretrainArgs),
     /// Code the beginning of files with a model, decode it, compare, and show sizes and speeds
     Check {
         model: PathBuf,
@@ -458,23 +464,65 @@ pub(super) struct AdaptArgs {
     /// Tokens of a step
     #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
     pub batch_tokens: usize,
-    /// Steps; without it as many as the texts have
+    #[command(flatten)]
+    pub course: CourseArgs,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(feature = "lora")]
+#[derive(ClapArgs, Debug)]
+pub(super) struct PretrainArgs {
+    #[arg(value_parser = crate::tools::PRETRAINED)]
+    pub network: String,
+    /// Data of the kind that it is to code: files, or directories with all that is in them; the first 256 MiB are taken
+    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    pub data: Vec<PathBuf>,
+    /// Directory that the model is written to: igpt.safetensors or bgpt.safetensors
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Layers; a bgpt has a quarter as many that read the bytes of a patch
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=64).map(|n| n as usize))]
+    pub layers: usize,
+    /// Elements of its state
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(32..=4096).map(|n| n as usize))]
+    pub width: usize,
+    /// Heads that they are shared by
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=64).map(|n| n as usize))]
+    pub heads: usize,
+    #[arg(long, default_value_t = 2e-3)]
+    pub learning_rate: f64,
+    /// Bytes that are read together: the longest that it ever looks back
+    #[arg(long, value_name = "BYTES", default_value_t = 1024)]
+    pub window: usize,
+    /// Bytes of a step
+    #[arg(long, value_name = "BYTES", default_value_t = 4096)]
+    pub batch_bytes: usize,
+    #[command(flatten)]
+    pub course: CourseArgs,
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How long something is trained.
+#[cfg(feature = "lora")]
+#[derive(ClapArgs, Debug)]
+pub(super) struct CourseArgs {
+    /// Steps; without it as many as the data has
     #[arg(long)]
     pub steps: Option<u64>,
-    /// Stop after so many minutes with the best adapter so far; --resume then goes on
+    /// Stop after so many minutes with the best so far; --resume then goes on
     #[arg(long)]
     pub minutes: Option<f64>,
     /// Steps from one look at what is held out to the next
     #[arg(long, default_value_t = 20)]
     pub judged_steps: u64,
-    /// The same seed gives the same adapter on the same machine
+    /// The same seed gives the same on the same machine
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Go on where a run into the same directory was stopped
     #[arg(long)]
     pub resume: bool,
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Settings of a mount. A flag of them is a setting of the configuration files and an option of mount(8) too.

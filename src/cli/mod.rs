@@ -130,6 +130,8 @@ pub fn run() -> i32 {
         Verb::Model { verb: ModelVerb::Export { path, id, to } } => model::export(&path, id, &to),
         #[cfg(feature = "lora")]
         Verb::Model { verb: ModelVerb::Adapt(args) } => model::adapt(&args),
+        #[cfg(feature = "lora")]
+        Verb::Model { verb: ModelVerb::Pretrain(args) } => model::pretrain(&args),
         Verb::Model {
             verb: ModelVerb::Check { model, adapter, files, sample_kib, segment_kib, lane_kib, sizes_only, json },
         } => model::check(&model, adapter.as_deref(), &files, sample_kib, segment_kib, lane_kib, sizes_only, json),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use indicatif::ProgressBar;
 
 #[cfg(feature = "lora")]
-use super::args::AdaptArgs;
+use super::args::{AdaptArgs, CourseArgs, PretrainArgs};
 use super::show::bytes;
 use super::{Failure, Outcome, client, offline};
 use crate::base::ModelId;
@@ -164,22 +164,42 @@ pub(super) fn check(
 }
 
 #[cfg(feature = "lora")]
+fn training(args: &CourseArgs, learning_rate: f64, window: usize, batch_tokens: usize) -> tools::TrainOptions {
+    let CourseArgs { steps, minutes, judged_steps, seed, resume } = *args;
+    tools::TrainOptions { learning_rate, window, batch_tokens, steps, minutes, judged_steps, seed, resume }
+}
+
+#[cfg(feature = "lora")]
 pub(super) fn adapt(args: &AdaptArgs) -> Outcome {
     let options = tools::AdaptOptions {
         rank: args.rank,
         alpha: args.alpha,
         matrices: args.matrices.clone(),
-        learning_rate: args.learning_rate,
-        window: args.window,
-        batch_tokens: args.batch_tokens,
-        steps: args.steps,
-        minutes: args.minutes,
-        judged_steps: args.judged_steps,
-        seed: args.seed,
-        resume: args.resume,
+        training: training(&args.course, args.learning_rate, args.window, args.batch_tokens),
     };
+    train("adapter", args.json, |tell| tools::model_adapt(&args.model, &args.data, &args.out, &options, tell))
+}
+
+#[cfg(feature = "lora")]
+pub(super) fn pretrain(args: &PretrainArgs) -> Outcome {
+    let options = tools::PretrainOptions {
+        layers: args.layers,
+        width: args.width,
+        heads: args.heads,
+        training: training(&args.course, args.learning_rate, args.window, args.batch_bytes),
+    };
+    train("model", args.json, |tell| tools::model_pretrain(&args.network, &args.data, &args.out, &options, tell))
+}
+
+/// Shows a training and what came of it.
+#[cfg(feature = "lora")]
+fn train(
+    what: &str,
+    json: bool,
+    run: impl FnOnce(&mut dyn FnMut(tools::News)) -> Result<tools::TrainReport, String>,
+) -> Outcome {
     let bar = offline::bar("training [{bar:30}] {pos}/{len} steps, {elapsed}, {eta} left {msg}");
-    let report = tools::model_adapt(&args.model, &args.data, &args.out, &options, &mut |news| match news {
+    let report = run(&mut |news| match news {
         tools::News::Step { step, steps, bits_per_byte, tokens_s } => {
             bar.set_length(steps);
             bar.set_position(step);
@@ -188,16 +208,16 @@ pub(super) fn adapt(args: &AdaptArgs) -> Outcome {
         tools::News::Judged { step, bits_per_byte, first, is_best } => bar.suspend(|| {
             let gain = (1.0 - bits_per_byte / first) * 100.0;
             let best = if is_best { "" } else { ", not the best" };
-            eprintln!("step {step}: {bits_per_byte:.4} bpb held out, {gain:.2} % less than without{best}");
+            eprintln!("step {step}: {bits_per_byte:.4} bpb held out, {gain:.2} % less than at first{best}");
         }),
     });
     bar.finish_and_clear();
     let r = report.map_err(Failure)?;
-    if args.json {
+    if json {
         println!("{}", serde_json::to_string_pretty(&r)?);
         return Ok(0);
     }
-    println!("adapter   {} parameters, {}, best after step {}", r.parameters, bytes(r.adapter_bytes), r.best_step);
+    println!("{what:<9} {} parameters, {}, best after step {}", r.parameters, bytes(r.bytes), r.best_step);
     println!(
         "held out  {:.4} bpb with it, {:.4} without, on {} windows",
         r.bits_per_byte, r.first_bits_per_byte, r.held_windows

@@ -21,7 +21,10 @@ use crate::telemetry;
 
 pub use crate::containers::Before;
 #[cfg(feature = "lora")]
-pub use crate::models::{AdaptError, AdaptedMatrix, Advance, Recipe, Trainer, WINDOW_MAX};
+pub use crate::models::{
+    AdaptedMatrix, AdapterTrainer, Advance, Course, Pretrainer, Pretraining, Recipe, Taught, TrainError, Trainer,
+    Window,
+};
 pub use crate::models::{
     Basis, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, Library, Likeness, LoadError, Loader, ModelKind, Open,
     Shelf, Spliced, TEXT_BYTES_MAX, VolumePrior, as_safetensors, classify, kind_of_tensors, load_checkpoint,

@@ -36,7 +36,10 @@ pub use classify::{classify, segment_bytes};
 pub use genome::{is_nucleotides, is_nucleotides_alone};
 pub use library::Library;
 #[cfg(feature = "lora")]
-pub use lm::{AdaptError, Advance, Matrix as AdaptedMatrix, Recipe, Trainer, WINDOW_MAX};
+pub use lm::{
+    AdapterTrainer, Advance, Course, Matrix as AdaptedMatrix, Pretrainer, Pretraining, Recipe, Taught, TrainError,
+    Trainer, Window,
+};
 pub use lm::{
     Aim, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, Language, LanguageModel, LoadError, Loader, ModelKind, Open, Shelf,
     Spliced, as_safetensors, kind_of_tensors, load as load_language_model, load_checkpoint, load_tensors,

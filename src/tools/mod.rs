@@ -4,8 +4,6 @@
 //! Must not know: flags, printing, the kernel. Each gives back a report that can be shown as text or as JSON; progress is
 //! told through a function.
 
-#[cfg(feature = "lora")]
-mod adapt;
 mod archive;
 mod bench;
 mod doctor;
@@ -21,9 +19,9 @@ mod mkfs;
 mod model;
 mod replica;
 mod scrub;
-
 #[cfg(feature = "lora")]
-pub use adapt::{AdaptOptions, AdaptReport, News, model_adapt};
+mod training;
+
 pub use archive::{ArchiveReport, cat, explain, export, import};
 pub use bench::{
     BENCH_FILE_BYTES_MAX, BENCH_SEGMENT_BYTES, BenchFile, BenchReport, BenchRow, Peer, Taken, bench, bench_method,
@@ -41,6 +39,10 @@ pub use mkfs::mkfs;
 pub use model::{ModelCheck, ModelReport, model_check, model_export, model_list, model_show, model_verify};
 pub use replica::{ReplicaReport, held, receive, send};
 pub use scrub::scrub;
+#[cfg(feature = "lora")]
+pub use training::{
+    AdaptOptions, News, PRETRAINED, PretrainOptions, TrainOptions, TrainReport, model_adapt, model_pretrain,
+};
 
 /// Told now and then: done, of how many, in the unit of the verb.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);

@@ -34,12 +34,12 @@ const ELEMENTS: usize = 64;
 const LONG_HEADS: [(usize, usize); 2] = [(1024, 8), (1536, 16)];
 const EPSILON: f32 = 1e-5;
 
-const OF_IMAGES: &str = "transformer.";
-const OF_PATCHES: &str = "patch_level_decoder.base.";
-const OF_BYTES: &str = "byte_level_decoder.base.transformer.";
-const PATCH_EMBEDDING: [&str; 2] =
+pub(super) const OF_IMAGES: &str = "transformer.";
+pub(super) const OF_PATCHES: &str = "patch_level_decoder.base.";
+pub(super) const OF_BYTES: &str = "byte_level_decoder.base.transformer.";
+pub(super) const PATCH_EMBEDDING: [&str; 2] =
     ["patch_level_decoder.patch_embedding.weight", "patch_level_decoder.patch_embedding.bias"];
-const HEAD_OF_IMAGES: &str = "lm_head.weight";
+pub(super) const HEAD_OF_IMAGES: &str = "lm_head.weight";
 const HEAD_OF_BYTES: &str = "byte_level_decoder.base.lm_head.weight";
 /// What checkpoints have beside weights: masks, and an embedding of one row that no token has.
 const IDLE: [&str; 2] = [".attn.bias", ".attn.masked_bias"];

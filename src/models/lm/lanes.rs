@@ -125,7 +125,7 @@ impl Form {
 
 /// The number of channels that bytes seem to have: that at whose distance they differ the least. Fewer unless more are clearly
 /// better.
-fn channels_of(raw: &[u8]) -> usize {
+pub(super) fn channels_of(raw: &[u8]) -> usize {
     let middle = raw.len().saturating_sub(CHANNEL_SAMPLE) / 2;
     let sample = raw.get(middle..).unwrap_or(raw);
     let sample = sample.get(..CHANNEL_SAMPLE).unwrap_or(sample);

@@ -18,7 +18,7 @@
 //! # Limits
 //! Contexts of `CONTEXT_MAX` tokens, of which a lane that is longer reads the next part anew; sums of `COLUMNS_MAX` elements;
 //! vocabularies of `VOCABULARY_MAX` tokens. Dense networks of the families in `plan::FAMILIES`, with a tokenizer of byte pairs or
-//! of pieces; adapters are trained for Llamas only. Of bytes: iGPT and bGPT, patches of `patches::PATCH_BYTES_MAX` bytes.
+//! of pieces, and adapters to them. Of bytes: iGPT and bGPT, patches of `patches::PATCH_BYTES_MAX` bytes.
 //!
 //! # Cost
 //! Memory: the weights in eight bits; for each lane that is read at the same time (32 at most) about as many bytes a token as
@@ -45,10 +45,14 @@ mod patches;
 mod peers;
 mod pickle;
 mod plan;
+#[cfg(feature = "lora")]
+mod pretrain;
 mod safetensors;
 mod shelf;
 mod step;
 mod tokens;
+#[cfg(feature = "lora")]
+mod training;
 mod weights;
 
 #[cfg(test)]
@@ -65,14 +69,18 @@ use step::{Network, Row, Work};
 use tokens::Tokens;
 
 #[cfg(feature = "lora")]
-pub use adapt::{AdaptError, Advance, Matrix, Recipe, Trainer, WINDOW_MAX};
+pub use adapt::{AdapterTrainer, Matrix, Recipe};
 pub use gpt::{kind_of_tensors, load_tensors};
 pub use kernels::Path;
 pub use lanes::{LANE_BYTES_MAX, LANE_BYTES_MIN, lane_bytes, lane_check};
 pub use load::{Open, load, load_checkpoint};
 pub use method::{Aim, Language};
 pub use pickle::{Spliced, as_safetensors};
+#[cfg(feature = "lora")]
+pub use pretrain::{Pretrainer, Pretraining};
 pub use shelf::{Loader, Shelf};
+#[cfg(feature = "lora")]
+pub use training::{Advance, Course, Taught, TrainError, Trainer, Window};
 
 /// Why a model cannot be used.
 #[derive(Debug)]

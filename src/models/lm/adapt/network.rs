@@ -344,14 +344,14 @@ impl<T: Tensors> Reading<'_, T> {
         rows: usize,
         columns: usize,
         turns: bool,
-    ) -> std::result::Result<Tensor, super::AdaptError> {
+    ) -> std::result::Result<Tensor, super::TrainError> {
         let plan = self.plan;
         let all = self.elements(name, rows, columns, |n| if turns { plan.apart(n) } else { n })?;
         Ok(Tensor::from_vec(all, (rows, columns), self.device)?)
     }
 
     /// What is added to the products of a matrix of queries, keys or values.
-    fn biases(&mut self, name: &str, len: usize, turns: bool) -> std::result::Result<Tensor, super::AdaptError> {
+    fn biases(&mut self, name: &str, len: usize, turns: bool) -> std::result::Result<Tensor, super::TrainError> {
         let all = self.elements(name, 1, len, |n| n)?;
         let mut out = vec![0.0; len];
         for (n, x) in all.into_iter().enumerate() {
@@ -362,7 +362,7 @@ impl<T: Tensors> Reading<'_, T> {
     }
 
     /// Weights of a norm.
-    fn norm(&mut self, name: &str, len: usize) -> std::result::Result<Tensor, super::AdaptError> {
+    fn norm(&mut self, name: &str, len: usize) -> std::result::Result<Tensor, super::TrainError> {
         let weights = self.elements(name, 1, len, |n| n)?;
         let weights = weights.into_iter().map(|w| w + self.plan.norm_offset).collect();
         Ok(Tensor::from_vec(weights, len, self.device)?)
@@ -375,7 +375,7 @@ impl<T: Tensors> Reading<'_, T> {
         layer: usize,
         names: [&str; 2],
         len: usize,
-    ) -> std::result::Result<Option<[Tensor; 2]>, super::AdaptError> {
+    ) -> std::result::Result<Option<[Tensor; 2]>, super::TrainError> {
         if !has {
             return Ok(None);
         }
@@ -397,7 +397,7 @@ impl Network {
         scale: f64,
         hasher: &mut blake3::Hasher,
         begin: &mut dyn FnMut(usize, Matrix, usize, usize) -> Result<Option<Pair>>,
-    ) -> std::result::Result<Network, super::AdaptError> {
+    ) -> std::result::Result<Network, super::TrainError> {
         let numbers = plan.shape.clone();
         let Numbers { vocabulary, width, heads, key_heads, elements, hidden, .. } = numbers;
         let has_head = plan.has_head(tensors);

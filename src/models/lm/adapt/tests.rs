@@ -1,4 +1,8 @@
+use std::collections::BTreeMap;
+use std::io::Cursor;
+
 use super::super::peers::{TOKENS, hold, relatives_in_candle, tensors, token};
+use candle_core::Device;
 use candle_nn::VarBuilder;
 use candle_transformers::models::llama::{Cache, Config, Llama};
 
@@ -7,19 +11,13 @@ use super::super::tests::{
     Files, NEVER, checkpoint, coded, loaded, loaded_checkpoint, merged, opening, reference, relatives, sample, tiny,
     tiny_of,
 };
+use super::super::training::{Advance, parted};
 use super::*;
 
 fn recipe() -> Recipe {
-    Recipe {
-        rank: 4,
-        alpha: 8.0,
-        learning_rate: 2e-2,
-        window: 64,
-        batch_tokens: 256,
-        steps: Some(24),
-        judged_steps: 8,
-        ..Recipe::default()
-    }
+    let course =
+        Course { learning_rate: 2e-2, window: 64, batch_tokens: 256, steps: Some(24), judged_steps: 8, seed: 1 };
+    Recipe { rank: 4, alpha: 8.0, course, ..Recipe::default() }
 }
 
 /// A text that a model of noise has much to learn of.
@@ -27,12 +25,12 @@ fn text(lines: usize) -> Vec<u8> {
     (0..lines).flat_map(|n| format!("the and 12 in the {} and\r\n", n % 7).into_bytes()).collect()
 }
 
-fn trainer(texts: &[Vec<u8>], recipe: Recipe, kept: Option<&[u8]>) -> Result<Trainer, AdaptError> {
-    Trainer::of_gguf(Cursor::new(tiny().bytes()), texts, recipe, kept)
+fn trainer(texts: &[Vec<u8>], recipe: Recipe, kept: Option<&[u8]>) -> Result<AdapterTrainer, TrainError> {
+    AdapterTrainer::of_gguf(Cursor::new(tiny().bytes()), texts, recipe, kept)
 }
 
 /// Does all steps; gives what was judged.
-fn run(trainer: &mut Trainer) -> Vec<f64> {
+fn run(trainer: &mut AdapterTrainer) -> Vec<f64> {
     let mut judged = Vec::new();
     while let Some(advance) = trainer.advance().unwrap() {
         if let Advance::Judged { bits_per_byte, .. } = advance {
@@ -42,12 +40,12 @@ fn run(trainer: &mut Trainer) -> Vec<f64> {
     judged
 }
 
-fn files(trainer: &Trainer) -> Files {
-    trainer.adapter().unwrap().into_iter().map(|(name, bytes)| (name.to_string(), bytes)).collect()
+fn files(trainer: &AdapterTrainer) -> Files {
+    trainer.files().unwrap().into_iter().map(|(name, bytes)| (name.to_string(), bytes)).collect()
 }
 
 /// Gives variables that are nothing yet some noise.
-fn stir(trainer: &Trainer) {
+fn stir(trainer: &AdapterTrainer) {
     let mut chance = Chance(7);
     for var in &trainer.optimizer.vars {
         let noise: Vec<f32> = (0..var.elem_count()).map(|_| chance.normal() * 0.05).collect();
@@ -61,8 +59,8 @@ fn logits_are_those_of_the_network_in_64_bits() {
     let file = tiny();
     let mut trainer = trainer(&[text(80)], recipe(), None).unwrap();
     let tokens: Vec<u32> = (0..60).map(|n| n * n * 13 % 250).collect();
-    let check = |trainer: &Trainer, exact: Vec<Vec<f64>>| {
-        let ours = trainer.network.logits(&tokens).unwrap();
+    let check = |trainer: &AdapterTrainer, exact: Vec<Vec<f64>>| {
+        let ours = trainer.subject.network.logits(&tokens).unwrap();
         for (ours, exact) in ours.iter().zip(&exact) {
             for (a, b) in ours.iter().zip(exact) {
                 assert!((f64::from(*a) - b).abs() < 2e-3, "{a}, {b}");
@@ -74,6 +72,7 @@ fn logits_are_those_of_the_network_in_64_bits() {
     trainer.judge().unwrap();
     let mut adapter = files(&trainer);
     let tensors: Vec<_> = trainer
+        .subject
         .places
         .iter()
         .zip(trainer.best.tensors.as_chunks::<2>().0)
@@ -96,7 +95,7 @@ fn a_checkpoint_says_here_what_it_says_in_candle() {
     file.tensors.retain(|(name, ..)| name != "rope_freqs.weight");
     let files = checkpoint(&file);
     let model = loaded_checkpoint(&files).unwrap();
-    let ours = Trainer::of_checkpoint(&opening(&files), &[text(80)], recipe(), None).unwrap();
+    let ours = AdapterTrainer::of_checkpoint(&opening(&files), &[text(80)], recipe(), None).unwrap();
 
     let tensors = tensors(&files);
     let shape = &model.network.shape;
@@ -115,7 +114,7 @@ fn a_checkpoint_says_here_what_it_says_in_candle() {
     let mut cache = Cache::new(true, DType::F32, &config, &Device::Cpu).unwrap();
 
     let tokens: Vec<u32> = (0..TOKENS).map(token).collect();
-    let in_floats = ours.network.logits(&tokens).unwrap();
+    let in_floats = ours.subject.network.logits(&tokens).unwrap();
     hold(&model, |position, read| {
         let theirs = theirs.forward(read, position, &mut cache).unwrap().squeeze(0).unwrap().to_vec1::<f32>().unwrap();
         for (a, b) in in_floats[position].iter().zip(&theirs) {
@@ -130,8 +129,8 @@ fn a_checkpoint_says_here_what_it_says_in_candle() {
 fn relatives_say_here_what_they_say_in_candle() {
     let tokens: Vec<u32> = (0..TOKENS).map(token).collect();
     for (files, theirs) in relatives_in_candle() {
-        let ours = Trainer::of_checkpoint(&opening(&files), &[text(80)], recipe(), None).unwrap();
-        for (ours, theirs) in ours.network.logits(&tokens).unwrap().iter().zip(&theirs) {
+        let ours = AdapterTrainer::of_checkpoint(&opening(&files), &[text(80)], recipe(), None).unwrap();
+        for (ours, theirs) in ours.subject.network.logits(&tokens).unwrap().iter().zip(&theirs) {
             for (a, b) in ours.iter().zip(theirs) {
                 assert!((a - b).abs() < 2e-3, "{a}, {b}");
             }
@@ -144,16 +143,16 @@ fn relatives_say_here_what_they_say_in_candle() {
 fn gradients_are_slopes() {
     slopes(trainer(&[text(80)], recipe(), None).unwrap());
     for file in relatives() {
-        slopes(Trainer::of_gguf(Cursor::new(file.bytes()), &[text(80)], recipe(), None).unwrap());
+        slopes(AdapterTrainer::of_gguf(Cursor::new(file.bytes()), &[text(80)], recipe(), None).unwrap());
     }
 }
 
-fn slopes(trainer: Trainer) {
+fn slopes(trainer: AdapterTrainer) {
     stir(&trainer);
     let window = &trainer.training[0];
     let mut masks = Masks::default();
     let mut nats = || {
-        let (bits, mean) = trainer.network.bits(&window.read, &window.next, true, &mut masks).unwrap();
+        let (bits, mean) = trainer.subject.network.bits(&window.read, &window.next, true, &mut masks).unwrap();
         (bits * std::f64::consts::LN_2, mean.unwrap())
     };
     let store = nats().1.backward().unwrap();
@@ -177,7 +176,7 @@ fn slopes(trainer: Trainer) {
 #[test]
 fn relatives_learn_what_they_are_coded_with() {
     for file in relatives() {
-        let mut trainer = Trainer::of_gguf(Cursor::new(file.bytes()), &[text(400)], recipe(), None).unwrap();
+        let mut trainer = AdapterTrainer::of_gguf(Cursor::new(file.bytes()), &[text(400)], recipe(), None).unwrap();
         run(&mut trainer);
         let (before, after) = trainer.held_out();
         assert!(after < before * 0.8, "{before}, {after}");
@@ -257,10 +256,11 @@ fn either_format_of_a_model_gives_the_same_adapter() {
     let mut file = tiny();
     file.tensors.retain(|(name, ..)| name != "rope_freqs.weight");
     let texts = [text(100), sample(3000)];
-    let recipe = Recipe { steps: Some(3), matrices: vec![Matrix::Queries, Matrix::Keys], ..recipe() };
-    let mut of_gguf = Trainer::of_gguf(Cursor::new(file.bytes()), &texts, recipe.clone(), None).unwrap();
+    let mut recipe = Recipe { matrices: vec![Matrix::Queries, Matrix::Keys], ..recipe() };
+    recipe.course.steps = Some(3);
+    let mut of_gguf = AdapterTrainer::of_gguf(Cursor::new(file.bytes()), &texts, recipe.clone(), None).unwrap();
     let hub = checkpoint(&file);
-    let mut of_checkpoint = Trainer::of_checkpoint(&opening(&hub), &texts, recipe, None).unwrap();
+    let mut of_checkpoint = AdapterTrainer::of_checkpoint(&opening(&hub), &texts, recipe, None).unwrap();
     assert_eq!(run(&mut of_gguf), run(&mut of_checkpoint));
     assert_eq!(files(&of_gguf), files(&of_checkpoint));
     assert_eq!(of_gguf.parameters(), 2 * 4 * (64 + 128 + 64 + 64));
@@ -291,22 +291,24 @@ fn what_cannot_be_is_said() {
     };
     let texts = [text(60)];
     refused(&texts, &|r| r.rank = 0, None, "rank");
-    refused(&texts, &|r| r.window = 201, None, "16 to 200");
-    refused(&texts, &|r| r.learning_rate = f64::NAN, None, "learning rate");
+    refused(&texts, &|r| r.course.window = 201, None, "16 to 200");
+    refused(&texts, &|r| r.course.learning_rate = f64::NAN, None, "learning rate");
     refused(&texts, &|r| r.matrices.clear(), None, "matrix");
-    refused(&texts, &|r| r.steps = Some(0), None, "step");
+    refused(&texts, &|r| r.course.steps = Some(0), None, "step");
     refused(&[text(1)], &|_| (), None, "1 windows");
     refused(&[], &|_| (), None, "0 windows");
     let kept = trainer(&texts, recipe(), None).unwrap().kept().unwrap();
-    assert!(trainer(&texts, Recipe { steps: Some(99), ..recipe() }, Some(&kept)).is_ok(), "more steps are none other");
-    refused(&texts, &|r| r.seed = 2, Some(&kept), "another model");
+    let mut longer = recipe();
+    longer.course.steps = Some(99);
+    assert!(trainer(&texts, longer, Some(&kept)).is_ok(), "more steps are none other");
+    refused(&texts, &|r| r.course.seed = 2, Some(&kept), "another model");
     refused(&[sample(3000)], &|_| (), Some(&kept), "another model");
     for len in [0, 7, 100, kept.len() - 1] {
         refused(&texts, &|_| (), Some(&kept[..len]), "gone on");
     }
     let mut other = tiny();
     other.tensors.iter_mut().find(|(name, ..)| name == "blk.1.ffn_down.weight").unwrap().3[0] ^= 1;
-    let e = Trainer::of_gguf(Cursor::new(other.bytes()), &texts, recipe(), Some(&kept));
+    let e = AdapterTrainer::of_gguf(Cursor::new(other.bytes()), &texts, recipe(), Some(&kept));
     assert!(e.is_err_and(|e| e.to_string().contains("another model")));
-    assert!(Trainer::of_gguf(Cursor::new(b"GGUF"), &texts, recipe(), None).is_err());
+    assert!(AdapterTrainer::of_gguf(Cursor::new(b"GGUF"), &texts, recipe(), None).is_err());
 }

@@ -9,7 +9,7 @@ const DECAY: f64 = 0.01;
 const GRADIENT_MAX: f64 = 1.0;
 
 #[derive(Debug)]
-pub(super) struct AdamW {
+pub(in crate::models::lm) struct AdamW {
     pub vars: Vec<Var>,
     /// Means of gradients, and of their squares, as long as the variables.
     pub means: Vec<Tensor>,
