@@ -15,7 +15,6 @@ use std::time::Instant;
 
 use tersefs::models::{LanguageModel, load_language_model};
 
-#[allow(dead_code)]
 #[path = "../tests/common/llama.rs"]
 mod llama;
 
