@@ -360,7 +360,7 @@ mod tests {
             ("\n[[rule]]\nmatch = 'a'", "F:2: a rule says one of"),
             ("[[rule]]\ntier = 'deep'\nolder = '7 days'", "F:3: \"7 days\" is no age"),
             ("[[rule]]\ntier = 'slow'", "F:2: `tier` of a rule is fast, balanced or deep"),
-            ("[[rule]]\nclass = 'video'\ntier = 'fast'", "F:2: `class` of a rule is one of unknown, text, "),
+            ("[[rule]]\nclass = 'film'\ntier = 'fast'", "F:2: `class` of a rule is one of unknown, text, "),
             ("[[rule]]\nclass = 3\ntier = 'fast'", "F:2: `class` of a rule is a text"),
             ("[[rule]]\nmatch = 'a**'\ntier = 'fast'", "F:2: pattern \"a**\": "),
             ("[[rule]]\ndecode-ms = 0", "F:2: `decode-ms` of a rule is a whole number"),

@@ -79,6 +79,9 @@ fn relatives_of_a_llama_say_here_what_they_say_in_candle() {
     }
 }
 
+/// What a network of candle says after a token at a position.
+type Forward = Box<dyn FnMut(&Tensor, usize) -> candle_core::Result<Tensor>>;
+
 /// A checkpoint of each family but Llama's, and what candle says after each token.
 pub(super) fn relatives_in_candle() -> [(Files, Vec<Vec<f32>>); 3] {
     let [of_qwen2, of_qwen3, of_gemma3] = relatives().map(|file| {
@@ -87,7 +90,7 @@ pub(super) fn relatives_in_candle() -> [(Files, Vec<Vec<f32>>); 3] {
         let shape = loaded_checkpoint(&files).unwrap().network.shape.clone();
         (files, shape, weights)
     });
-    let said = |mut theirs: Box<dyn FnMut(&Tensor, usize) -> candle_core::Result<Tensor>>| -> Vec<Vec<f32>> {
+    let said = |mut theirs: Forward| -> Vec<Vec<f32>> {
         let token = |n| Tensor::new(&[[token(n)]], &Device::Cpu).unwrap();
         let mut after = |n: u32| theirs(&token(n), n as usize).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         (0..TOKENS).map(&mut after).collect()

@@ -101,5 +101,5 @@ fn what_cannot_be_is_said() {
     refused(ModelKind::Image, &|r| r.heads = 3, "multiple");
     // Heads of a length that the exact network does not have.
     refused(ModelKind::Image, &|r| r.heads = 64, "elements");
-    refused(ModelKind::Image, &|r| r.course.window = 1008, "windows");
+    refused(ModelKind::Bytes, &|r| r.course.window = 1504, "1 windows");
 }
