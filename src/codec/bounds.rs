@@ -72,7 +72,7 @@ pub fn first_cut(bytes: &[u8], bounds: Bounds, all: bool, (before, policy): (Opt
         let cut = containers::cut(looked_at, before, limits, ends);
         return FirstCut { len: cut.len, class: None, before: cut.before };
     }
-    if let Some(len) = video_frames_end(looked_at).filter(|_| bounds.frames) {
+    if let Some(len) = bounds.frames.then(|| video_frames_end(looked_at)).flatten() {
         return FirstCut { len: if ends { looked_at.len() } else { len }, class: None, before: None };
     }
     let cut = FastCDC::new(looked_at, bounds.min as usize, bounds.usual as usize, bounds.max as usize)

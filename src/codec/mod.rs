@@ -32,7 +32,7 @@ pub use crate::models::{
 };
 pub use bounds::{Bounds, FirstCut, bounds, first_cut};
 pub use policy::{DECODE_MS_MAX, Policy, SEGMENT_BYTES_MIN, Tier, climbs, cut, cut_beside, outgrows, planned};
-pub use rate::{forget as forget_rate, predicted_decode_ms};
+pub use rate::{forget as forget_rate, predicted_decode_ms, predicted_payload_ms};
 pub use why::{Against, against_stronger};
 
 /// True where a policy has a language model tried on a class, or one of bytes: its shortest lanes keep the budget.
@@ -382,7 +382,7 @@ impl Stored<'_> {
         let elapsed = cpu_since(started);
         // What is copied from a reference says nothing of other data.
         if one_part && basis.reference.is_none() {
-            rate::learn(self.id, plain.len() as u64, elapsed);
+            rate::learn(self.id, self.payload, plain.len() as u64, elapsed);
         }
         telemetry::DECODED_BYTES.add(plain.len() as u64);
         telemetry::DECODE_US.add(elapsed.as_micros() as u64);

@@ -81,7 +81,8 @@ impl Volume {
     /// It is no regular file, or gone; or the index fails.
     ///
     /// # Blocking
-    /// Disk: a small read for each segment of the file, of ten thousand at most.
+    /// Disk: a small read for each segment of the file, of ten thousand at most; some hundred that were opened, or coded by a
+    /// language model, are read whole.
     pub fn explain(&self, ino: Ino) -> Result<Explanation, Error> {
         let report = self.report(ino)?;
         let mut kinds: BTreeMap<(String, u16, String, ModelId), (KindReport, u64)> = BTreeMap::new();

@@ -11,13 +11,17 @@ use crate::host::DiskFile;
 
 /// The kernel reads ahead with several requests at once, and they arrive in any order within about this many bytes.
 const READ_REORDER_BYTES: u64 = 1 << 20;
+/// What it reads ahead is no less than this, bytes: a shorter read that does not begin where the last one ended is of its own.
+const READ_AHEAD_BYTES_MIN: u64 = 64 << 10;
+/// End of the last read where there was none.
+const UNREAD: u64 = u64::MAX;
 
 /// One inode. The lock is never held across a decode, a sync or a reply.
 pub(crate) struct Inode {
     pub ino: Ino,
     state: RwLock<InodeState>,
     /// End of the last read, to recognise sequential readers. A hint: races only cost a missed decode-ahead.
-    pub read_end: AtomicU64,
+    read_end: AtomicU64,
     /// Asked for since the table last looked for one to drop.
     used: AtomicBool,
 }
@@ -135,7 +139,7 @@ impl Inode {
         Inode {
             ino: state.rec.ino,
             state: RwLock::new(state),
-            read_end: AtomicU64::new(0),
+            read_end: AtomicU64::new(UNREAD),
             used: AtomicBool::new(false),
         }
     }
@@ -150,10 +154,13 @@ impl Inode {
         self.state.write().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// True when `start` continues the last read, give or take what the kernel reorders; remembers `end`.
+    /// True when a read continues the last one, give or take what the kernel reorders; remembers its end. Reads of a few bytes here
+    /// and there do not, however near they lie: segments that are decoded for nobody cost each of them seconds.
     pub fn continues(&self, start: u64, end: u64) -> bool {
         let last = self.read_end.swap(end, Ordering::Relaxed);
-        start > 0 && start.abs_diff(last) <= READ_REORDER_BYTES
+        let reordered =
+            || end.saturating_sub(start) >= READ_AHEAD_BYTES_MIN && start.abs_diff(last) <= READ_REORDER_BYTES;
+        start > 0 && last != UNREAD && (start == last || reordered())
     }
 }
 
@@ -285,6 +292,21 @@ mod tests {
     fn inode(n: u64) -> Inode {
         let time = Time { secs: 1, nanos: 0 };
         Inode::new(InodeState::new(InodeRecord::new(Ino(n), FileKind::Regular, time)))
+    }
+
+    #[test]
+    fn what_reads_on_is_told_from_what_reads_here_and_there() {
+        let at = |reads: &[(u64, u64)]| {
+            let inode = inode(1);
+            reads.iter().map(|(start, len)| inode.continues(*start, start + len)).collect::<Vec<bool>>()
+        };
+        assert_eq!(at(&[(0, 4096), (4096, 4096), (8192, 4096)]), [false, true, true]);
+        assert_eq!(at(&[(151_552, 8192)]), [false], "the first of all, near the front");
+        assert_eq!(at(&[(0, 8192), (300_000, 8192), (100_000, 8192)]), [false; 3], "here and there");
+        let kib = |n: u64| n << 10;
+        let ahead = at(&[(0, kib(128)), (kib(384), kib(256)), (kib(128), kib(256)), (kib(640), kib(512))]);
+        assert_eq!(ahead, [false, true, true, true], "as the kernel reads ahead, in another order");
+        assert_eq!(at(&[(0, kib(128)), (kib(4096), kib(128))]), [false, false], "far away");
     }
 
     #[test]

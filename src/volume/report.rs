@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::types::{Backlog, CodingNow, CodingTask, Error, FileReport, HotStatus, SegmentReport, Status};
 use super::{Volume, data::stored_share, staging};
-use crate::base::{Class, Ino, MethodId};
+use crate::base::{Class, Ino, MethodId, SegmentRef};
 use crate::codec::{self, Tier};
 use crate::host;
 
@@ -16,6 +16,8 @@ pub(super) const QUARANTINE_MAX: usize = 10_000;
 const QUEUED_LOOKED_AT_MAX: usize = 4096;
 /// Segments listed one by one for a file; the rest is in its sums.
 pub(super) const SEGMENTS_LISTED_MAX: usize = 10_000;
+/// Payloads that are read for it, where how long they take to decode is known to nothing else.
+const PAYLOADS_READ_MAX: usize = 256;
 
 /// Counts since the volume was opened.
 #[derive(Debug, Default)]
@@ -205,7 +207,8 @@ impl Volume {
         }
     }
 
-    /// Per-segment facts of one file for `stat`. Headers are read from the packs; a damaged one shows as class "damaged".
+    /// Per-segment facts of one file for `stat`. Headers are read from the packs, and payloads of some
+    /// hundred segments of which nothing else tells how long they take; a damaged one shows as class "damaged".
     pub fn report(&self, ino: Ino) -> Result<FileReport, Error> {
         let inode = self.live(ino)?;
         let (size, staged_bytes, stored_bytes, parent, modified) = {
@@ -219,7 +222,7 @@ impl Volume {
         let coded: u64 = extents.iter().map(|e| u64::from(e.len)).sum();
         let stored: u64 = extents.iter().map(stored_share).sum();
         let (mut segments, mut class) = (Vec::new(), None);
-        let mut at = 0;
+        let (mut at, mut payloads_left) = (0, PAYLOADS_READ_MAX);
         let plain = |from: u64, to: u64| -> Option<SegmentReport> {
             (from < to).then(|| SegmentReport {
                 file_offset: from,
@@ -231,16 +234,17 @@ impl Volume {
         for e in extents.iter().take(SEGMENTS_LISTED_MAX) {
             segments.extend(plain(at, e.file_offset));
             at = e.file_offset + u64::from(e.len);
-            // In which parts a segment is decoded its payload says.
-            let in_parts = e.method == MethodId::Language as u16;
-            let fetched = in_parts.then(|| self.store.fetch_segment(e.segment).ok()).flatten();
-            let part_bytes = fetched.map(|(header, payload)| codec::part_bytes(&header.coding, &payload));
             let header = self.store.segment_header(e.segment).map(|header| header.coding);
             class = class.or(header.as_ref().ok().map(|h| h.class));
             let unread = if self.store.has_deleted(e.segment.pack) { "moving" } else { "damaged" };
-            let whole = e.segment_bytes.saturating_add(e.reference.map_or(0, |r| r.segment_bytes));
-            let decoded = part_bytes.unwrap_or(whole);
-            let predicted = MethodId::from_u16(e.method).map_or(0, |m| codec::predicted_decode_ms(m, decoded));
+            let method = MethodId::from_u16(e.method);
+            let (own_ms, part_bytes) =
+                method.map_or((0, None), |m| self.cold(e.segment, m, e.segment_bytes, &mut payloads_left));
+            let reference_ms = e.reference.map_or(0, |r| {
+                let header = self.store.segment_header(r.segment).ok();
+                let method = header.and_then(|header| MethodId::from_u16(header.coding.method));
+                method.map_or(0, |m| self.cold(r.segment, m, r.segment_bytes, &mut payloads_left).0)
+            });
             segments.push(SegmentReport {
                 file_offset: e.file_offset,
                 bytes: u64::from(e.len),
@@ -252,7 +256,7 @@ impl Volume {
                 stored_bytes: u64::from(e.segment.stored_len),
                 segment_bytes: u64::from(e.segment_bytes),
                 bits_per_byte: f64::from(e.segment.stored_len) * 8.0 / f64::from(e.segment_bytes.max(1)),
-                predicted_decode_ms: predicted,
+                predicted_decode_ms: own_ms.saturating_add(reference_ms),
                 part_bytes: u64::from(part_bytes.unwrap_or(e.segment_bytes)),
                 reference: e.reference.map(|r| (r.segment.pack.0, r.segment.offset)),
                 shared_bytes: self.shared_in(ino, e)?,
@@ -263,5 +267,18 @@ impl Volume {
         let shared_bytes = segments.iter().map(|s| s.shared_bytes).sum();
         let policy = self.policy_report(ino, parent, class, modified)?;
         Ok(FileReport { ino: ino.0, size, staged_bytes, stored_bytes, saved, shared_bytes, policy, segments })
+    }
+
+    /// Milliseconds that a cold read of a byte of a segment is expected to take, and the plain bytes of the parts that it is
+    /// decoded in, where it has some. In which parts, and what else is in it, its payload says, of which `payloads_left` are read;
+    /// without it opened containers are told by the bytes of the file.
+    fn cold(&self, at: SegmentRef, method: MethodId, bytes: u32, payloads_left: &mut usize) -> (u32, Option<u32>) {
+        let told = matches!(method, MethodId::Language | MethodId::Opened) && *payloads_left > 0;
+        let Some((header, payload)) = told.then(|| self.store.fetch_segment(at).ok()).flatten() else {
+            return (codec::predicted_decode_ms(method, bytes), None);
+        };
+        *payloads_left -= 1;
+        let part_bytes = codec::part_bytes(&header.coding, &payload);
+        (codec::predicted_payload_ms(method, &payload, part_bytes), Some(part_bytes))
     }
 }

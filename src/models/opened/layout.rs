@@ -169,11 +169,11 @@ fn part<'a>(bytes: &mut &'a [u8]) -> Option<Lies<'a>> {
     Some(Lies { method, revision, plain_len, payload: take(bytes, len)? })
 }
 
-/// The parts of a payload, as far as they are there.
-pub fn heads(payload: &[u8]) -> impl Iterator<Item = (MethodId, &[u8])> {
+/// The parts of a payload, as far as they are there: their methods, plain bytes and payloads.
+pub fn parts(payload: &[u8]) -> impl Iterator<Item = (MethodId, usize, &[u8])> {
     let mut rest = payload.get(CRC_BYTES + 1..).unwrap_or_default();
-    std::iter::from_fn(move || part(&mut rest).map(|part| (part.method, part.payload)))
-        .filter(|(method, _)| may_code(*method))
+    std::iter::from_fn(move || part(&mut rest).map(|part| (part.method, part.plain_len, part.payload)))
+        .filter(|(method, plain_len, _)| may_code(*method) && *plain_len <= SEGMENT_BYTES_MAX as usize)
 }
 
 /// Methods that parts are coded by: none that needs what only a volume has, and none of parts of its own.

@@ -115,6 +115,11 @@ fn coded(bytes: &[u8], kept: Kept, method: MethodId) -> Part {
 }
 
 impl Opened {
+    /// What decoding a payload decodes: methods, and plain bytes of each, as far as they are there; any bytes may be given.
+    pub fn parts(payload: &[u8]) -> impl Iterator<Item = (MethodId, u32)> {
+        layout::parts(payload).map(|(method, plain_len, _)| (method, plain_len as u32))
+    }
+
     /// Codes a segment, with the text in the strongest method that has room for all of it; `rooms` names them in that order.
     ///
     /// # Errors
@@ -216,7 +221,7 @@ impl Model for Opened {
     }
 
     fn prepare(&self, payload: &[u8], _model: ModelId, _basis: Basis<'_>) {
-        for (method, part) in layout::heads(payload) {
+        for (method, _, part) in layout::parts(payload) {
             model(method).prepare(part, ModelId::NONE, Basis::default());
         }
     }
