@@ -14,6 +14,7 @@
 
 pub(super) mod around;
 pub(super) mod decisions;
+pub(super) mod errors;
 mod format;
 mod layout;
 mod predictor;

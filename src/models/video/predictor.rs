@@ -2,9 +2,10 @@
 //! they moved from, and those of the planes before.
 
 use super::motion::{self, BLOCK, Vector};
-use crate::entropy::{Channel, boxed};
+use crate::entropy::Channel;
 use crate::models::picture::around::{Around, COLUMNS};
 use crate::models::picture::decisions::{self, COUNTERS, Decisions, KEYS, Outlook};
+use crate::models::picture::errors::{ENERGIES, Errors, blend, size};
 use crate::models::values::{GUESSES, quarters, scale_of, within_f32};
 
 /// Inputs of least squares, and those of the short form.
@@ -14,24 +15,11 @@ const FEW: usize = 12;
 pub(super) const MARGIN: usize = 12;
 /// Predictions that are weighed.
 const PREDICTIONS: usize = 7;
-/// What is added to squares of errors where predictions are weighed.
-const ERROR_FLOOR: f32 = 1.0;
 /// Least squares have values of at most this range.
 const RANGE_MAX: f32 = 511.0;
 /// Errors around, and of the pixel itself, by which it counts in least squares.
 const WEIGHT_FLOOR: f32 = 2.0;
 const OWN_ERROR: f32 = 0.2;
-/// Contexts of means of errors.
-const MEANS: usize = 1024;
-/// What came counts by one part of so many at least, in sizes of errors, in their signed means, in sizes for one prediction.
-const SIZES_RATE: f32 = 1.0 / 256.0;
-const BIAS_RATE: f32 = 1.0 / 128.0;
-const OWN_RATE: f32 = 0.02;
-/// Errors of a context after which its mean counts half, and what all means count.
-const BIAS_AFTER: f32 = 8.0;
-const BIAS_PART: f32 = 0.2;
-/// Sizes of errors around, quarters of octaves, that are told apart.
-const ENERGIES: usize = 48;
 /// Frames that are kept: the one that is coded, and those before it.
 const KEPT: usize = 3;
 /// Columns for which weights are found together.
@@ -119,37 +107,6 @@ const MOVED: [Neighbours; 3] = [
     ],
 ];
 
-#[inline(always)]
-fn size(x: f32) -> f32 {
-    if x < 0.0 { -x } else { x }
-}
-
-/// Means in contexts, the first of each all alike, the later ones by a rate.
-struct Means([Box<[(f32, f32); MEANS]>; 3]);
-
-impl Means {
-    fn new() -> Means {
-        Means(std::array::from_fn(|_| boxed((0.0, 0.0))))
-    }
-
-    #[inline(always)]
-    fn take(&mut self, contexts: [usize; 3], came: f32, rate: f32) {
-        for (means, context) in self.0.iter_mut().zip(contexts) {
-            let (mean, n) = &mut means[context & (MEANS - 1)];
-            let share = 1.0 / (*n + 1.0);
-            *mean += (came - *mean) * if share > rate { share } else { rate };
-            *n = if *n < 255.0 { *n + 1.0 } else { *n };
-        }
-    }
-
-    /// The mean of a context, where a guess counts as so many that came.
-    #[inline(always)]
-    fn get(&self, which: usize, context: usize, guess: f32, counts: f32) -> f32 {
-        let (mean, n) = self.0[which][context & (MEANS - 1)];
-        (mean * n + guess * counts) / (n + counts)
-    }
-}
-
 /// Where the values of a plane of a frame lie, with what is filled in around them.
 #[derive(Clone, Copy)]
 struct Field {
@@ -228,10 +185,7 @@ struct Predictor {
     unit: f32,
     around: Around<INPUTS, FEW>,
     decisions: Decisions,
-    sizes: Means,
-    bias: Means,
-    /// Sizes of errors of single predictions.
-    own: [[f32; ENERGIES]; 4],
+    errors: Errors,
     /// How many planes are known.
     turn: usize,
     moved: bool,
@@ -260,9 +214,7 @@ impl Predictor {
             unit,
             around: Around::new(plane.width, first),
             decisions: Decisions::new(),
-            sizes: Means::new(),
-            bias: Means::new(),
-            own: [[0.0; ENERGIES]; 4],
+            errors: Errors::new(),
             turn,
             moved: false,
             neighbours: &STILL[turn.min(2)],
@@ -323,17 +275,7 @@ impl Predictor {
         let older = if moved { of(OLDER, 0, 0) } else { w };
         let predictions = [near, few, long, bound(gradient), bound(beside), bound(p), bound(stepped)];
 
-        // Weighed by how far each was off around.
-        let (mut sum, mut total) = (0.0f32, 0.0f32);
-        for i in 0..PREDICTIONS {
-            let near = above[column][i] + here[column - 1][i];
-            let off = near + (above[column + 1][i] + above[column - 1][i] + here[column - 2][i]) * 0.5;
-            let square = off * off * (unit * unit) + ERROR_FLOOR;
-            let weight = 1.0 / (square * square);
-            sum += weight * predictions[i];
-            total += weight;
-        }
-        let blend = sum / total;
+        let blend = blend(&predictions, unit, column, (above, here));
 
         // How far the best was off around, in the frame before, and in the planes before.
         let errors =
@@ -359,11 +301,7 @@ impl Predictor {
             signed(if self.turn > 0 { e_last } else { e_prev }) << 4 | signed(errors[0]),
             signed(near - few) << 4 | signed(near - if moved { p } else { long }),
         ];
-        let mut shift = 0.0;
-        for (which, context) in bias_at.into_iter().enumerate() {
-            shift += self.bias.get(which, context, 0.0, BIAS_AFTER);
-        }
-        let best = bound(blend + shift * BIAS_PART);
+        let best = bound(blend + self.errors.shift(bias_at));
 
         // How far it will be off.
         let highest = [n, nw, ne].into_iter().fold(w, |a, b| if b > a { b } else { a });
@@ -373,16 +311,8 @@ impl Predictor {
             q(if moved { prev_around } else { highest - lowest }, 15) * 64 + q(last_around, 7) * 8 + q(e_first, 7),
             q(near - if moved { p } else { long }, 7) * 128 + q(near - few, 7) * 16 + (quarter_octaves / 3).min(15),
         ];
-        let first_size = self.sizes.get(0, size_at[0], energy * 0.8 + 0.3, 3.0);
-        let second_size = self.sizes.get(1, size_at[1], first_size, 3.0);
-        let third_size = self.sizes.get(2, size_at[2], first_size, 3.0);
-        let mean = (first_size * 2.0 + second_size + third_size) * 0.25;
-        let own_sizes = [0, 1, 2, 3].map(|i| {
-            let size = self.own[i][quarter_octaves];
-            if size > 0.0 { size } else { mean }
-        });
-        let [of_near, of_few, of_long, of_beside] = own_sizes;
-        let scales = [mean, first_size, second_size, third_size, of_near, of_few, of_long, of_beside].map(scale_of);
+        let expected = self.errors.expected(size_at, energy, quarter_octaves);
+        let scales = expected.all().map(scale_of);
         let other = if moved { predictions[6] } else { predictions[4] };
         let middles: [f32; GUESSES] = [best, best, best, best, near, few, long, other];
 
@@ -426,13 +356,11 @@ impl Predictor {
         for i in 0..PREDICTIONS {
             here[column][i] = size(value - predictions[i]);
         }
-        for i in 0..4 {
-            let own = &mut self.own[i][quarter_octaves];
-            let before = if *own > 0.0 { *own } else { mean };
-            *own = before + (size(value - middles[4 + i]) - before) * OWN_RATE;
-        }
-        self.sizes.take(size_at, size(missed), SIZES_RATE);
-        self.bias.take(bias_at, value - blend, BIAS_RATE);
+        let [.., near_by, few_by, long_by, other_by] = middles;
+        let singly = [near_by, few_by, long_by, other_by].map(|middle| value - middle);
+        self.errors.take_single(quarter_octaves, expected.mean, singly);
+        self.errors.take_size(size_at, missed);
+        self.errors.take_shift(bias_at, value - blend);
         let off = (energy + size(value - near) * OWN_ERROR) * unit + WEIGHT_FLOOR;
         self.around.observe(&inputs, (value - base) * unit, 1.0 / (off * off));
         store.values[at] = value;
