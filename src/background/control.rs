@@ -10,11 +10,11 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::Unmount;
 use super::collector::Collector;
 use super::compressor::Compressor;
 use super::protocol::{Request, Response, Times, Work};
 use super::scrubber;
+use super::{Unmount, quietly};
 use crate::base::Ino;
 use crate::host;
 use crate::telemetry;
@@ -269,7 +269,7 @@ async fn answer(
             return respond(done, |report| Response::Gc { report });
         }
         Request::Train { dry_run } => {
-            let done = blocking(move || v.train(dry_run).map_err(|e| e.to_string())).await;
+            let done = quietly("training", move || v.train(dry_run).map_err(|e| e.to_string())).await;
             return respond(done, |report| Response::Trained { report });
         }
         Request::Recode { saves_percent } => {

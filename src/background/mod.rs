@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::host;
@@ -57,6 +57,8 @@ const MEMORY_EVERY: Duration = Duration::from_secs(1);
 const PARITY_EVERY: Duration = Duration::from_secs(20);
 /// Tasks of a volume that is closing are given this long.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
+/// What works on a thread of its own lets all others go first.
+const NICE: i32 = 19;
 
 /// Ends the mount. Called from any thread; true means at once, even if files are open.
 pub type Unmount = Arc<dyn Fn(bool) -> io::Result<()> + Send + Sync>;
@@ -193,14 +195,7 @@ impl Background {
             turned.training.store(changes.training, Ordering::Relaxed);
         })));
         let coder = compressor.clone();
-        spawn(Box::pin(every(TRAIN_EVERY, stopped.clone(), volume.clone(), move |v: &Volume| {
-            if dials.training.load(Ordering::Relaxed)
-                && coder.waits().is_none()
-                && let Err(e) = v.train_if_grown()
-            {
-                log::warn!("no priors were trained: {e}");
-            }
-        })));
+        spawn(Box::pin(train(dials, coder, volume.clone(), stopped.clone())));
         let pulse = Arc::new(Pulse::default());
         if let Some(period) = options.pulse_every {
             let (touched, touch) = (volume.clone(), touch(options.mountpoint.clone()));
@@ -277,6 +272,40 @@ async fn every(
         let (volume, step) = (volume.clone(), step.clone());
         if tokio::task::spawn_blocking(move || step(&volume)).await.is_err() {
             log::error!("a periodic task failed");
+        }
+    }
+}
+
+/// Works on a thread of its own, whose priority is the lowest: readers and coders come first.
+async fn quietly<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let (tell, told) = oneshot::channel();
+    let work = move || {
+        host::lower_priority(NICE, true);
+        // Nobody listens when the daemon is ending.
+        let _ = tell.send(work());
+    };
+    let thread = std::thread::Builder::new().name(name.into()).spawn(work);
+    thread.map_err(|e| format!("no thread for the {name}: {e}"))?;
+    told.await.unwrap_or_else(|_| Err(format!("the {name} failed; see the log of the daemon")))
+}
+
+/// Trains the volume when it has grown, unless that is turned off or coding waits for something.
+async fn train(dials: Arc<Dials>, coder: Arc<Compressor>, volume: Arc<Volume>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = tokio::time::sleep(TRAIN_EVERY) => {}
+            _ = stop.changed() => return,
+        }
+        if !dials.training.load(Ordering::Relaxed) || coder.waits().is_some() {
+            continue;
+        }
+        let v = volume.clone();
+        // It is waited for at the end, too, which makes it hurry.
+        if let Err(e) = quietly("training", move || v.train_if_grown().map_err(|e| e.to_string())).await {
+            log::warn!("no priors were trained: {e}");
         }
     }
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
-use super::Dials;
+use super::{Dials, quietly};
 use crate::host;
 use crate::volume::{ScrubOptions, ScrubReport, Volume};
 
@@ -15,22 +15,10 @@ pub(super) const QUIET_BYTES_PER_S: u64 = 8 << 20;
 /// How often it is looked whether one is due. The first look comes as long after the mount.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
 const DAY_S: i64 = 86_400;
-/// Readers and coders come first.
-const NICE: i32 = 19;
 
 /// Scrubs on a thread of its own, whose priority is the lowest.
 pub(super) async fn run(volume: Arc<Volume>, options: ScrubOptions) -> Result<ScrubReport, String> {
-    let (tell, told) = oneshot::channel();
-    let work = move || {
-        host::lower_priority(NICE, true);
-        // Nobody listens when the daemon is ending.
-        let _ = tell.send(volume.scrub(options).map_err(|e| e.to_string()));
-    };
-    std::thread::Builder::new()
-        .name("scrub".into())
-        .spawn(work)
-        .map_err(|e| format!("no thread to scrub with: {e}"))?;
-    told.await.unwrap_or_else(|_| Err("the scrub failed; see the log of the daemon".to_string()))
+    quietly("scrub", move || volume.scrub(options).map_err(|e| e.to_string())).await
 }
 
 /// Scrubs when the last whole scrub is older than the days that are set, unless they are 0, and goes on with one that was cut off.

@@ -29,6 +29,8 @@ use crate::store::{self, Store};
 
 /// Samples of a volume.
 const SAMPLES: u64 = 320;
+/// Bytes by which the class of a file is told that is not coded yet.
+const HEAD_BYTES: usize = 16 << 10;
 /// Inodes looked at under one read of the index.
 const INODES_PER_PAGE: usize = 1024;
 /// A class with fewer bytes is left to the priors of the program: a prior must be paid for.
@@ -351,9 +353,15 @@ impl Volume {
             passed += size;
         })?;
         let mut samples = Vec::with_capacity(places.len());
+        // Of a file that is being coded hundreds of places may not be coded yet.
+        let mut head: Option<(Ino, Option<Class>)> = None;
         for (ino, offset, size) in places {
-            let Some(class) = self.class_at(ino, offset, size) else { continue };
-            samples.push(Sample { ino, offset, size, class });
+            let class = self.coded_class(ino, offset).or_else(|| {
+                let known = head.filter(|(of, _)| *of == ino);
+                let (_, class) = *head.insert(known.unwrap_or_else(|| (ino, self.head_class(ino, size))));
+                class
+            });
+            samples.extend(class.map(|class| Sample { ino, offset, size, class }));
         }
         Ok((total, samples))
     }
@@ -379,15 +387,17 @@ impl Volume {
         }
     }
 
-    /// The class that a place of a file was coded as, or would be. `None` for a hole, or when it cannot be read.
-    fn class_at(&self, ino: Ino, offset: u64, size: u64) -> Option<Class> {
-        let at = ByteRange::at(offset, 1);
-        if let Some(extent) = self.store.extents(ino, at, 1).ok()?.first() {
-            return self.store.segment_header(extent.segment).ok().map(|header| header.coding.class);
-        }
+    /// The class that a place of a file was coded as. `None` where it is not coded, or cannot be read.
+    fn coded_class(&self, ino: Ino, offset: u64) -> Option<Class> {
+        let extents = self.store.extents(ino, ByteRange::at(offset, 1), 1).ok()?;
+        self.store.segment_header(extents.first()?.segment).ok().map(|header| header.coding.class)
+    }
+
+    /// The class that a file would be coded as by its first bytes. `None` when they cannot be read.
+    fn head_class(&self, ino: Ino, size: u64) -> Option<Class> {
         let head = Sample { ino, offset: 0, size, class: Class::Unknown };
-        let head = self.sample_bytes(&head, 16 << 10, &mut None).ok()?;
-        Some(codec::classify(&head))
+        let sniffed = || self.sample_bytes(&head, HEAD_BYTES, &mut None).ok().map(|bytes| codec::classify(&bytes));
+        self.coded_class(ino, 0).or_else(sniffed)
     }
 
     /// Up to `len` plain bytes of a file from a sample's offset on, or before it at the end of the file. Samples come in the
