@@ -232,6 +232,36 @@ fn slices_of_a_stream_open_from_a_block_on() {
     check("other", &stream[..200_000], Some(&other)).ok();
 }
 
+/// Blocks that have far more text than a segment may have stay closed; the stream behind them opens again.
+#[test]
+fn a_stream_opens_again_behind_what_is_too_much() {
+    let mut dice = Dice::new(16);
+    let limits = CutLimits { min: 64 << 10, text_bytes: 300_000 };
+    for parts in [[600_000, 30_000_000, 600_000], [0, 20_000_000, 900_000], [700_000, 5_000_000, 0]] {
+        let [front, zeros, back] = parts;
+        let text = [packed::prose(&mut dice, front), vec![0; zeros], packed::prose(&mut dice, back)].concat();
+        let file = packed::gzip(&text, 6);
+        let (mut at, mut before, mut opened_bytes) = (0, None, 0);
+        while at < file.len() {
+            let rest = &file[at..file.len().min(at + (1 << 20))];
+            let all = at + rest.len() == file.len();
+            let cut = containers::cut(rest, before.as_ref(), limits, all);
+            assert!(cut.len > 0 && cut.len <= rest.len());
+            let opened = containers::open(&rest[..cut.len], before.as_ref(), Limits { text_bytes: limits.text_bytes });
+            if let Ok(opened) = opened {
+                let closed = containers::close(&opened.recipe, &opened.streams, cut.len, limits.text_bytes).unwrap();
+                assert!(closed == rest[..cut.len]);
+                opened_bytes += opened.opened_bytes;
+            }
+            (at, before) = (at + cut.len, cut.before);
+        }
+        let closed = file.len() - opened_bytes;
+        println!("{parts:?}: {closed} of {} bytes stay closed", file.len());
+        // The zeros, and the blocks that they begin and end in.
+        assert!(closed < zeros / 1000 + (96 << 10), "{parts:?}: {closed} of {}", file.len());
+    }
+}
+
 /// A picture longer than a segment is cut behind whole rows of blocks, at any bit, and with restart markers where their numbers
 /// begin anew; each part opens by itself.
 #[test]

@@ -2,7 +2,7 @@
 //! limit: between members where they are small, else between the blocks of a deflate stream. What the next segment then has to
 //! know of the stream goes on with it (`Before`).
 
-use super::deflate::{End, expands, walk};
+use super::deflate::{End, expands, pass_over, walk};
 use super::layout::weight;
 use super::scan::{Start, next_mark, starts_at, work_for};
 use super::{Before, Kind, MemberBefore, StreamBefore, bz2, flac, jpeg, plain, png, xz};
@@ -11,6 +11,8 @@ use super::{Before, Kind, MemberBefore, StreamBefore, bz2, flac, jpeg, plain, pn
 const PIXELS_FACTOR: usize = 3;
 /// Data of a member that is cut as the same file alone would be, so that equal segments are found, bytes.
 const MEMBER_BYTES_MIN: usize = 256 << 10;
+/// What stays closed in a stream is no shorter than this, bytes, unless the stream ends.
+const CLOSED_BYTES_MIN: usize = 16 << 10;
 
 /// The first segment of some bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,11 +60,14 @@ pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) 
     }
     if let Some(Before::Stream(before)) = before {
         match walk(before, bytes, limits.text_bytes) {
-            Ok(walked) if expands(walked.text_bytes, walked.consumed) => return whole,
+            Ok(walked) if expands(walked.text_bytes, walked.consumed) => {
+                return closed(bytes, 0, before).unwrap_or(whole);
+            }
             Ok(walked) if walked.end == End::Done => (at, text) = (walked.consumed, walked.text_bytes),
             Ok(walked) if walked.consumed > 0 && !(all && walked.end == End::Bytes) => {
                 return Cut { len: walked.consumed, before: Some(Before::Stream(walked.before)) };
             }
+            Ok(walked) if walked.end == End::Text => return closed(bytes, 0, before).unwrap_or(whole),
             Ok(_) | Err(_) => return whole,
         }
     }
@@ -184,7 +189,7 @@ pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) 
                     }
                     // Nor is it worth a segment where it soon breaks off.
                     Ok(walked)
-                        if expands(walked.text_bytes, walked.consumed)
+                        if (walked.end != End::Text && expands(walked.text_bytes, walked.consumed))
                             || (walked.end == End::Damaged && walked.consumed < limits.min) =>
                     {
                         work = work.saturating_sub(walked.text_bytes);
@@ -196,11 +201,11 @@ pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) 
                     }
                     Ok(walked) if walked.end == End::Bytes && all => return whole,
                     Ok(_) if found > 0 && enough => return Cut { len: found, before: None },
-                    Ok(walked) if walked.consumed > 0 => {
+                    Ok(walked) if walked.consumed > 0 && !expands(walked.text_bytes, walked.consumed) => {
                         return Cut { len: stream + walked.consumed, before: Some(Before::Stream(walked.before)) };
                     }
-                    // One block is too much.
-                    Ok(_) => return whole,
+                    // One block is too much, or a few are far too much.
+                    Ok(_) => return closed(bytes, stream, &StreamBefore::default()).unwrap_or(whole),
                 }
             }
         }
@@ -211,6 +216,13 @@ pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) 
     }
     // What is behind the last member may be the head of the next.
     if all || border < limits.min { whole } else { Cut { len: border, before: None } }
+}
+
+/// A segment that stays closed, as blocks of the stream at a place of it have too much text. Those behind them need not.
+fn closed(bytes: &[u8], stream: usize, before: &StreamBefore) -> Option<Cut> {
+    let passed = pass_over(before, bytes.get(stream..)?, CLOSED_BYTES_MIN)?;
+    let before = (passed.end != End::Done).then_some(Before::Stream(passed.before));
+    Some(Cut { len: stream + passed.consumed, before })
 }
 
 /// The first slice of a picture in PNG that is too large to be opened as a whole.

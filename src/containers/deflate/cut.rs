@@ -8,6 +8,9 @@ use miniz_oxide::inflate::core::{BlockBoundaryState, DecompressorOxide, decompre
 
 use super::WINDOW_BYTES;
 
+/// Text that is held while blocks are passed over, bytes.
+const PASSED_BYTES: usize = 8 * WINDOW_BYTES;
+
 /// What was before a block: what it may repeat, and its first bits, which lie in a byte before.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Before {
@@ -96,4 +99,43 @@ pub fn walk_text(before: &Before, bytes: &[u8], text_max: usize) -> Result<(Walk
     let before_next = Before { window, bits: state.num_bits, lead: state.bit_buf };
     let walk = Walk { consumed, text_bytes: text_end - before.window.len(), end, before: before_next };
     Ok((walk, text))
+}
+
+/// Passes over blocks that have more text than is to be opened, to the end of the first that ends `len_min` bytes on or later, or
+/// of the stream, or else of the last that is there. `None` where no block ends. Holds no more than what the next may repeat.
+///
+/// # Cost
+/// That of inflating: text a thousand times as long as `bytes`, at most.
+pub fn pass_over(before: &Before, bytes: &[u8], len_min: usize) -> Option<Walk> {
+    let begin = BlockBoundaryState { num_bits: before.bits, bit_buf: before.lead, ..BlockBoundaryState::default() };
+    let mut state = Box::new(DecompressorOxide::from_block_boundary_state(&begin));
+    let mut text = before.window.clone();
+    let (mut read, mut written, mut passed) = (0, text.len(), 0);
+    text.resize(PASSED_BYTES, 0);
+    let flags =
+        TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF | TINFL_FLAG_HAS_MORE_INPUT;
+    let mut last = None;
+    loop {
+        let (status, took, gave) =
+            decompress(&mut state, bytes.get(read..).unwrap_or_default(), &mut text, written, flags);
+        (read, written, passed) = (read + took, written + gave, passed + gave);
+        let next = match status {
+            TINFLStatus::BlockBoundary => Some(state.block_boundary_state()?),
+            TINFLStatus::Done => Some(BlockBoundaryState::default()),
+            TINFLStatus::HasMoreOutput => None,
+            _ => return last,
+        };
+        if let Some(next) = next {
+            let window = text.get(written.saturating_sub(WINDOW_BYTES)..written).unwrap_or_default().to_vec();
+            let before = Before { window, bits: next.num_bits, lead: next.bit_buf };
+            let end = if status == TINFLStatus::Done { End::Done } else { End::Text };
+            last = Some(Walk { consumed: read, text_bytes: passed, end, before });
+            if end == End::Done || read >= len_min {
+                return last;
+            }
+        } else {
+            text.copy_within(written - WINDOW_BYTES..written, 0);
+            written = WINDOW_BYTES;
+        }
+    }
 }

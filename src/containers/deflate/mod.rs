@@ -17,8 +17,8 @@ use preflate_rs::{
 
 use super::guard::guarded;
 use super::{Declined, Error};
-pub(super) use cut::walk_text;
 pub use cut::{Before, End, Walk, walk};
+pub(super) use cut::{pass_over, walk_text};
 pub(super) use slice::{close_slice, open_slice};
 
 /// Bytes that matches reach back.
