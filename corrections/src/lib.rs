@@ -23,7 +23,7 @@ pub trait CabacReader<CTX> {
     /// How many ones come before a zero, of which the last contexts have a share each.
     ///
     /// # Errors
-    /// More than 32.
+    /// More than 24.
     fn get_unary_encoded<const N: usize>(&mut self, contexts: &mut [CTX; N]) -> Result<usize> {
         for n in 0..=UNARY_MAX {
             if !self.get(context(contexts, n)?)? {
@@ -59,7 +59,7 @@ pub trait CabacWriter<CTX> {
     /// As many ones, and a zero.
     ///
     /// # Errors
-    /// As `put`; more than 32.
+    /// As `put`; more than 24.
     fn put_unary_encoded<const N: usize>(&mut self, value: usize, contexts: &mut [CTX; N]) -> Result<()> {
         if value > UNARY_MAX {
             return Err(ErrorKind::InvalidInput.into());
@@ -93,8 +93,8 @@ pub fn bounded<T>(bits: u32, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Numbers of 32 bits are told by their length.
-const UNARY_MAX: usize = 32;
+/// Numbers are told by their length: none counts more than twice the 4 MiB of a text. Whoever reads takes memory by some of them.
+const UNARY_MAX: usize = 24;
 
 /// The context of a place, or the last one.
 fn context<CTX, const N: usize>(contexts: &mut [CTX; N], n: usize) -> Result<&mut CTX> {
@@ -255,7 +255,7 @@ mod tests {
 
     fn come_back() {
         let numbers: Vec<(usize, u64)> =
-            (0..5000u64).map(|n| ((n * n % 33) as usize, n.wrapping_mul(0x9e37_79b9))).collect();
+            (0..5000u64).map(|n| ((n * n % 25) as usize, n.wrapping_mul(0x9e37_79b9))).collect();
         let mut code = Vec::new();
         let mut writer = VP8Writer::new(&mut code).unwrap();
         let (mut a, mut b) = ([VP8Context::default(); 32], [VP8Context::default(); 32]);
@@ -271,6 +271,20 @@ mod tests {
             assert_eq!(reader.get_n_bits(20, &mut b).unwrap(), bits & 0xf_ffff);
         }
         assert!(VP8Reader::new(&code[..]).unwrap().get_unary_encoded(&mut [VP8Context::default(); 1]).is_ok());
+    }
+
+    #[test]
+    fn numbers_are_no_longer_than_any_of_a_text() {
+        let mut contexts = [VP8Context::default(); 32];
+        let mut code = Vec::new();
+        bounded(1 << 20, || {
+            let mut writer = VP8Writer::new(&mut code).unwrap();
+            (0..40).for_each(|_| writer.put(true, &mut contexts[0]).unwrap());
+            assert!(writer.put_unary_encoded(UNARY_MAX + 1, &mut contexts).is_err());
+            writer.finish().unwrap();
+            let mut reader = VP8Reader::new(&code[..]).unwrap();
+            assert!(reader.get_unary_encoded(&mut [VP8Context::default(); 1]).is_err());
+        });
     }
 
     #[test]

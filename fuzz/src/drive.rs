@@ -11,6 +11,9 @@ use std::{env, fs, panic, process};
 
 use targets::{TARGETS, recipe_of, run};
 
+/// What takes more memory fails, MiB: the bounds of all libraries together, and seeds.
+const PEAK_MIB_MAX: u64 = 1024;
+
 /// What `packed` makes files by: as that of the tests.
 pub struct Dice(u64);
 
@@ -92,6 +95,14 @@ fn changed(seeds: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
     bytes
 }
 
+/// The most memory that this process had so far, MiB; 0 where it is not told.
+fn peak_mib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB")?.trim().parse::<u64>().ok());
+    peak.unwrap_or(0) >> 10
+}
+
 fn main() {
     let mut words = env::args().skip(1);
     let first = words.next().expect("seconds for each target, or a file and its target");
@@ -107,15 +118,22 @@ fn main() {
         while started.elapsed().as_secs() < seconds {
             let bytes = changed(&seeds, &mut dice);
             let one = Instant::now();
-            if panic::catch_unwind(|| run(target, &bytes)).is_err() {
+            let failed = panic::catch_unwind(|| run(target, &bytes)).is_err();
+            let peak = peak_mib();
+            if failed || peak > PEAK_MIB_MAX {
                 let path = format!("{}/artifacts/{target}-{count}", env!("CARGO_MANIFEST_DIR"));
                 fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/artifacts")).unwrap();
                 fs::write(&path, &bytes).unwrap();
-                eprintln!("{target}: {path}");
+                eprintln!("{target}: {path}, {peak} MiB at most");
                 process::exit(1);
             }
             (count, slowest) = (count + 1, slowest.max(one.elapsed()));
         }
-        println!("{target}: {count} from {} seeds, the slowest {:.2} s", seeds.len(), slowest.as_secs_f64());
+        let slowest = slowest.as_secs_f64();
+        println!(
+            "{target}: {count} from {} seeds, the slowest {slowest:.2} s, {} MiB at most",
+            seeds.len(),
+            peak_mib()
+        );
     }
 }
