@@ -5,12 +5,13 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{code_all, fresh, open, options, read};
+use common::{Dice, code_all, fresh, open, options, packed, read};
 use tersefs::base::{Ino, MethodId};
+use tersefs::codec::Policy;
 use tersefs::host::{Disk, Fault, OpenMode, RealDisk, SimDisk, Survival};
 use tersefs::store::{RecordSummary, Store, Survey};
 use tersefs::tools::{FsckOptions, fsck_with};
-use tersefs::volume::{Attr, Caller, Error, OpenFor, SetAttr, SetTime, Time, Volume};
+use tersefs::volume::{Attr, Caller, Error, OpenFor, SetAttr, SetTime, Time, Volume, VolumeOptions};
 use tersefs::workers::Workers;
 
 const CALLER: Caller = Caller { uid: 0, gid: 0 };
@@ -511,4 +512,32 @@ fn a_file_that_is_found_while_it_is_created_keeps_its_handle() {
         }
         next.store(0, Ordering::Release);
     });
+}
+
+/// A stream of which some segments were coded when the daemon ended stayed closed from there on.
+#[test]
+fn a_stream_is_opened_further_after_a_restart() {
+    let workers = Arc::new(Workers::new(1));
+    let disk = fresh();
+    let raw = packed::gzip(&packed::prose(&mut Dice::new(21), 2_000_000), 6);
+    let policy = Policy { decode_ms: Some(1000), ..Policy::default() };
+    let mount = || open(&disk, VolumeOptions { policy, ..options(None) }, &workers).unwrap();
+    let ino = put(&mount(), "stream.gz", &raw).ino;
+    // Once after a kill, once after an unmount.
+    for orderly in [false, true] {
+        let volume = mount();
+        let tasks = volume.plan_coding(1, true);
+        assert_eq!(tasks.len(), 1);
+        volume.commit_coded(tasks.into_iter().map(|t| volume.code(t)).collect()).unwrap();
+        if orderly {
+            volume.close().unwrap();
+        }
+    }
+    let volume = mount();
+    assert!(volume.backlog().files == 1, "more is to be coded");
+    code_all(&volume, || ()).unwrap();
+    let report = volume.report(ino).unwrap();
+    let closed: Vec<_> = report.segments.iter().filter(|s| s.method != "opened").collect();
+    assert!(report.segments.len() > 2 && closed.is_empty(), "{closed:?}");
+    assert!(read(&volume, ino, 0, raw.len() as u64).unwrap() == raw);
 }

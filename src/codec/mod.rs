@@ -445,6 +445,13 @@ pub fn decode(coding: &Coding, payload: &[u8], basis: Basis<'_>) -> Result<Vec<u
     Ok(plain)
 }
 
+/// What the bytes behind a segment go on with, where its payload tells: for who was stopped in the middle of a stream. It is of use
+/// only if it is right, which nothing but coding them shows. Costs what decoding the segment does.
+pub fn before_behind(coding: &Coding, payload: &[u8]) -> Option<Before> {
+    let is_opened = coding.method == MethodId::Opened as u16 && coding.raw_len <= SEGMENT_BYTES_MAX;
+    is_opened.then(|| Opened::before_behind(payload, coding.raw_len as usize)).flatten()
+}
+
 /// Plain bytes of the parts that a segment can be decoded in, of which the last may be shorter; its length where it has none.
 pub fn part_bytes(coding: &Coding, payload: &[u8]) -> u32 {
     let Some(id) = MethodId::from_u16(coding.method) else { return coding.raw_len };

@@ -2,7 +2,7 @@
 //! limit: between members where they are small, else between the blocks of a deflate stream. What the next segment then has to
 //! know of the stream goes on with it (`Before`).
 
-use super::deflate::{End, expands, pass_over, walk};
+use super::deflate::{End, Walk, expands, pass_over, walk};
 use super::layout::weight;
 use super::scan::{Start, next_mark, starts_at, work_for};
 use super::{Before, Kind, MemberBefore, StreamBefore, bz2, flac, jpeg, plain, png, xz};
@@ -11,6 +11,8 @@ use super::{Before, Kind, MemberBefore, StreamBefore, bz2, flac, jpeg, plain, pn
 const PIXELS_FACTOR: usize = 3;
 /// Data of a member that is cut as the same file alone would be, so that equal segments are found, bytes.
 const MEMBER_BYTES_MIN: usize = 256 << 10;
+/// Text of a segment that was opened, of which one has no more, bytes.
+const BEHIND_TEXT_MAX: usize = 8 << 20;
 /// What stays closed in a stream is no shorter than this, bytes, unless the stream ends.
 const CLOSED_BYTES_MIN: usize = 16 << 10;
 
@@ -223,6 +225,42 @@ fn closed(bytes: &[u8], stream: usize, before: &StreamBefore) -> Option<Cut> {
     let passed = pass_over(before, bytes.get(stream..)?, CLOSED_BYTES_MIN)?;
     let before = (passed.end != End::Done).then_some(Before::Stream(passed.before));
     Some(Cut { len: stream + passed.consumed, before })
+}
+
+/// What comes behind a segment goes on with, where it ends with a block of a stream of deflate, that it goes on with itself
+/// (`before`) or that begins in it. For who does not know any more how it was cut.
+pub fn before_behind(bytes: &[u8], before: Option<&StreamBefore>) -> Option<Before> {
+    let ends = |walked: Walk, at: usize| (at + walked.consumed == bytes.len()).then_some(Before::Stream(walked.before));
+    let mut at = 0;
+    if let Some(before) = before {
+        let walked = walk(before, bytes, BEHIND_TEXT_MAX).ok()?;
+        if walked.end != End::Done {
+            return ends(walked, 0);
+        }
+        at = walked.consumed;
+    }
+    let mut work = work_for(bytes);
+    while let Some((found, start)) = next_start(bytes, at, &mut work) {
+        at = found + 1;
+        match start {
+            Start::Whole { len, .. } => at = found + len,
+            Start::Member(head) => at = found + head.len,
+            Start::Stream { at: stream, tail } => {
+                match walk(&StreamBefore::default(), bytes.get(stream..).unwrap_or_default(), BEHIND_TEXT_MAX) {
+                    Err(looked_at) => work = work.saturating_sub(looked_at),
+                    Ok(walked) if walked.end == End::Done => at = (stream + walked.consumed + tail).min(bytes.len()),
+                    Ok(walked) => {
+                        work = work.saturating_sub(walked.text_bytes);
+                        if let Some(before) = ends(walked, stream) {
+                            return Some(before);
+                        }
+                    }
+                }
+            }
+            Start::CutOff | Start::Picture | Start::Frames | Start::Blocks(_) | Start::Lzma(_) => {}
+        }
+    }
+    None
 }
 
 /// The first slice of a picture in PNG that is too large to be opened as a whole.

@@ -265,6 +265,8 @@ struct Closer<'a> {
     /// Pixels of pictures likewise.
     pixels: u64,
     heads: plain::Heads,
+    /// What was before the first bytes, where they go on with a stream of deflate.
+    before: Option<deflate::Before>,
 }
 
 /// Puts together what was opened: `len` bytes. `text_bytes` bounds what is made on the way.
@@ -272,6 +274,16 @@ struct Closer<'a> {
 /// # Errors
 /// When recipe and streams are not what `open` made.
 pub fn close(recipe: &[u8], streams: &[Stream], len: usize, text_bytes: usize) -> Result<Vec<u8>, Error> {
+    close_slice(recipe, streams, len, text_bytes).map(|(bytes, _)| bytes)
+}
+
+/// As `close`, and what was before the bytes where they go on with a stream of deflate.
+pub fn close_slice(
+    recipe: &[u8],
+    streams: &[Stream],
+    len: usize,
+    text_bytes: usize,
+) -> Result<(Vec<u8>, Option<deflate::Before>), Error> {
     let [frame, packed, corrections, others @ ..] = streams else { return Err(LESS) };
     if [frame, packed, corrections].map(|s| s.kind) != [Kind::Frame, Kind::Packed, Kind::Corrections] {
         return Err(Error("the first streams of an opened container are of other kinds"));
@@ -285,9 +297,10 @@ pub fn close(recipe: &[u8], streams: &[Stream], len: usize, text_bytes: usize) -
         room: len.saturating_add(text_bytes.saturating_mul(2)),
         pixels: jpeg::PIXELS_TOGETHER_MAX,
         heads: plain::Heads::default(),
+        before: None,
     };
     let out = closer.steps(0)?;
-    if out.len() == len { Ok(out) } else { Err(Error("a recipe makes another number of bytes")) }
+    if out.len() == len { Ok((out, closer.before)) } else { Err(Error("a recipe makes another number of bytes")) }
 }
 
 /// Bytes of text that streams hold, by which time is measured: what a picture takes is a sixth of what its bytes would.
@@ -365,7 +378,11 @@ impl<'a> Closer<'a> {
                     } else {
                         &self.stream(false)?.bytes
                     };
-                    out.append(&mut deflate::close_slice(text, corrections, window, bits, len)?);
+                    let (mut slice, before) = deflate::close_slice(text, corrections, window, bits, len)?;
+                    if depth == 0 && out.is_empty() {
+                        self.before = Some(before);
+                    }
+                    out.append(&mut slice);
                 }
                 PNG => {
                     let lens = self.lens()?;

@@ -38,10 +38,10 @@ use std::fmt;
 use crate::base::Class;
 
 pub use base64::holds as holds_base64;
-pub use cut::{Cut, CutLimits, cut};
+pub use cut::{Cut, CutLimits, before_behind, cut};
 pub use deflate::{Before as StreamBefore, End, Walk, walk};
 pub use jpeg::Before as PictureBefore;
-pub use layout::{close, text_bytes};
+pub use layout::{close, close_slice, text_bytes};
 pub use plain::begins_plain;
 pub use png::Before as PixelsBefore;
 pub use scan::open;

@@ -13,7 +13,7 @@ use super::policy::{self, Readiness, SmallFile};
 use super::sharing::{Claims, Gathered, Place, SHARED_BYTES_MIN, worth_decoding};
 use super::types::{Coded, CodedSegment, CodingTask, Error, Piece};
 use super::{EVERYTHING, Volume, WaitingReport, seal, similar, staging};
-use crate::base::{ByteRange, Class, Generation, Ino, MethodId, PlainHash};
+use crate::base::{ByteRange, Class, Generation, Ino, MethodId, PlainHash, SegmentRef};
 use crate::codec::{self, Basis, Before, Policy};
 use crate::format::{Extent, InodeRecord, MetaOp, SegmentHeader};
 use crate::host::{DiskFile, Seek};
@@ -44,8 +44,8 @@ struct Progress {
     policy: Policy,
     /// Next byte to plan.
     cursor: u64,
-    /// What was before it in a stream that goes on there; not known after a restart in the middle of one, which is coded as
-    /// it is from there on.
+    /// What was before it in a stream that goes on there. After a restart in the middle of one the last segment tells it, where
+    /// that was opened; else the stream is coded as it is from there on.
     before: Option<Arc<Before>>,
     /// End of the last cell that was handed out.
     planned: u64,
@@ -740,7 +740,12 @@ impl Volume {
         let Some(file) = file else { return Ok(Found::Clean) };
         let mut sample = vec![0u8; SAMPLE_BYTES.min(state.rec.size - first) as usize];
         staging::read(&*file, ino, &mut sample, first)?;
-        let class = codec::classify(&sample);
+        let class = match codec::classify(&sample) {
+            Class::Incompressible | Class::Binary | Class::Unknown if self.opened_before(ino, first).is_some() => {
+                Class::Container
+            }
+            class => class,
+        };
         let said = self.said_of(ino, state.rec.parent, Some(class), state.rec.mtime)?;
         if wishes.stays_plain_by(&said) {
             return Ok(Found::Plain(changes));
@@ -772,6 +777,20 @@ impl Volume {
             outstanding: 0,
             failed: false,
         }))
+    }
+
+    /// The segment that ends where staged bytes of a file begin, if it was opened.
+    fn opened_before(&self, ino: Ino, at: u64) -> Option<SegmentRef> {
+        let last = self.store.extents(ino, ByteRange::at(at.checked_sub(1)?, 1), 1).ok()?.pop()?;
+        let whole =
+            last.file_offset + u64::from(last.len) == at && last.segment_offset + last.len == last.segment_bytes;
+        (whole && last.method == MethodId::Opened as u16).then_some(last.segment)
+    }
+
+    /// What staged bytes go on with where coding was broken off in the middle of a stream, by what the segment before them tells.
+    fn resumed(&self, ino: Ino, at: u64) -> Option<Arc<Before>> {
+        let (header, payload) = self.store.fetch_segment(self.opened_before(ino, at)?).ok()?;
+        codec::before_behind(&header.coding, &payload).map(Arc::new)
     }
 
     /// The hash of staged bytes, of which the first are there in `sample` from `first` on.
@@ -806,6 +825,8 @@ impl Volume {
                 }
                 (p.cursor, p.before.clone(), p.planned, p.generation, p.class, p.policy)
             };
+            let is_first = planned == 0 && before.is_none() && class == Class::Container;
+            let before = before.or_else(|| is_first.then(|| self.resumed(ino, cursor)).flatten());
             let cell = self.next_cell(ino, (cursor, before.as_deref()), planned, generation, (class, &policy));
             let known =
                 matches!(&cell, Ok(Some(Cell { hash: Some(hash), len, .. })) if self.look_for(hash, *len).is_some());

@@ -59,9 +59,18 @@ pub fn open_slice(before: &Before, bytes: &[u8], room: usize) -> Result<Stream, 
     }
 }
 
-/// The `len` bytes of a slice, of whose text the first `window` bytes are those before it.
-pub fn close_slice(text: &[u8], corrections: &[u8], window: usize, bits: u8, len: usize) -> Result<Vec<u8>, Error> {
-    own_of(&super::close(text, corrections)?, window, bits, len)
+/// The `len` bytes of a slice, of whose text the first `window` bytes are those before it; and what was before it.
+pub fn close_slice(
+    text: &[u8],
+    corrections: &[u8],
+    window: usize,
+    bits: u8,
+    len: usize,
+) -> Result<(Vec<u8>, Before), Error> {
+    let whole = super::close(text, corrections)?;
+    let own = own_of(&whole, window, bits, len)?;
+    let lead = whole.get(STORED_HEAD_BYTES + window).copied().unwrap_or_default() & ((1 << bits) - 1);
+    Ok((own, Before { window: text.get(..window).unwrap_or_default().to_vec(), bits, lead }))
 }
 
 /// The bytes of a slice in the stream that was made of it.

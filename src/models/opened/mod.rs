@@ -17,7 +17,7 @@ use std::collections::btree_map::Entry;
 use super::sound::encode_samples;
 use super::{Basis, Coded, Declined, Error, Model, classify, is_nucleotides_alone, model, stands_alone};
 use crate::base::{Class, MethodId, ModelId, SEGMENT_BYTES_MAX};
-use crate::containers::{self, Kind, Limits, Stream};
+use crate::containers::{self, Before, Kind, Limits, Stream, StreamBefore};
 use layout::{Group, Head, Part};
 
 /// Bytes of text that are opened in one segment at most, whatever the budget. Its payload claims no more.
@@ -114,7 +114,32 @@ fn coded(bytes: &[u8], kept: Kept, method: MethodId) -> Part {
     best
 }
 
+/// The plain bytes of a payload, and what was before them where they go on with a stream.
+fn closed(payload: &[u8], raw_len: usize) -> Result<(Vec<u8>, Option<StreamBefore>), Error> {
+    let (head, mut reader) = layout::Reader::new(payload, raw_len)?;
+    let mut groups = reader.groups(&head)?;
+    let mut streams = Vec::with_capacity(head.streams.len());
+    for (kind, group) in &head.streams {
+        const LESS: Error = Error::Corrupt("a stream of an opened segment is longer than what it lies in");
+        let (bytes, at) = groups.get_mut(group.number).ok_or(LESS)?;
+        let end = at.checked_add(group.len).ok_or(LESS)?;
+        streams.push(Stream { kind: *kind, bytes: bytes.get(*at..end).ok_or(LESS)?.to_vec() });
+        *at = end;
+    }
+    containers::close_slice(&head.recipe, &streams, raw_len, TEXT_BYTES_MAX).map_err(|e| match e {
+        containers::OUT_OF_MEMORY => Error::OutOfMemory(e.0),
+        _ => Error::Corrupt(e.0),
+    })
+}
+
 impl Opened {
+    /// What the bytes behind a segment go on with, as far as its payload tells: the stream that is cut where it ends. Costs what
+    /// decoding it does.
+    pub fn before_behind(payload: &[u8], raw_len: usize) -> Option<Before> {
+        let (plain, before) = closed(payload, raw_len).ok()?;
+        containers::before_behind(&plain, before.as_ref())
+    }
+
     /// What decoding a payload decodes: methods, and plain bytes of each, as far as they are there; any bytes may be given.
     pub fn parts(payload: &[u8]) -> impl Iterator<Item = (MethodId, u32)> {
         layout::parts(payload).map(|(method, plain_len, _)| (method, plain_len as u32))
@@ -242,19 +267,6 @@ impl Model for Opened {
         if revision != 1 {
             return Err(Error::UnknownRevision(revision));
         }
-        let (head, mut reader) = layout::Reader::new(payload, raw_len)?;
-        let mut groups = reader.groups(&head)?;
-        let mut streams = Vec::with_capacity(head.streams.len());
-        for (kind, group) in &head.streams {
-            const LESS: Error = Error::Corrupt("a stream of an opened segment is longer than what it lies in");
-            let (bytes, at) = groups.get_mut(group.number).ok_or(LESS)?;
-            let end = at.checked_add(group.len).ok_or(LESS)?;
-            streams.push(Stream { kind: *kind, bytes: bytes.get(*at..end).ok_or(LESS)?.to_vec() });
-            *at = end;
-        }
-        containers::close(&head.recipe, &streams, raw_len, TEXT_BYTES_MAX).map_err(|e| match e {
-            containers::OUT_OF_MEMORY => Error::OutOfMemory(e.0),
-            _ => Error::Corrupt(e.0),
-        })
+        closed(payload, raw_len).map(|(plain, _)| plain)
     }
 }
