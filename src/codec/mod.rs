@@ -189,10 +189,17 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Re
         }
     };
     let is_opened = matches!(best, Some((MethodId::Opened, _)));
+    let has_pixels = best.as_ref().is_some_and(|(_, coded)| is_opened && models::has_pixels(&coded.payload));
     let mut chosen = proven(raw, best, policy, basis)?;
     // Text may decode slower than the data by which the speed of its method is known: by faster ones then, as far as there are any.
+    // So may pixels: fewer of them then.
     let mut rooms = policy::rooms(policy);
-    while is_opened && chosen.is_none() && rooms.iter().filter(|room| room.method != MethodId::Sound).count() > 1 {
+    if has_pixels && chosen.is_none() {
+        rooms.iter_mut().filter(|room| room.method == MethodId::Picture).for_each(|room| room.text_bytes /= 2);
+        chosen = proven(raw, opened_in(raw, basis, &rooms), policy, basis)?;
+    }
+    let is_text = |room: &&Room| !matches!(room.method, MethodId::Sound | MethodId::Picture);
+    while is_opened && chosen.is_none() && rooms.iter().filter(is_text).count() > 1 {
         rooms.remove(0);
         chosen = proven(raw, opened_in(raw, basis, &rooms), policy, basis)?;
     }

@@ -222,12 +222,15 @@ pub fn cut_beside(class: Class, policy: &Policy, reference_bytes: u32) -> Option
 }
 
 /// How much text of opened containers each method decodes within a policy's budget, with a quarter to spare and a tenth for
-/// closing them again, the strongest first; and how many samples.
+/// closing them again, the strongest first; and how many samples and pixels.
 pub(super) fn rooms(policy: &Policy) -> Vec<Room> {
-    let methods = [MethodId::Strong, MethodId::Primed, MethodId::Swift, MethodId::Zstd, MethodId::Sound];
+    let methods =
+        [MethodId::Strong, MethodId::Primed, MethodId::Swift, MethodId::Zstd, MethodId::Sound, MethodId::Picture];
     let room = |method| {
         let ms = u64::from(predicted_decode_ms(method, SEGMENT_BYTES_MAX)).max(1);
-        let text_bytes = u64::from(SEGMENT_BYTES_MAX) * u64::from(policy.decode_ms_max()) * 7 / 10 / ms;
+        // Pixels take so long that closing them is little beside it.
+        let part = if method == MethodId::Picture { 78 } else { 70 };
+        let text_bytes = u64::from(SEGMENT_BYTES_MAX) * u64::from(policy.decode_ms_max()) * part / 100 / ms;
         Room { method, text_bytes: text_bytes.min(OPENED_TEXT_BYTES_MAX as u64) as usize }
     };
     methods.into_iter().filter(|method| policy.tier.allows(*method)).map(room).collect()

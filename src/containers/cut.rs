@@ -9,6 +9,8 @@ use super::{Before, Kind, MemberBefore, StreamBefore, bz2, flac, jpeg, plain, pn
 
 /// Times the text of a segment that the pixels of a picture have at least for it to be cut into slices.
 const PIXELS_FACTOR: usize = 3;
+/// Pixels of a slice, of the text that a segment has room for, 1/100: decoding them as what they are takes longer.
+const PIXELS_PART: usize = 75;
 /// Data of a member that is cut as the same file alone would be, so that equal segments are found, bytes.
 const MEMBER_BYTES_MIN: usize = 256 << 10;
 /// Text of a segment that was opened, of which one has no more, bytes.
@@ -48,7 +50,7 @@ pub fn cut(bytes: &[u8], before: Option<&Before>, limits: CutLimits, all: bool) 
         }
     }
     if let Some(Before::Pixels(before)) = before {
-        match png::walk(Some(before), bytes, limits.text_bytes) {
+        match png::walk(Some(before), bytes, pixels_max(limits.text_bytes)) {
             Some(png::Walk { consumed, text_bytes, before: None }) => (at, text) = (consumed, text_bytes),
             Some(png::Walk { consumed, before: Some(before), .. }) => {
                 return Cut { len: consumed, before: Some(Before::Pixels(before)) };
@@ -263,9 +265,14 @@ pub fn before_behind(bytes: &[u8], before: Option<&StreamBefore>) -> Option<Befo
     None
 }
 
+/// Pixels of a slice where there is room for so much text, bytes.
+fn pixels_max(text_bytes: usize) -> usize {
+    text_bytes * PIXELS_PART / 100
+}
+
 /// The first slice of a picture in PNG that is too large to be opened as a whole.
 fn pixels(bytes: &[u8], found: usize, text_max: usize) -> Option<Cut> {
-    let walk = png::walk(None, bytes.get(found..)?, text_max)?;
+    let walk = png::walk(None, bytes.get(found..)?, pixels_max(text_max))?;
     Some(Cut { len: found + walk.consumed, before: Some(Before::Pixels(walk.before?)) })
 }
 

@@ -47,8 +47,9 @@ pub use png::Before as PixelsBefore;
 pub use scan::open;
 
 /// Names what wrote a recipe: preflate-rs 0.7.6, whose corrections the crate in `corrections/` codes, lepton_jpeg 0.5.8,
-/// zlib-rs 0.6.8, bzip2 0.6.1, libzstd 1.5.7 and XZ Utils 5.8.4. Revisions 2 and 3 know more steps.
-pub const REVISION: u8 = 3;
+/// zlib-rs 0.6.8, bzip2 0.6.1, libzstd 1.5.7 and XZ Utils 5.8.4. Revisions 2 and 3 know more steps;
+/// in payloads of revision 4 pixels may be coded as such, and corrections of photographs have more bits.
+pub const REVISION: u8 = 4;
 
 /// Layers of containers in containers that are opened.
 pub const DEPTH_MAX: u8 = 4;

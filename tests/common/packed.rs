@@ -195,21 +195,32 @@ pub fn png(dice: &mut Dice, width: usize, height: usize, how: Png) -> Vec<u8> {
 pub fn png_dotted(dice: &mut Dice, width: usize, height: usize, how: Png, bytes: usize) -> Vec<u8> {
     let depth = if how == Png::Deep { 16 } else { 8 };
     let row = width * 3 * depth / 8;
-    let mut rows = Vec::new();
-    let mut above = vec![0u8; row];
+    let mut pixels = Vec::new();
     for y in 0..height {
         let mut line: Vec<u8> = (0..row).map(|x| ((x / 40 + y / 16) * 37) as u8).collect();
         (0..row / bytes).for_each(|_| line[dice.roll(row as u64) as usize] = dice.next() as u8);
+        pixels.extend(line);
+    }
+    png_of(&pixels, width, (depth, 2), how)
+}
+
+/// Pixels of so many bits a value and a type of colour (PNG's number), their rows filtered in turn.
+pub fn png_of(pixels: &[u8], width: usize, (depth, colour): (usize, u8), how: Png) -> Vec<u8> {
+    let values = [1, 0, 3, 1, 2, 0, 4][usize::from(colour)];
+    let (row, pixel) = (width * values * depth / 8, values * depth / 8);
+    let mut rows = Vec::new();
+    let mut above = vec![0u8; row];
+    for (y, line) in pixels.chunks_exact(row).enumerate() {
         let filter = (y % 5) as u8;
         rows.push(filter);
         for x in 0..row {
-            let left = |of: &[u8]| if x >= 3 { of[x - 3] } else { 0 };
-            let (a, b, c) = (i16::from(left(&line)), i16::from(above[x]), i16::from(left(&above)));
+            let left = |of: &[u8]| if x >= pixel { of[x - pixel] } else { 0 };
+            let (a, b, c) = (i16::from(left(line)), i16::from(above[x]), i16::from(left(&above)));
             let nearest = [a, b, c].into_iter().min_by_key(|n| (a + b - c - n).abs()).unwrap();
             let predicted = [0, a, b, (a + b) / 2, nearest][usize::from(filter)] as u8;
             rows.push(line[x].wrapping_sub(predicted));
         }
-        above = line;
+        above.copy_from_slice(line);
     }
     let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
     let mut chunk = |name: &[u8], data: &[u8], wrong: bool| {
@@ -219,8 +230,8 @@ pub fn png_dotted(dice: &mut Dice, width: usize, height: usize, how: Png, bytes:
         out.extend_from_slice(&(crc32fast::hash(&checked) ^ u32::from(wrong)).to_be_bytes());
     };
     let mut head = (width as u32).to_be_bytes().to_vec();
-    head.extend_from_slice(&(height as u32).to_be_bytes());
-    head.extend_from_slice(&[depth as u8, 2, 0, 0, u8::from(how == Png::Interlaced)]);
+    head.extend_from_slice(&((pixels.len() / row) as u32).to_be_bytes());
+    head.extend_from_slice(&[depth as u8, colour, 0, 0, u8::from(how == Png::Interlaced)]);
     chunk(b"IHDR", &head, false);
     zlib(&rows, 6).chunks(3000).for_each(|data| chunk(b"IDAT", data, how == Png::WrongCrc));
     chunk(b"IEND", b"", false);

@@ -27,6 +27,8 @@ pub(super) const WINDOW_BYTES: usize = 32 << 10;
 const CHAIN_MAX: u32 = 4096;
 /// The largest window of deflate.
 const WINDOW_BITS_MAX: u32 = 15;
+/// Bits of corrections that a byte of their code may stand for: adaptive ones take a quarter of a bit each where there are many.
+const BITS_OF_BYTE: usize = 32;
 /// Bytes that a stream must have to be worth a recipe.
 const STREAM_BYTES_MIN: usize = 40;
 
@@ -99,10 +101,12 @@ struct Kept {
     corrections: Vec<u8>,
 }
 
-/// Bits of the code of corrections for a text. Files of packages, sources and pictures need a tenth at most; without a bound, a
-/// few bytes could tell of millions of empty blocks.
-fn correction_bits(text: &[u8]) -> u32 {
-    u32::try_from(text.len() / 4 + 8192).unwrap_or(u32::MAX)
+/// Bits of the code of corrections for a text. Files of packages and sources need a tenth of its bytes at most; pixels of photographs,
+/// of which encoders see few matches and choose otherwise among them, more, and then the code is long, too. Without a bound, a few bytes
+/// could tell of millions of empty blocks.
+fn correction_bits(text: &[u8], corrections: &[u8]) -> u32 {
+    let told = corrections.len().saturating_mul(BITS_OF_BYTE).min(text.len().saturating_mul(2));
+    u32::try_from((text.len() / 4 + 8192).saturating_add(told)).unwrap_or(u32::MAX)
 }
 
 /// Opens the stream at the start of some bytes, as far as `room` bytes of text go.
@@ -148,7 +152,9 @@ pub(super) fn close(text: &[u8], corrections: &[u8]) -> Result<Vec<u8>, Error> {
         return Err(BEYOND);
     }
     drop(kept.corrections);
-    let made = cabac::bounded(correction_bits(text), || guarded(|| recreate_whole_deflate_stream(text, corrections)));
+    let made = cabac::bounded(correction_bits(text, corrections), || {
+        guarded(|| recreate_whole_deflate_stream(text, corrections))
+    });
     match made {
         Some(Ok(bytes)) => Ok(bytes),
         Some(Err(_)) => Err(Error("a deflate stream is not made again")),

@@ -13,7 +13,7 @@ const ROW_BYTES_MAX: usize = 16 << 10;
 /// Chunks of data in a slice.
 const CHUNKS_MAX: usize = 1 << 12;
 /// Times the text that was asked for that one block may have.
-const BLOCK_FACTOR: usize = 3;
+const BLOCK_FACTOR: usize = 4;
 
 /// What goes on of a picture.
 #[derive(Clone, Debug, PartialEq, Eq)]

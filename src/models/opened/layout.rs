@@ -5,7 +5,7 @@
 //! u8       containers::REVISION
 //! part     the head: varint bytes of the recipe; the recipe; then for each stream u8 kind (KIND_*; of pixels varint bytes of
 //!          a row with its filter, u8 bytes of a pixel; of samples u8 channels, u8 bytes of one), varint number of its group, varint bytes
-//! parts    to the end: the groups in the order of their numbers, each all the bytes of its streams, in parts of 1 MiB
+//! parts    to the end: the groups in the order of their numbers, each all the bytes of its streams, in parts of 1 MiB at most
 //!
 //! part     u8 method, u8 revision of it, varint plain bytes, varint bytes, payload of that method
 //! ```
@@ -185,8 +185,9 @@ fn may_code(method: MethodId) -> bool {
         | MethodId::Swift
         | MethodId::Strong
         | MethodId::Genome
-        | MethodId::Sound => true,
-        MethodId::Cm | MethodId::Language | MethodId::Opened | MethodId::Picture | MethodId::Video => false,
+        | MethodId::Sound
+        | MethodId::Picture => true,
+        MethodId::Cm | MethodId::Language | MethodId::Opened | MethodId::Video => false,
     }
 }
 

@@ -3,13 +3,15 @@
 //! All that was opened in a segment is put together by its class: members of an archive are small, and a model would start anew
 //! for each. What did not open and pictures as lepton codes them are kept as they are. Of the methods that it is given room for
 //! (`Room`) the strongest that all the text has room in codes it, so that a segment keeps its decode budget however much its
-//! containers expand; where zstd is smaller, it is zstd.
+//! containers expand; where zstd is smaller, it is zstd. Pixels of PNG are coded by `picture` as far as there is time for it and it
+//! makes them smallest (`pixels`): photographs always, drawings where it does.
 //!
 //! A segment stands alone, and is opened by its own bytes; where it goes on with a stream that began before it, its payload
 //! holds what the stream may repeat. Cost: that of its text by the method that codes it, and 20 to 80 ns per byte of text to
 //! open it and to close it. Idea: C. Schneider, precomp, and D. Steinke, preflate.
 
 mod layout;
+mod pixels;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -39,15 +41,21 @@ pub struct Room {
 }
 
 /// What methods decode in about two seconds before anything was measured, the strongest first.
-const USUAL: [Room; 4] = [
+const USUAL: [Room; 5] = [
     Room { method: MethodId::Primed, text_bytes: 1 << 20 },
     Room { method: MethodId::Swift, text_bytes: 3 << 20 },
     Room { method: MethodId::Zstd, text_bytes: TEXT_BYTES_MAX },
     Room { method: MethodId::Sound, text_bytes: 1 << 20 },
+    Room { method: MethodId::Picture, text_bytes: 1 << 20 },
 ];
 
 /// Compressed formats, opened.
 pub struct Opened;
+
+/// True where `picture` codes a part of a payload.
+pub fn has_pixels(payload: &[u8]) -> bool {
+    layout::heads(payload).any(|(method, _)| method == MethodId::Picture)
+}
 
 /// What is coded together.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -150,8 +158,10 @@ impl Opened {
     /// # Errors
     /// `Foreign` where nothing of account opens; `DoesNotShrink`.
     pub fn encode_for(raw: &[u8], basis: Basis<'_>, rooms: &[Room]) -> Result<Coded, Declined> {
-        let (sound, rooms): (Vec<Room>, Vec<Room>) = rooms.iter().partition(|room| room.method == MethodId::Sound);
-        let sound_max = sound.first().map_or(0, |room| room.text_bytes);
+        let (others, rooms): (Vec<Room>, Vec<Room>) =
+            rooms.iter().partition(|room| matches!(room.method, MethodId::Sound | MethodId::Picture));
+        let room_of = |method| others.iter().find(|room| room.method == method).map_or(0, |room| room.text_bytes);
+        let sound_max = room_of(MethodId::Sound);
         let text_bytes = rooms.iter().map(|room| room.text_bytes).max().unwrap_or(0).min(TEXT_BYTES_MAX);
         let open = |text_bytes: usize| {
             containers::open(raw, basis.before, Limits { text_bytes }).map_err(|why| match why {
@@ -177,10 +187,8 @@ impl Opened {
         // What samples take of the time is not there for text.
         let samples = sampled(&opened);
         let needed = containers::text_bytes(&opened.streams).saturating_sub(samples);
-        let left = |room: usize| room as u64 * (sound_max - samples.min(sound_max)) as u64 / sound_max.max(1) as u64;
-        let fits = |room: &&Room| needed == 0 || left(room.text_bytes) >= needed as u64;
-        let room = rooms.iter().find(fits).or(rooms.last());
-        let method = room.map_or(MethodId::Zstd, |room| room.method);
+        let free = (sound_max - samples.min(sound_max)) as u64;
+        let left = |room: usize| (room as u64 * free / sound_max.max(1) as u64) as usize;
 
         let mut numbers: BTreeMap<Kept, usize> = BTreeMap::new();
         let mut together: Vec<(Kept, Vec<u8>)> = Vec::new();
@@ -209,12 +217,44 @@ impl Opened {
             }
             head.streams.push((stream.kind, Group { number, len: stream.bytes.len() }));
         }
+        let time = pixels::Time { text: needed, pixels: left(room_of(MethodId::Picture)) };
+        let models = rooms.iter().rev().filter(|room| room.method != MethodId::Zstd);
+        let mut room = time.room_beside(models.map(|room| left(room.text_bytes)).next().unwrap_or(0));
+        let by_picture = together.iter().map(|(kept, bytes)| match kept {
+            Kept::Pixels(row, pixel) => pixels::coded(bytes, *row, *pixel, &mut room),
+            Kept::Side | Kept::Text(_) | Kept::Samples(..) | Kept::AsIs => Vec::new(),
+        });
+        let by_picture: Vec<Vec<pixels::Rows>> = by_picture.collect();
+        let surely: Vec<&pixels::Rows> = by_picture.iter().flatten().filter(|rows| rows.sure).collect();
+        let spare = |room: &Room| time.spare(&surely, left(room.text_bytes));
+        let room = rooms.iter().find(|room| needed == 0 || spare(room) >= 0).or(rooms.last());
+        let method = room.map_or(MethodId::Zstd, |room| room.method);
+        let text_max = room.map_or(0, |room| left(room.text_bytes));
+        let mut spare = room.map_or(0, spare);
+
         let mut out = layout::Writer::new(containers::REVISION, &head, |bytes| coded(bytes, Kept::Side, method));
-        for (kept, bytes) in &together {
+        for ((kept, bytes), by_picture) in together.iter().zip(&by_picture) {
+            let mut rest = &bytes[..];
+            for rows in by_picture {
+                let (plain, behind) = rest.split_at(rows.len);
+                let takes = time.more_than_text(rows, text_max);
+                if rows.sure {
+                    out.part(plain.len(), &rows.part);
+                } else {
+                    let other = coded(plain, *kept, method);
+                    let smaller = rows.part.payload.len() < other.payload.len() && takes <= spare;
+                    out.part(plain.len(), if smaller { &rows.part } else { &other });
+                    spare -= if smaller { takes } else { 0 };
+                }
+                rest = behind;
+                if out.len() >= raw.len() {
+                    return Err(Declined::DoesNotShrink);
+                }
+            }
             // The samples of one time stay together.
             let unit = if let Kept::Samples(channels, width) = kept { channels * width } else { 1 };
             let part_bytes = SEGMENT_BYTES_MAX as usize / usize::from(unit.max(1)) * usize::from(unit.max(1));
-            for part in bytes.chunks(part_bytes) {
+            for part in rest.chunks(part_bytes) {
                 out.part(part.len(), &coded(part, *kept, method));
                 if out.len() >= raw.len() {
                     return Err(Declined::DoesNotShrink);
@@ -236,7 +276,8 @@ impl Model for Opened {
 
     fn memory_bytes(&self) -> u64 {
         // The text, as it is and in groups; tokens of it; coefficients of a picture; and the method that codes it.
-        let models = model(MethodId::Primed).memory_bytes().max(model(MethodId::Sound).memory_bytes());
+        let models = [MethodId::Primed, MethodId::Sound, MethodId::Picture].map(|method| model(method).memory_bytes());
+        let models = models.into_iter().max().unwrap_or(0);
         8 * TEXT_BYTES_MAX as u64 + (144 << 20) + models
     }
 

@@ -369,8 +369,9 @@ impl Drawn {
     }
 }
 
-/// Passes pixels on, or gets them: each has a value of every plane.
-pub fn pass(channel: &mut impl Channel, samples: &mut [i32], raster: Raster) {
+/// Passes pixels on, or gets them: each has a value of every plane. How many values were not just those of other pixels, which
+/// take nearly all of the time.
+pub fn pass(channel: &mut impl Channel, samples: &mut [i32], raster: Raster) -> usize {
     let Raster { width, skip, planes, least, most, drawn } = raster;
     let pixels = samples.len() / planes;
     let rows = (skip + pixels).div_ceil(width);
@@ -382,6 +383,7 @@ pub fn pass(channel: &mut impl Channel, samples: &mut [i32], raster: Raster) {
     let order: Vec<usize> =
         if planes > 2 { [1, 0].into_iter().chain(2..planes).collect() } else { (0..planes).collect() };
     let mut drawn = drawn.then(|| Drawn::new(&field, planes));
+    let mut predicted = 0;
     for (turn, &number) in order.iter().enumerate() {
         let before = |n: usize| turn.checked_sub(n).and_then(|n| order.get(n)).map_or(number, |n| *n) * area;
         let mut plane = Plane::new(&raster, &field, turn, [number * area, before(1), before(2)]);
@@ -413,6 +415,7 @@ pub fn pass(channel: &mut impl Channel, samples: &mut [i32], raster: Raster) {
                         plane.around.find(x);
                     }
                     *sample = plane.pass(channel, &mut field, (at, column), (above, here), *sample);
+                    predicted += 1;
                 }
                 if known == x / COLUMNS && (x % COLUMNS == COLUMNS - 1 || x + 1 == to) {
                     plane.around.close(x);
@@ -423,4 +426,5 @@ pub fn pass(channel: &mut impl Channel, samples: &mut [i32], raster: Raster) {
         }
         field.close(own);
     }
+    predicted
 }
