@@ -888,6 +888,8 @@ fn payloads_of_older_revisions_decode() {
     assert!(recoded.len() == 5 && recoded.iter().all(|(method, _)| *method == 8), "{recoded:?}");
     let made = decode_golden(include_bytes!("golden/opened-3-made"), 1);
     assert!(made.len() == 4 && made.iter().all(|(method, _)| *method == 8), "{made:?}");
+    let pixels = decode_golden(include_bytes!("golden/opened-4-pixels"), 1);
+    assert!(pixels.len() == 8 && pixels.iter().all(|(method, _)| *method == 8), "{pixels:?}");
     assert!(frames.len() == 3 && frames.iter().all(|(method, _)| *method == 8), "{frames:?}");
 }
 

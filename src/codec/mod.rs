@@ -189,7 +189,8 @@ pub fn encode(raw: &[u8], class: Class, policy: &Policy, basis: Basis<'_>) -> Re
         }
     };
     let is_opened = matches!(best, Some((MethodId::Opened, _)));
-    let has_pixels = best.as_ref().is_some_and(|(_, coded)| is_opened && models::has_pixels(&coded.payload));
+    let is_pixels = |(method, _)| method == MethodId::Picture;
+    let has_pixels = best.as_ref().is_some_and(|(_, coded)| is_opened && Opened::parts(&coded.payload).any(is_pixels));
     let mut chosen = proven(raw, best, policy, basis)?;
     // Text may decode slower than the data by which the speed of its method is known: by faster ones then, as far as there are any.
     // So may pixels: fewer of them then.

@@ -44,7 +44,7 @@ pub use lm::{
     Aim, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, Language, LanguageModel, LoadError, Loader, ModelKind, Open, Shelf,
     Spliced, as_safetensors, kind_of_tensors, load as load_language_model, load_checkpoint, load_tensors,
 };
-pub use opened::{Opened, Room, TEXT_BYTES_MAX as OPENED_TEXT_BYTES_MAX, has_pixels};
+pub use opened::{Opened, Room, TEXT_BYTES_MAX as OPENED_TEXT_BYTES_MAX};
 pub use picture::{begins_as_picture, picture_part};
 pub use primed::{Kind, Likeness, PACKED_BYTES_MAX, TEXT_BYTES_MAX, VolumePrior, prior_name, train, train_from};
 pub use sound::{begins_as_sound, sound_part};

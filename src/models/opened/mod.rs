@@ -52,11 +52,6 @@ const USUAL: [Room; 5] = [
 /// Compressed formats, opened.
 pub struct Opened;
 
-/// True where `picture` codes a part of a payload.
-pub fn has_pixels(payload: &[u8]) -> bool {
-    layout::heads(payload).any(|(method, _)| method == MethodId::Picture)
-}
-
 /// What is coded together.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kept {
