@@ -514,30 +514,33 @@ fn a_file_that_is_found_while_it_is_created_keeps_its_handle() {
     });
 }
 
-/// A stream of which some segments were coded when the daemon ended stayed closed from there on.
+/// A stream of which some segments were coded when the daemon ended stayed closed from there on. Here it ends after each, by a kill
+/// or an unmount in turn, behind opened segments and behind one that stays closed, as its blocks have far too much text.
 #[test]
 fn a_stream_is_opened_further_after_a_restart() {
     let workers = Arc::new(Workers::new(1));
     let disk = fresh();
-    let raw = packed::gzip(&packed::prose(&mut Dice::new(21), 2_000_000), 6);
+    let mut dice = Dice::new(21);
+    let text = [packed::prose(&mut dice, 1_000_000), vec![0; 9_000_000], packed::prose(&mut dice, 1_000_000)].concat();
+    let raw = packed::gzip(&text, 6);
     let policy = Policy { decode_ms: Some(1000), ..Policy::default() };
     let mount = || open(&disk, VolumeOptions { policy, ..options(None) }, &workers).unwrap();
     let ino = put(&mount(), "stream.gz", &raw).ino;
-    // Once after a kill, once after an unmount.
-    for orderly in [false, true] {
+    for n in 0.. {
         let volume = mount();
         let tasks = volume.plan_coding(1, true);
-        assert_eq!(tasks.len(), 1);
+        if tasks.is_empty() {
+            break;
+        }
         volume.commit_coded(tasks.into_iter().map(|t| volume.code(t)).collect()).unwrap();
-        if orderly {
+        if n % 2 == 0 {
             volume.close().unwrap();
         }
     }
     let volume = mount();
-    assert!(volume.backlog().files == 1, "more is to be coded");
-    code_all(&volume, || ()).unwrap();
     let report = volume.report(ino).unwrap();
-    let closed: Vec<_> = report.segments.iter().filter(|s| s.method != "opened").collect();
-    assert!(report.segments.len() > 2 && closed.is_empty(), "{closed:?}");
+    let closed = report.segments.iter().filter(|s| s.method != "opened");
+    let (n, bytes) = closed.fold((0, 0), |(n, sum), s| (n + 1, sum + s.bytes));
+    assert!(report.segments.len() > n + 2 && n > 0 && bytes < 150_000, "{:#?}", report.segments);
     assert!(read(&volume, ino, 0, raw.len() as u64).unwrap() == raw);
 }

@@ -460,6 +460,14 @@ pub fn before_behind(coding: &Coding, payload: &[u8]) -> Option<Before> {
     is_opened.then(|| Opened::before_behind(payload, coding.raw_len as usize)).flatten()
 }
 
+/// As `before_behind`, of plain bytes that stayed closed and go on with a stream themselves.
+pub fn before_behind_closed(plain: &[u8], before: &Before) -> Option<Before> {
+    match before {
+        Before::Stream(before) => containers::before_behind(plain, Some(before)),
+        Before::Picture(_) | Before::Pixels(_) | Before::Member(_) => None,
+    }
+}
+
 /// Plain bytes of the parts that a segment can be decoded in, of which the last may be shorter; its length where it has none.
 pub fn part_bytes(coding: &Coding, payload: &[u8]) -> u32 {
     let Some(id) = MethodId::from_u16(coding.method) else { return coding.raw_len };

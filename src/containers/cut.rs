@@ -13,8 +13,6 @@ const PIXELS_FACTOR: usize = 3;
 const PIXELS_PART: usize = 75;
 /// Data of a member that is cut as the same file alone would be, so that equal segments are found, bytes.
 const MEMBER_BYTES_MIN: usize = 256 << 10;
-/// Text of a segment that was opened, of which one has no more, bytes.
-const BEHIND_TEXT_MAX: usize = 8 << 20;
 /// What stays closed in a stream is no shorter than this, bytes, unless the stream ends.
 const CLOSED_BYTES_MIN: usize = 16 << 10;
 
@@ -235,7 +233,7 @@ pub fn before_behind(bytes: &[u8], before: Option<&StreamBefore>) -> Option<Befo
     let ends = |walked: Walk, at: usize| (at + walked.consumed == bytes.len()).then_some(Before::Stream(walked.before));
     let mut at = 0;
     if let Some(before) = before {
-        let walked = walk(before, bytes, BEHIND_TEXT_MAX).ok()?;
+        let walked = pass_over(before, bytes, bytes.len())?;
         if walked.end != End::Done {
             return ends(walked, 0);
         }
@@ -248,12 +246,12 @@ pub fn before_behind(bytes: &[u8], before: Option<&StreamBefore>) -> Option<Befo
             Start::Whole { len, .. } => at = found + len,
             Start::Member(head) => at = found + head.len,
             Start::Stream { at: stream, tail } => {
-                match walk(&StreamBefore::default(), bytes.get(stream..).unwrap_or_default(), BEHIND_TEXT_MAX) {
-                    Err(looked_at) => work = work.saturating_sub(looked_at),
-                    Ok(walked) if walked.end == End::Done => at = (stream + walked.consumed + tail).min(bytes.len()),
-                    Ok(walked) => {
-                        work = work.saturating_sub(walked.text_bytes);
-                        if let Some(before) = ends(walked, stream) {
+                let rest = bytes.get(stream..).unwrap_or_default();
+                match pass_over(&StreamBefore::default(), rest, rest.len()) {
+                    Some(walked) if walked.end == End::Done => at = (stream + walked.consumed + tail).min(bytes.len()),
+                    walked => {
+                        work = work.saturating_sub(rest.len());
+                        if let Some(before) = walked.and_then(|walked| ends(walked, stream)) {
                             return Some(before);
                         }
                     }

@@ -13,7 +13,7 @@ use super::policy::{self, Readiness, SmallFile};
 use super::sharing::{Claims, Gathered, Place, SHARED_BYTES_MIN, worth_decoding};
 use super::types::{Coded, CodedSegment, CodingTask, Error, Piece};
 use super::{EVERYTHING, Volume, WaitingReport, seal, similar, staging};
-use crate::base::{ByteRange, Class, Generation, Ino, MethodId, PlainHash, SegmentRef};
+use crate::base::{ByteRange, Class, Generation, Ino, MethodId, PlainHash};
 use crate::codec::{self, Basis, Before, Policy};
 use crate::format::{Extent, InodeRecord, MetaOp, SegmentHeader};
 use crate::host::{DiskFile, Seek};
@@ -376,6 +376,9 @@ pub(super) fn takes_minutes(class: Class, policy: &Policy) -> bool {
 fn slow_in(tasks: &[CodingTask]) -> usize {
     tasks.iter().filter(|task| task.takes_minutes()).count()
 }
+
+/// Segments between the last that was opened and staged bytes that are looked through for what those go on with.
+const CLOSED_BEHIND_MAX: usize = 16;
 
 /// Bytes of a large file that are coded as one segment.
 struct Cell {
@@ -779,18 +782,36 @@ impl Volume {
         }))
     }
 
-    /// The segment that ends where staged bytes of a file begin, if it was opened.
-    fn opened_before(&self, ino: Ino, at: u64) -> Option<SegmentRef> {
-        let last = self.store.extents(ino, ByteRange::at(at.checked_sub(1)?, 1), 1).ok()?.pop()?;
-        let whole =
-            last.file_offset + u64::from(last.len) == at && last.segment_offset + last.len == last.segment_bytes;
-        (whole && last.method == MethodId::Opened as u16).then_some(last.segment)
+    /// The last segment before staged bytes of a file that was opened, and those between, in order; none where they are many.
+    fn opened_before(&self, ino: Ino, mut at: u64) -> Option<Vec<Extent>> {
+        let mut found = Vec::new();
+        while found.len() <= CLOSED_BEHIND_MAX {
+            let last = self.store.extents(ino, ByteRange::at(at.checked_sub(1)?, 1), 1).ok()?.pop()?;
+            if last.file_offset + u64::from(last.len) != at || last.len != last.segment_bytes {
+                return None;
+            }
+            at = last.file_offset;
+            let is_opened = last.method == MethodId::Opened as u16;
+            found.push(last);
+            if is_opened {
+                found.reverse();
+                return Some(found);
+            }
+        }
+        None
     }
 
-    /// What staged bytes go on with where coding was broken off in the middle of a stream, by what the segment before them tells.
+    /// What staged bytes go on with where coding was broken off in the middle of a stream, by what the segments before them tell.
     fn resumed(&self, ino: Ino, at: u64) -> Option<Arc<Before>> {
-        let (header, payload) = self.store.fetch_segment(self.opened_before(ino, at)?).ok()?;
-        codec::before_behind(&header.coding, &payload).map(Arc::new)
+        let found = self.opened_before(ino, at)?;
+        let (opened, closed) = found.split_first()?;
+        let (header, payload) = self.store.fetch_segment(opened.segment).ok()?;
+        let first = codec::before_behind(&header.coding, &payload)?;
+        let before = closed.iter().try_fold(first, |before, extent| {
+            let plain = self.plain(ino, extent.file_offset, extent.segment).ok()?;
+            codec::before_behind_closed(&plain, &before)
+        });
+        before.map(Arc::new)
     }
 
     /// The hash of staged bytes, of which the first are there in `sample` from `first` on.
@@ -900,11 +921,11 @@ impl Volume {
         let Some(file) = staging::open(&*self.disk, &state)? else { return Ok(None) };
         let Some(at) = self.next_staged(&state, &*file, cursor)? else { return Ok(None) };
         let bounds = codec::bounds(class, policy);
-        if let Some(run) = self.fresh_run(&state, &*file, at, bounds)? {
+        let before = before.filter(|_| at == cursor);
+        if let Some(run) = self.fresh_run(&state, &*file, (at, before.is_some()), bounds)? {
             let len = run.len().min(u64::from(bounds.max));
             let mut bytes = vec![0u8; len as usize];
             staging::read(&*file, ino, &mut bytes, at)?;
-            let before = before.filter(|_| at == cursor);
             let cut = codec::first_cut(&bytes, bounds, len == run.len(), (before, policy));
             bytes.truncate(cut.len);
             let len = bytes.len() as u64;
@@ -932,12 +953,12 @@ impl Volume {
     }
 
     /// The staged bytes from `at` on, where none of them was coded before and they are so many, or the last of the file and
-    /// not a scrap behind a short segment, that what surrounds them is left as it is.
+    /// not a scrap behind a short segment, that what surrounds them is left as it is. What goes on with a stream is no scrap.
     fn fresh_run(
         &self,
         state: &InodeState,
         file: &dyn DiskFile,
-        at: u64,
+        (at, goes_on): (u64, bool),
         bounds: codec::Bounds,
     ) -> Result<Option<ByteRange>, Error> {
         let (ino, size) = (state.rec.ino, state.rec.size);
@@ -959,7 +980,7 @@ impl Volume {
             return Ok(Some(run));
         }
         let short = extent(at.saturating_sub(1), at)?.is_some_and(|before| before.len < bounds.min);
-        Ok((run.end == size && !short).then_some(run))
+        Ok((run.end == size && (goes_on || !short)).then_some(run))
     }
 
     /// First byte of a file that staging holds and no extent does. Fails where a sealed file has lost bytes, which must not
