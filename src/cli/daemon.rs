@@ -511,20 +511,28 @@ fn greet(args: &MountArgs, root: &Path, mountpoint: &Path, fresh: bool, read_onl
         out.flush()?;
         return Ok(());
     }
-    hints(root, mountpoint, fresh, read_only);
-    println!("Press Ctrl-C to unmount, or run the commands above in another terminal.");
+    let more = "Press Ctrl-C to unmount, or run the commands above in another terminal.\n";
+    tell(&(hints(root, mountpoint, fresh, read_only) + more));
     Ok(())
 }
 
-fn hints(root: &Path, mountpoint: &Path, fresh: bool, read_only: bool) {
+/// Writes to the standard output, which nobody need read to the end: what is mounted is served all the same.
+fn tell(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+fn hints(root: &Path, mountpoint: &Path, fresh: bool, read_only: bool) -> String {
     let how = if read_only { ", read-only" } else { "" };
     let new = if fresh { "new store" } else { "store" };
     let at = mountpoint.display();
-    println!("{new} {} is mounted on {at}{how}.", root.display());
-    println!("  cp -a FILES {at}/          copy something in; it is coded in the background once it is quiet");
-    println!("  tersefs status {at}        see what waits, what was saved");
-    println!("  tersefs wait {at}          wait until everything is coded");
-    println!("  tersefs umount {at}        finish and unmount");
+    format!(
+        "{new} {} is mounted on {at}{how}.\n  \
+         cp -a FILES {at}/          copy something in; it is coded in the background once it is quiet\n  \
+         tersefs status {at}        see what waits, what was saved\n  \
+         tersefs wait {at}          wait until everything is coded\n  \
+         tersefs umount {at}        finish and unmount\n",
+        root.display()
+    )
 }
 
 /// The arguments of the process that serves: those of the one that starts it, so that no flag is lost on the way.
@@ -568,7 +576,7 @@ pub(super) fn detach(args: &MountArgs, line: &[OsString], chatty: bool) -> Outco
     }
     if line.trim() == READY {
         if chatty {
-            hints(&root, args.mountpoint(), fresh, args.read_only);
+            tell(&hints(&root, args.mountpoint(), fresh, args.read_only));
         }
         return Ok(0);
     }
