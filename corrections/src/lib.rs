@@ -93,7 +93,7 @@ pub fn bounded<T>(bits: u32, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Numbers are told by their length: none counts more than twice the 4 MiB of a text. Whoever reads takes memory by some of them.
+/// Numbers are told by their length: none counts more than twice the 4 MiB of a text.
 const UNARY_MAX: usize = 24;
 
 /// The context of a place, or the last one.
