@@ -265,14 +265,21 @@ async fn every(
 ) {
     let step = Arc::new(step);
     loop {
-        tokio::select! {
-            _ = tokio::time::sleep(period) => {}
-            _ = stop.changed() => return,
+        if !waited(period, &mut stop).await {
+            return;
         }
         let (volume, step) = (volume.clone(), step.clone());
         if tokio::task::spawn_blocking(move || step(&volume)).await.is_err() {
             log::error!("a periodic task failed");
         }
+    }
+}
+
+/// Waits so long, and says whether the daemon goes on.
+async fn waited(period: Duration, stop: &mut watch::Receiver<bool>) -> bool {
+    tokio::select! {
+        _ = tokio::time::sleep(period) => true,
+        _ = stop.changed() => false,
     }
 }
 
@@ -295,9 +302,8 @@ async fn quietly<T: Send + 'static>(
 /// Trains the volume when it has grown, unless that is turned off or coding waits for something.
 async fn train(dials: Arc<Dials>, coder: Arc<Compressor>, volume: Arc<Volume>, mut stop: watch::Receiver<bool>) {
     loop {
-        tokio::select! {
-            _ = tokio::time::sleep(TRAIN_EVERY) => {}
-            _ = stop.changed() => return,
+        if !waited(TRAIN_EVERY, &mut stop).await {
+            return;
         }
         if !dials.training.load(Ordering::Relaxed) || coder.waits().is_some() {
             continue;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{Dials, quietly};
+use super::{Dials, quietly, waited};
 use crate::host;
 use crate::volume::{ScrubOptions, ScrubReport, Volume};
 
@@ -25,9 +25,8 @@ pub(super) async fn run(volume: Arc<Volume>, options: ScrubOptions) -> Result<Sc
 pub(super) async fn every(dials: Arc<Dials>, volume: Arc<Volume>, mut stop: watch::Receiver<bool>) {
     let options = ScrubOptions { bytes_per_s: QUIET_BYTES_PER_S, ..ScrubOptions::default() };
     loop {
-        tokio::select! {
-            _ = tokio::time::sleep(LOOK_EVERY) => {}
-            _ = stop.changed() => return,
+        if !waited(LOOK_EVERY, &mut stop).await {
+            return;
         }
         let days = dials.scrub_days.load(Ordering::Relaxed);
         let status = volume.scrub_status();

@@ -19,6 +19,10 @@ type Rates = [AtomicU64; LENGTHS];
 /// By method number.
 static NS_PER_KIB: [Rates; MethodId::NUMBERS] = [const { [const { AtomicU64::new(0) }; LENGTHS] }; MethodId::NUMBERS];
 
+fn rates_of(id: MethodId) -> Option<&'static Rates> {
+    NS_PER_KIB.get(usize::from(id as u16))
+}
+
 fn length(bytes: u64) -> usize {
     ((bytes / BYTES_MIN).max(1).ilog2() as usize).min(LENGTHS - 1)
 }
@@ -36,7 +40,7 @@ pub(super) fn learn(id: MethodId, payload: &[u8], bytes: u64, took: Duration) {
     if bytes < BYTES_MIN && id != MethodId::Language {
         return;
     }
-    if let Some(rates) = NS_PER_KIB.get(usize::from(id as u16)) {
+    if let Some(rates) = rates_of(id) {
         // Short times of a language model are those of text of long tokens, not of a machine that is not busy.
         let slow_down = if id == MethodId::Language { 4 } else { 16 };
         take_in(rates, bytes, took, slow_down);
@@ -53,7 +57,7 @@ fn learn_closing(payload: &[u8], took: Duration) {
         text_bytes += u64::from(bytes);
         parts_ns += predicted_ns(method, bytes);
     }
-    if let Some(rates) = NS_PER_KIB.get(usize::from(MethodId::Opened as u16))
+    if let Some(rates) = rates_of(MethodId::Opened)
         && text_bytes >= BYTES_MIN
     {
         // Streams of quick encoders are closed much faster than those of slow ones.
@@ -81,8 +85,7 @@ fn timed_as(method: MethodId) -> MethodId {
 
 /// Forgets what was measured of a method: it is another now.
 pub fn forget(id: MethodId) {
-    let rates = NS_PER_KIB.get(usize::from(id as u16));
-    rates.into_iter().flatten().for_each(|rate| rate.store(0, Ordering::Relaxed));
+    rates_of(id).into_iter().flatten().for_each(|rate| rate.store(0, Ordering::Relaxed));
 }
 
 /// What is known of a length, or else of the next longer one, or else of the next shorter one.
@@ -94,13 +97,12 @@ fn known(rates: &Rates, bytes: u64) -> Option<u64> {
 
 /// True when decoding by a method was measured on this machine.
 pub(super) fn is_known(method: MethodId) -> bool {
-    NS_PER_KIB.get(usize::from(timed_as(method) as u16)).is_some_and(|rates| known(rates, 0).is_some())
+    rates_of(timed_as(method)).is_some_and(|rates| known(rates, 0).is_some())
 }
 
 fn predicted_ns(method: MethodId, bytes: u32) -> u64 {
     let guess = 1_000_000 * 1024 / models::model(method).decode_rate_guess().max(1);
-    let rates = NS_PER_KIB.get(usize::from(method as u16));
-    u64::from(bytes) * rates.and_then(|rates| known(rates, u64::from(bytes))).unwrap_or(guess) / 1024
+    u64::from(bytes) * rates_of(method).and_then(|rates| known(rates, u64::from(bytes))).unwrap_or(guess) / 1024
 }
 
 fn whole_ms(ns: u64) -> u32 {
@@ -119,11 +121,10 @@ pub fn predicted_payload_ms(method: MethodId, payload: &[u8], raw_len: u32) -> u
     if method != MethodId::Opened {
         return predicted_decode_ms(method, raw_len);
     }
-    let parts = Opened::parts(payload).fold((0u64, 0u64), |(ns, text), (method, bytes)| {
+    let (ns, text_bytes) = Opened::parts(payload).fold((0u64, 0u64), |(ns, text), (method, bytes)| {
         (ns.saturating_add(predicted_ns(method, bytes)), text + u64::from(bytes))
     });
-    let (ns, text_bytes) = parts;
-    let closing = NS_PER_KIB.get(usize::from(MethodId::Opened as u16)).and_then(|rates| known(rates, text_bytes));
+    let closing = rates_of(MethodId::Opened).and_then(|rates| known(rates, text_bytes));
     whole_ms(ns.saturating_add(text_bytes.saturating_mul(closing.unwrap_or(CLOSING_NS_PER_KIB)) / 1024))
 }
 
