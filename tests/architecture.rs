@@ -43,7 +43,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
 
 /// Words that may stand only where the paths begin like this.
 const HOMES: &[(&str, &[&str])] = &[
-    ("archmage::", &["models/lm/"]),
+    ("archmage::", &["models/lm/", "models/picture/", "models/sound/", "models/values/", "models/video/"]),
     ("candle_core::", &["models/lm/adapt/", "models/lm/pretrain/", "models/lm/training/", "models/lm/peers.rs"]),
     ("candle_transformers::", &["models/lm/adapt/tests.rs", "models/lm/peers.rs"]),
     ("candle_nn::", &["models/lm/adapt/", "models/lm/pretrain/", "models/lm/training/", "models/lm/peers.rs"]),

@@ -293,9 +293,14 @@ pub fn every_kind() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Appends what a golden file has of a payload: what it was made of, and itself.
+/// Appends what a golden file has of a payload of `opened`: what it was made of, and itself.
 pub fn put_golden(raw: &[u8], payload: &[u8], out: &mut Vec<u8>) {
-    for (tag, bytes) in [(b'R', raw), (8, payload)] {
+    put_golden_of(8, raw, payload, out);
+}
+
+/// The same of any method by its number.
+pub fn put_golden_of(method: u8, raw: &[u8], payload: &[u8], out: &mut Vec<u8>) {
+    for (tag, bytes) in [(b'R', raw), (method, payload)] {
         out.push(tag);
         out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
         out.extend_from_slice(bytes);

@@ -1,7 +1,11 @@
 //! Predicts samples from those before them in their channel and in the one beside it: least squares over the last fifty, five
 //! hundred and two thousand samples, then three cascaded stages of 256, 32 and 16 values, each of which predicts what the one
-//! before leaves, then least squares over what all of these say. Errors count by how large errors are at the time.
+//! before leaves; four stages of 512, 128, 32 and 16 values likewise behind the long least squares; then least squares over what all of
+//! these say. Errors count by how large errors are at the time.
 
+use archmage::autoversion;
+
+use super::numbers::{Numbers, Rest, Sample};
 use crate::entropy::Channel;
 use crate::models::values::{GUESSES, Gradient, Least, Outlook, Values, quarters, scale_of, within};
 
@@ -15,6 +19,10 @@ const LONG: (f64, f64, u32) = (0.9995, 1e-3, 64);
 const MIX: (f64, f64, u32) = (0.998, 1e-3, 1);
 /// Steps of the stages.
 const RATES: [f32; 3] = [0.2, 0.2, 0.2];
+const FURTHER_RATES: [f32; FURTHER] = [0.1, 0.1, 0.1, 0.05];
+const FURTHER: usize = 4;
+/// Predictions that are mixed.
+const MIXED: usize = 12;
 /// Samples after which the mix of all predictions is trusted.
 const MIX_AFTER: u32 = 50;
 /// What the error of a sample itself adds to that of those before it, and what both are at least, where samples are weighed.
@@ -37,6 +45,8 @@ pub const CHANNEL_BYTES: u64 = Values::<VECTORS, COUNTERS>::BYTES
     + Gradient::<256>::BYTES
     + Gradient::<32>::BYTES
     + Gradient::<16>::BYTES
+    + Further::BYTES
+    + Rest::BYTES
     + 4096;
 
 /// Predictions, by name.
@@ -48,8 +58,63 @@ struct Predictions {
     /// The usual one with all stages, and what each of them adds.
     staged: f64,
     stages: [f32; 3],
+    /// What the further stages add to the long one.
+    further: [f32; FURTHER],
     /// The mix of all.
     mixed: f64,
+}
+
+/// Stages behind the long least squares.
+struct Further {
+    first: Gradient<512>,
+    second: Gradient<128>,
+    third: Gradient<32>,
+    fourth: Gradient<16>,
+}
+
+impl Further {
+    const BYTES: u64 = Gradient::<512>::BYTES + Gradient::<128>::BYTES + Gradient::<32>::BYTES + Gradient::<16>::BYTES;
+
+    fn new() -> Further {
+        let [first, second, third, fourth] = FURTHER_RATES;
+        Further {
+            first: Gradient::running(first),
+            second: Gradient::running(second),
+            third: Gradient::running(third),
+            fourth: Gradient::running(fourth),
+        }
+    }
+
+    #[inline(always)]
+    fn predict(&self) -> [f32; FURTHER] {
+        [self.first.predict(), self.second.predict(), self.third.predict(), self.fourth.predict()]
+    }
+
+    /// Takes what the long least squares left of a sample.
+    #[inline(always)]
+    fn observe(&mut self, left: f32, was: &[f32; FURTHER]) {
+        let steps = in_turn(left, was);
+        self.first.observe(steps[0].0, steps[0].1);
+        self.second.observe(steps[1].0, steps[1].1);
+        self.third.observe(steps[2].0, steps[2].1);
+        self.fourth.observe(steps[3].0, steps[3].1);
+    }
+}
+
+/// What each of some stages missed, and what the ones before it had left.
+#[inline(always)]
+fn in_turn<const N: usize>(mut left: f32, was: &[f32; N]) -> [(f32, f32); N] {
+    was.map(|predicted| {
+        let before = left;
+        left = before - predicted;
+        (left, before)
+    })
+}
+
+/// A prediction within what stages say at most.
+#[inline(always)]
+fn bounded(x: f64) -> f64 {
+    within(x, -LOUD, LOUD)
 }
 
 /// One channel.
@@ -60,7 +125,9 @@ struct Voice {
     first: Gradient<256>,
     second: Gradient<32>,
     third: Gradient<16>,
-    mix: Least<8>,
+    /// None in revision 1.
+    further: Option<Further>,
+    mix: Least<MIXED>,
     /// Means of the errors of `short`, `usual`, `long`, `mix`.
     errors: [f64; 4],
     /// The same of what distributions have their middles at.
@@ -71,6 +138,7 @@ struct Voice {
     history: [f64; INPUTS],
     seen: u32,
     values: Values<VECTORS, COUNTERS>,
+    rest: Rest,
 }
 
 fn least<const N: usize>((keep, ridge, every): (f64, f64, u32)) -> Least<N> {
@@ -78,7 +146,7 @@ fn least<const N: usize>((keep, ridge, every): (f64, f64, u32)) -> Least<N> {
 }
 
 impl Voice {
-    fn new() -> Voice {
+    fn new(further: bool) -> Voice {
         Voice {
             short: least(SHORT),
             usual: least(USUAL),
@@ -86,6 +154,7 @@ impl Voice {
             first: Gradient::new(RATES[0]),
             second: Gradient::new(RATES[1]),
             third: Gradient::new(RATES[2]),
+            further: further.then(Further::new),
             mix: least(MIX),
             errors: [10.0; 4],
             scales: [8.0; GUESSES],
@@ -93,6 +162,7 @@ impl Voice {
             history: [0.0; INPUTS],
             seen: 0,
             values: Values::new(),
+            rest: Rest::new(),
         }
     }
 
@@ -108,18 +178,25 @@ impl Voice {
             self.short.inputs.copy_from_slice(&inputs[..INPUTS_SHORT]);
         }
         (self.usual.inputs, self.long.inputs) = (inputs, inputs);
-        let bounded = |x: f64| within(x, -LOUD, LOUD);
         let (short, usual, long) = (self.short.predict(), self.usual.predict(), self.long.predict());
         let (short, usual, long) = (bounded(short), bounded(usual), bounded(long));
         let stages = [self.first.predict(), self.second.predict(), self.third.predict()];
         let stages = stages.map(|stage| bounded(f64::from(stage)) as f32);
+        // A closure would not be compiled for what this function is.
+        let further = match &self.further {
+            Some(further) => further.predict(),
+            None => [0.0; FURTHER],
+        };
+        let further = further.map(|stage| bounded(f64::from(stage)) as f32);
         let [first, second, third] = stages.map(f64::from);
         let staged = usual + first + second + third;
         let [last, ..] = self.history;
         let last_beside = beside.map_or(0.0, |[last, ..]| *last);
-        self.mix.inputs = [usual, first, second, third, short - usual, long - usual, last, last_beside];
+        let known = [usual, first, second, third, short - usual, long - usual, last, last_beside];
+        self.mix.inputs[..8].copy_from_slice(&known);
+        self.mix.inputs[8..].copy_from_slice(&further.map(f64::from));
         let mixed = if self.seen < MIX_AFTER { staged } else { self.mix.predict() };
-        Predictions { short, usual, long, staged, stages, mixed }
+        Predictions { short, usual, long, staged, stages, further, mixed }
     }
 
     /// Learns a sample, around zero.
@@ -137,16 +214,13 @@ impl Voice {
         self.usual.observe(came, weights[1]);
         self.long.observe(came, weights[2]);
         self.mix.observe(came, weights[3]);
-        let mut left = (came - was.usual) as f32;
-        let mut stage = |predicted: f32| {
-            let (before, missed) = (left, left - predicted);
-            left = missed;
-            (missed, before)
-        };
-        let [first, second, third] = was.stages.map(&mut stage);
+        let [first, second, third] = in_turn((came - was.usual) as f32, &was.stages);
         self.first.observe(first.0, first.1);
         self.second.observe(second.0, second.1);
         self.third.observe(third.0, third.1);
+        if let Some(further) = &mut self.further {
+            further.observe((came - was.long) as f32, &was.further);
+        }
         self.history.copy_within(0..INPUTS - 1, 1);
         self.history[0] = came;
         self.seen = self.seen.saturating_add(1);
@@ -221,9 +295,14 @@ pub struct Range {
     pub zero: i32,
 }
 
-/// Passes samples on, or gets them: whole frames of so many channels.
-pub fn pass(coder: &mut impl Channel, samples: &mut [i32], channels: usize, range: Range) {
-    let mut voices: Vec<Voice> = (0..channels).map(|_| Voice::new()).collect();
+/// Passes samples on, or gets them: whole frames of all channels. Stages behind the long least squares are `further`.
+///
+/// It is compiled for AVX2 too, which is chosen when the program runs: the same sums, products and quotients in the same order, more of
+/// them at a time.
+#[autoversion(v3, scalar)]
+pub fn pass<C: Channel>(coder: &mut C, samples: &mut [Sample], numbers: &Numbers, further: bool) {
+    let (range, channels) = (numbers.range(), numbers.format.channels);
+    let mut voices: Vec<Voice> = (0..channels).map(|_| Voice::new(further)).collect();
     for frame in samples.chunks_exact_mut(channels) {
         for (n, sample) in frame.iter_mut().enumerate() {
             // The channel before this one has its sample of this frame already; the last one, beside the first, does not.
@@ -233,10 +312,10 @@ pub fn pass(coder: &mut impl Channel, samples: &mut [i32], channels: usize, rang
             let (history, missed) = beside.unwrap_or_default();
             let predictions = voice.predict((channels > 1).then_some(&history));
             let outlook = voice.outlook(&predictions, missed, &range);
-            let value = voice.values.pass(coder, &outlook, *sample);
-            *sample = value;
-            voice.measure(value, &outlook);
-            voice.observe(f64::from(value - range.zero), &predictions);
+            let number = voice.values.pass(coder, &outlook, sample.number);
+            *sample = Sample { number, left: voice.rest.pass(coder, numbers, number, sample.left) };
+            voice.measure(number, &outlook);
+            voice.observe(f64::from(number - range.zero), &predictions);
         }
     }
 }

@@ -14,6 +14,8 @@ pub struct Gradient<const N: usize> {
     history: Vec<f32>,
     at: usize,
     rate: f32,
+    /// The sum of squares of the history, if it is not summed anew for each value.
+    squares: Option<f64>,
 }
 
 impl<const N: usize> Gradient<N> {
@@ -22,7 +24,27 @@ impl<const N: usize> Gradient<N> {
 
     pub fn new(rate: f32) -> Gradient<N> {
         const { assert!(N.is_multiple_of(LANES)) };
-        Gradient { weights: Box::new([0.0; N]), history: vec![0.0; N + ROOM], at: ROOM, rate }
+        Gradient { weights: Box::new([0.0; N]), history: vec![0.0; N + ROOM], at: ROOM, rate, squares: None }
+    }
+
+    /// The same, with a sum of squares that runs along: a third less work.
+    pub fn running(rate: f32) -> Gradient<N> {
+        Gradient { squares: Some(0.0), ..Gradient::new(rate) }
+    }
+
+    /// The sum of squares of the history.
+    #[inline(always)]
+    fn squares(&self) -> f32 {
+        if let Some(squares) = self.squares {
+            return squares as f32;
+        }
+        let mut lanes = [0.0; LANES];
+        for history in self.history[self.at..self.at + N].chunks_exact(LANES) {
+            for lane in 0..LANES {
+                lanes[lane] += history[lane] * history[lane];
+            }
+        }
+        Self::sum(lanes)
     }
 
     fn sum(lanes: [f32; LANES]) -> f32 {
@@ -46,14 +68,14 @@ impl<const N: usize> Gradient<N> {
     /// Takes the value that came, which the prediction had `missed` by so much.
     #[inline(always)]
     pub fn observe(&mut self, missed: f32, came: f32) {
+        let step = self.rate * missed / (self.squares() + FLOOR);
         let history = &self.history[self.at..self.at + N];
-        let mut lanes = [0.0; LANES];
-        for history in history.chunks_exact(LANES) {
-            for lane in 0..LANES {
-                lanes[lane] += history[lane] * history[lane];
-            }
+        if let Some(squares) = &mut self.squares {
+            let (came, goes) = (f64::from(came), f64::from(history[N - 1]));
+            let sum = *squares + came * came - goes * goes;
+            // What is lost by rounding may leave less than nothing.
+            *squares = if sum > 0.0 { sum } else { 0.0 };
         }
-        let step = self.rate * missed / (Self::sum(lanes) + FLOOR);
         for (weights, history) in self.weights.chunks_exact_mut(LANES).zip(history.chunks_exact(LANES)) {
             for lane in 0..LANES {
                 weights[lane] += step * history[lane];
@@ -74,14 +96,15 @@ mod tests {
 
     #[test]
     fn a_wave_is_learned() {
-        let mut gradient: Gradient<32> = Gradient::new(0.05);
-        let mut missed = [0.0; 2];
-        for n in 0..6000 {
-            let came = if n / 8 % 2 == 0 { 100.0 } else { -100.0 };
-            let off = came - gradient.predict();
-            missed[usize::from(n >= 5000)] += off.abs();
-            gradient.observe(off, came);
+        for mut gradient in [Gradient::<32>::new(0.05), Gradient::running(0.05)] {
+            let mut missed = [0.0; 2];
+            for n in 0..6000 {
+                let came = if n / 8 % 2 == 0 { 100.0 } else { -100.0 };
+                let off = came - gradient.predict();
+                missed[usize::from(n >= 5000)] += off.abs();
+                gradient.observe(off, came);
+            }
+            assert!(missed[1] < 1000.0 && missed[0] > 20.0 * missed[1], "{missed:?}");
         }
-        assert!(missed[1] < 1000.0 && missed[0] > 20.0 * missed[1], "{missed:?}");
     }
 }

@@ -4,6 +4,8 @@
 //! Sums, products and quotients of f64 in one written order: IEEE 754 says every bit of them, and compilers neither join nor
 //! reorder them.
 
+use archmage::autoversion;
+
 use super::within;
 
 /// What a pivot is at least; below it the weights stay what they were.
@@ -85,46 +87,49 @@ impl<const N: usize> Least<N> {
         self.since += 1;
         if self.since >= self.every {
             self.since = 0;
-            self.solve();
+            *self.solved = *self.means;
+            if let Some(weights) = solve(&mut self.solved, &self.with, self.ridge) {
+                self.weights = weights;
+            }
         }
     }
+}
 
-    /// Finds the weights: rows are taken from those below them until a triangle is left.
-    #[inline(never)]
-    fn solve(&mut self) {
-        let rows = &mut *self.solved;
-        *rows = *self.means;
-        let mut right = self.with;
-        for (k, row) in rows.iter_mut().enumerate() {
-            row[k] += self.ridge;
-        }
-        for k in 0..N {
-            let (above, below) = rows.split_at_mut(k + 1);
-            let row = &above[k];
-            let pivot = row[k];
-            let holds = pivot > PIVOT_MIN;
-            if !holds {
-                return;
-            }
-            let inverse = 1.0 / pivot;
-            for (i, other) in (k + 1..N).zip(below.iter_mut()) {
-                let part = row[i] * inverse;
-                let from = i & !1;
-                for (left, taken) in other[from..].iter_mut().zip(&row[from..]) {
-                    *left -= part * taken;
-                }
-                right[i] -= part * right[k];
-            }
-        }
-        for k in (0..N).rev() {
-            let mut sum = right[k];
-            for j in k + 1..N {
-                sum -= rows[k][j] * right[j];
-            }
-            right[k] = within(sum / rows[k][k], -WEIGHT_MAX, WEIGHT_MAX);
-        }
-        self.weights = right;
+/// Finds weights, if there are any: rows are taken from those below them until a triangle is left.
+///
+/// It is compiled for AVX2 too: the same operations in the same order, four at a time.
+#[autoversion(v3, scalar)]
+fn solve<const N: usize>(rows: &mut [[f64; N]; N], with: &[f64; N], ridge: f64) -> Option<[f64; N]> {
+    let mut right = *with;
+    for (k, row) in rows.iter_mut().enumerate() {
+        row[k] += ridge;
     }
+    for k in 0..N {
+        let (above, below) = rows.split_at_mut(k + 1);
+        let row = &above[k];
+        let pivot = row[k];
+        let holds = pivot > PIVOT_MIN;
+        if !holds {
+            return None;
+        }
+        let inverse = 1.0 / pivot;
+        for (i, other) in (k + 1..N).zip(below.iter_mut()) {
+            let part = row[i] * inverse;
+            let from = i & !1;
+            for (left, taken) in other[from..].iter_mut().zip(&row[from..]) {
+                *left -= part * taken;
+            }
+            right[i] -= part * right[k];
+        }
+    }
+    for k in (0..N).rev() {
+        let mut sum = right[k];
+        for j in k + 1..N {
+            sum -= rows[k][j] * right[j];
+        }
+        right[k] = within(sum / rows[k][k], -WEIGHT_MAX, WEIGHT_MAX);
+    }
+    Some(right)
 }
 
 #[cfg(test)]
