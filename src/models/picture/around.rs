@@ -207,3 +207,63 @@ impl<const N: usize, const FEW: usize> Around<N, FEW> {
         self.turn = self.turn.wrapping_add(1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any(x: &mut u64) -> f32 {
+        *x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (*x >> 40) as f32 / (1 << 22) as f32 - 2.0
+    }
+
+    /// Two halves of a picture follow different rules: weights are those of the half that a pixel is in.
+    #[test]
+    fn weights_are_those_of_what_is_near() {
+        let (width, mut x) = (128usize, 1);
+        let mut around: Around<8, 4> = Around::new(width, [0.0; 8]);
+        let rules = [[0.5, -1.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.5, 0.0, 0.0, -0.5, 0.0, 1.0]];
+        let mut missed = [0.0f32; 2];
+        for row in 0..40 {
+            for column in 0usize..width {
+                if column.is_multiple_of(COLUMNS) {
+                    around.find(column);
+                }
+                let half = column * 2 / width;
+                let inputs: [f32; 8] = std::array::from_fn(|_| any(&mut x));
+                let came: f32 = inputs.iter().zip(&rules[half]).map(|(x, w)| x * w).sum();
+                let [near, ..] = around.predict(&inputs);
+                let inside = column % (width / 2) > 3 * COLUMNS && column % (width / 2) < width / 2 - 3 * COLUMNS;
+                if row > 30 && inside {
+                    missed[half] = missed[half].max((near - came).abs());
+                }
+                around.observe(&inputs, came, 1.0);
+                if column % COLUMNS == COLUMNS - 1 {
+                    around.close(column);
+                }
+            }
+        }
+        assert!(missed.iter().all(|missed| *missed < 0.1), "{missed:?}");
+    }
+
+    /// Of nothing, of what is always the same, and of what is huge no weight is beyond its bounds.
+    #[test]
+    fn weights_are_always_numbers() {
+        for scale in [0.0, 1.0, 1e12] {
+            let mut around: Around<8, 4> = Around::new(20, [0.5; 8]);
+            for n in 0..400usize {
+                let column = n % 20;
+                if column.is_multiple_of(COLUMNS) {
+                    around.find(column);
+                }
+                let inputs = [scale; 8];
+                assert!(around.predict(&inputs).iter().all(|x| x.is_finite()), "{scale}");
+                around.observe(&inputs, -scale, 1.0);
+                if column % COLUMNS == COLUMNS - 1 || column == 19 {
+                    around.close(column);
+                }
+            }
+            assert!(around.weights.iter().flatten().all(|w| (-WEIGHT_MAX..=WEIGHT_MAX).contains(w)));
+        }
+    }
+}

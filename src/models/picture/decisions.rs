@@ -280,3 +280,53 @@ impl Decisions {
         if up { first + begins } else { first - 1 - begins }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::{Decoder, Encoder};
+
+    fn outlook(middle: f32, scale: f32, (least, most): (i32, i32)) -> Outlook {
+        let contexts = std::array::from_fn(|i| (middle as i32 as usize * 7 + i) & (CONTEXTS - 1));
+        let keys = std::array::from_fn(|i| i as i32);
+        Outlook { middles: [middle; GUESSES], scales: [scale; GUESSES], contexts, keys, weights: [3, 5], least, most }
+    }
+
+    /// Every value comes back wherever the prediction is, at the ends of what there is too.
+    #[test]
+    fn values_come_back() {
+        for (least, most) in [(0, 255), (-32_768, 32_767), (5, 6), (9, 9), (0, 65_535)] {
+            let span = i64::from(most) - i64::from(least);
+            let value = |n: i64| (i64::from(least) + n * n * 7919 % (span + 1)) as i32;
+            let guess = |n: i64| (i64::from(least) + n * 104_729 % (span + 1)) as f32 + (n % 4) as f32 * 0.25;
+            let scale = |n: i64| [0.06, 0.7, 30.0, 4e4][n as usize % 4];
+            let (mut decisions, mut coder) = (Decisions::new(), Encoder::new(1 << 20));
+            for n in 0..600 {
+                assert_eq!(decisions.pass(&mut coder, &outlook(guess(n), scale(n), (least, most)), value(n)), value(n));
+            }
+            let code = coder.finish();
+            let (mut decisions, mut decoder) = (Decisions::new(), Decoder::new(&code));
+            for n in 0..600 {
+                let came = decisions.pass(&mut decoder, &outlook(guess(n), scale(n), (least, most)), 0);
+                assert_eq!(came, value(n), "{n} of {least} to {most}");
+            }
+        }
+    }
+
+    /// A picture that has every third value alone takes less than its distribution says.
+    #[test]
+    fn values_that_there_are_none_of_are_learned() {
+        let bytes = |step: i64| {
+            let (mut decisions, mut coder) = (Decisions::new(), Encoder::new(1 << 20));
+            for n in 0..8_000i64 {
+                let middle = 60.0 + (n % 90) as f32;
+                let off = (n * n * 31 % 23 - 11) as i32;
+                let value = (middle as i32 + off).clamp(0, 255) / step as i32 * step as i32;
+                decisions.pass(&mut coder, &outlook(middle, 6.0, (0, 255)), value);
+            }
+            coder.finish().len()
+        };
+        let (all, third) = (bytes(1), bytes(3));
+        assert!(third * 4 < all * 3, "{third} of {all}");
+    }
+}

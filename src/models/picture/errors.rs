@@ -82,7 +82,7 @@ pub struct Errors {
 }
 
 /// How far predictions of a value will be off.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Expected {
     /// The best of them, by all that is known.
     pub mean: f32,
@@ -150,5 +150,41 @@ impl Errors {
             let before = if *own > 0.0 { *own } else { mean };
             *own = before + (size(missed) - before) * OWN_RATE;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_right_around_is_believed() {
+        let right = [[0.0, 9.0, 9.0]; 6];
+        let blended = blend(&[100.0, 20.0, 60.0], 1.0, 3, (&right, &right));
+        assert!((blended - 100.0).abs() < 0.5, "{blended}");
+        // What was alike counts alike.
+        let alike = [[4.0; 3]; 6];
+        let blended = blend(&[30.0, 60.0, 90.0], 1.0, 3, (&alike, &alike));
+        assert!((blended - 60.0).abs() < 1e-3, "{blended}");
+    }
+
+    #[test]
+    fn means_begin_with_a_guess_and_go_to_what_came() {
+        let (mut errors, contexts) = (Errors::new(), [1, 2, 3]);
+        let before = errors.expected(contexts, 10.0, 5);
+        assert!((before.mean - 8.3).abs() < 1e-3 && before.single == [before.mean; SINGLE], "{before:?}");
+        for n in 0..500 {
+            errors.take_size(contexts, if n % 2 == 0 { 2.0 } else { -2.0 });
+            errors.take_shift(contexts, 1.5);
+            errors.take_single(5, before.mean, [1.0, -2.0, 3.0, 0.0]);
+        }
+        let after = errors.expected(contexts, 10.0, 5);
+        assert!((after.mean - 2.0).abs() < 0.2, "{after:?}");
+        assert!(after.single.iter().zip([1.0, 2.0, 3.0]).all(|(x, came)| (x - came).abs() < 0.1), "{after:?}");
+        // Three contexts that agree shift by less than what came: each has seen the same errors.
+        let shift = errors.shift(contexts);
+        assert!((shift - 3.0 * BIAS_PART * 1.5).abs() < 0.05, "{shift}");
+        assert_eq!(errors.shift([7, 8, 9]), 0.0);
+        assert_eq!(errors.expected([7, 8, 9], 10.0, 6).mean, before.mean, "others know nothing");
     }
 }

@@ -197,7 +197,9 @@ impl Plane {
             let value = values[at.wrapping_add_signed(self.offsets[i])];
             inputs[i] = (value - bases[self.neighbours[i].0]) * unit;
         }
-        let [near, few, long] = self.around.predict(&inputs).map(|x| bound(x / unit + bases[OWN]));
+        let placed = |x: f32| bound(x / unit + bases[OWN]);
+        let [near, few, long] = self.around.predict(&inputs);
+        let [near, few, long] = [placed(near), placed(few), placed(long)];
         let gradient = w + n - nw;
         let beside = if self.turn > 0 { bases[OWN] + c[0] - bases[LAST] } else { bases[OWN] + (ne - nw) * 0.25 };
         let steep = (n + ne) * 0.5 + (w - nw) * 0.5;
@@ -206,15 +208,23 @@ impl Plane {
         let blend = blend(&predictions, unit, column, (above, here));
 
         // How far the best was off around, and in the planes before.
-        let errors =
-            [(-1, 0), (0, -1), (-1, -1), (1, -1), (-2, 0), (0, -2)].map(|(right, down)| missed_at(own, right, down));
+        // One by one: a closure that is mapped over an array is a call for each, some percent of all time.
+        let own_missed = |right, down| missed_at(own, right, down);
+        let errors = [
+            own_missed(-1, 0),
+            own_missed(0, -1),
+            own_missed(-1, -1),
+            own_missed(1, -1),
+            own_missed(-2, 0),
+            own_missed(0, -2),
+        ];
         let [e_w, e_n, e_nw, e_ne, e_ww, e_nn] = errors.map(size);
         let energy = (e_w * 2.0 + e_n * 2.0 + e_nw + e_ne + e_ww * 0.5 + e_nn * 0.5) / 7.0;
         let e_last = if self.turn > 0 { missed_at(last, 0, 0) } else { 0.0 };
         let e_first = if self.turn > 1 { missed_at(first, 0, 0) } else { 0.0 };
         let last_around = if self.turn > 0 {
-            let around = [(1, 0), (0, 1), (-1, 0), (0, -1)].map(|(right, down)| size(missed_at(last, right, down)));
-            (around[0] + around[1] + around[2] + around[3]) * 0.5
+            let beside = |right, down| size(missed_at(last, right, down));
+            (beside(1, 0) + beside(0, 1) + beside(-1, 0) + beside(0, -1)) * 0.5
         } else {
             0.0
         };

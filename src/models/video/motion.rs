@@ -1,5 +1,7 @@
 //! Where blocks of a frame moved from.
 
+use archmage::autoversion;
+
 use super::predictor::{MARGIN, Plane};
 use crate::entropy::Channel;
 use crate::models::values::Counter;
@@ -118,7 +120,8 @@ fn bits(vector: Vector, expected: Vector) -> u32 {
     if vector == expected { 0 } else { 1 + of(vector.right - expected.right) + of(vector.down - expected.down) }
 }
 
-/// Looks for where the blocks of a frame moved from: rows of the first plane of it and of the frame before.
+/// Looks for where the blocks of a frame moved from: rows of the first plane of it and of the frame before. It is compiled for AVX2 too.
+#[autoversion(v3, scalar)]
 pub fn search(now: &[i32], before: &[i32], luma: &Plane, vectors: &mut [Vector]) {
     let (width, rows) = (luma.width, luma.rows);
     // Filled around the edges, so that all of a block is always there.

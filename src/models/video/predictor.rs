@@ -264,7 +264,9 @@ impl Predictor {
             let (source, _, _) = self.neighbours[i];
             inputs[i] = (values[at.wrapping_add_signed(offsets[i])] - bases[source]) * unit;
         }
-        let [near, few, long] = self.around.predict(&inputs).map(|x| bound(x / unit + base));
+        let placed = |x: f32| bound(x / unit + base);
+        let [near, few, long] = self.around.predict(&inputs);
+        let [near, few, long] = [placed(near), placed(few), placed(long)];
         let gradient = w + n - nw;
         let c = if self.turn > 0 { of(SIDE, 0, 0) } else { 0.0 };
         let beside = if self.turn > 0 { base + c - sides } else { base + (ne - nw) * 0.25 };
@@ -278,15 +280,23 @@ impl Predictor {
         let blend = blend(&predictions, unit, column, (above, here));
 
         // How far the best was off around, in the frame before, and in the planes before.
-        let errors =
-            [(-1, 0), (0, -1), (-1, -1), (1, -1), (-2, 0), (0, -2)].map(|(right, down)| missed_at(OWN, right, down));
+        // One by one: a closure that is mapped over an array is a call for each, some percent of all time.
+        let own_missed = |right, down| missed_at(OWN, right, down);
+        let errors = [
+            own_missed(-1, 0),
+            own_missed(0, -1),
+            own_missed(-1, -1),
+            own_missed(1, -1),
+            own_missed(-2, 0),
+            own_missed(0, -2),
+        ];
         let [e_w, e_n, e_nw, e_ne, e_ww, e_nn] = errors.map(size);
         let energy = (e_w * 2.0 + e_n * 2.0 + e_nw + e_ne + e_ww * 0.5 + e_nn * 0.5) / 7.0;
         let e_last = if self.turn > 0 { missed_at(SIDE, 0, 0) } else { 0.0 };
         let e_first = if self.turn > 1 { missed_at(FIRST, 0, 0) } else { 0.0 };
         let around = |source: usize| {
-            let around = [(1, 0), (0, 1), (-1, 0), (0, -1)].map(|(right, down)| size(missed_at(source, right, down)));
-            (around[0] + around[1] + around[2] + around[3]) * 0.5
+            let beside = |right, down| size(missed_at(source, right, down));
+            (beside(1, 0) + beside(0, 1) + beside(-1, 0) + beside(0, -1)) * 0.5
         };
         let last_around = if self.turn > 0 { around(SIDE) } else { 0.0 };
         let e_prev = if moved { missed_at(PREV, 0, 0) } else { 0.0 };
