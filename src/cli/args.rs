@@ -329,6 +329,10 @@ pub(super) enum BenchVerb {
         /// Files, or directories with all below them
         #[arg(required = true)]
         paths: Vec<PathBuf>,
+        /// Measure this model of bytes (bGPT) or of grey values (iGPT) too, on the first 64 KiB of each file: the directory or file
+        /// of a checkpoint; may be given more than once
+        #[arg(long)]
+        model: Vec<PathBuf>,
         #[arg(long)]
         json: bool,
     },

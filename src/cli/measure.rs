@@ -101,10 +101,11 @@ pub(super) fn bench(files: &[PathBuf], model: Option<&Path>, svg: Option<&Path>,
     Ok(0)
 }
 
-pub(super) fn bench_media(paths: &[PathBuf], json: bool) -> Outcome {
+pub(super) fn bench_media(paths: &[PathBuf], models: &[PathBuf], json: bool) -> Outcome {
     let bar = offline::bar("measuring [{bar:30}] {pos}/{len}, {elapsed}");
     let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
-    let report = offline::with_bar(bar, |progress| tools::bench_media(&paths, progress)).map_err(Failure)?;
+    let models: Vec<&Path> = models.iter().map(PathBuf::as_path).collect();
+    let report = offline::with_bar(bar, |progress| tools::bench_media(&paths, &models, progress)).map_err(Failure)?;
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(0);
@@ -115,17 +116,10 @@ pub(super) fn bench_media(paths: &[PathBuf], json: bool) -> Outcome {
     );
     for kind in &report.kinds {
         println!("{}: {} of class {} in {} files", kind.directory, bytes(kind.bytes), kind.class, kind.files);
-        for MediaRow { row, ours_to_it } in &kind.rows {
-            println!(
-                "  {:<16} {:>11} {:>7.3} {:>10.2} {:>10.2} {:>10} {:>+7.1}%",
-                row.method,
-                row.coded_bytes,
-                row.bits_per_byte,
-                row.encode_mb_s,
-                row.decode_mb_s,
-                bytes(row.memory_bytes),
-                (ours_to_it - 1.0) * 100.0
-            );
+        show_media(&kind.rows);
+        if let Some(ours) = kind.begun.first() {
+            println!("{}: the first 64 KiB of each, {}", kind.directory, bytes(ours.row.plain_bytes));
+            show_media(&kind.begun);
         }
     }
     println!("ours: how much more or less tersefs takes than the codec of the line");
@@ -136,6 +130,21 @@ pub(super) fn bench_media(paths: &[PathBuf], json: bool) -> Outcome {
         println!("left out: {program}: {why}");
     }
     Ok(0)
+}
+
+fn show_media(rows: &[MediaRow]) {
+    for MediaRow { row, ours_to_it } in rows {
+        println!(
+            "  {:<16} {:>11} {:>7.3} {:>10.2} {:>10.2} {:>10} {:>+7.1}%",
+            row.method,
+            row.coded_bytes,
+            row.bits_per_byte,
+            row.encode_mb_s,
+            row.decode_mb_s,
+            bytes(row.memory_bytes),
+            (ours_to_it - 1.0) * 100.0
+        );
+    }
 }
 
 /// A method with the length of its segments.

@@ -118,7 +118,9 @@ pub fn run() -> i32 {
         Verb::Estimate { path, sample_mib, model, json } => {
             measure::estimate(&path, sample_mib, model.as_deref(), json)
         }
-        Verb::Bench { of: Some(BenchVerb::Media { paths, json }), .. } => measure::bench_media(&paths, json),
+        Verb::Bench { of: Some(BenchVerb::Media { paths, model, json }), .. } => {
+            measure::bench_media(&paths, &model, json)
+        }
         Verb::Bench { files, model, svg, json, .. } => measure::bench(&files, model.as_deref(), svg.as_deref(), json),
         Verb::Model { verb: ModelVerb::Show { model, adapter, json } } => model::show(&model, adapter.as_deref(), json),
         Verb::Model { verb: ModelVerb::Add { path, model, adapter, json } } => {

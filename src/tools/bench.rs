@@ -18,7 +18,7 @@ pub const BENCH_SEGMENT_BYTES: [u32; 3] = [64 << 10, 256 << 10, 1 << 20];
 /// Bytes of a file that are looked at: its beginning. zpaq takes a minute for so many.
 pub const BENCH_FILE_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of the beginning of a file that a language model codes, and its lanes.
-const LANGUAGE_BYTES: usize = 64 << 10;
+pub(super) const LANGUAGE_BYTES: usize = 64 << 10;
 const LANGUAGE_LANES: [usize; 2] = [4 << 10, 64 << 10];
 /// Bytes looked at to tell the class of a file.
 const SAMPLE_BYTES: usize = 64 << 10;
@@ -201,7 +201,7 @@ pub fn bench_method(plain: &[u8], class: Class, method: MethodId, segment_bytes:
 ///
 /// # Errors
 /// A sentence: it did not come back.
-fn bench_language(plain: &[u8], model: &LanguageModel, lane_bytes: usize) -> Result<Taken, String> {
+pub(super) fn bench_language(plain: &[u8], model: &LanguageModel, lane_bytes: usize) -> Result<Taken, String> {
     let spent = spend(model, plain, lane_bytes)?;
     Ok(Taken {
         plain_bytes: spent.plain,

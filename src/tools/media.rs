@@ -1,4 +1,4 @@
-//! Pictures, sound and video as a volume codes them, beside the codecs that are made for them.
+//! Pictures, sound and video as a volume codes them, beside the codecs that are made for them, and models of bytes that a user has.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::Progress;
-use super::bench::{BenchRow, Taken, read};
+use super::bench::{BenchRow, LANGUAGE_BYTES, Taken, bench_language, read};
 use super::measure::measure;
 use crate::base::{Class, SEGMENT_BYTES_MAX};
-use crate::codec::{self, Policy};
+use crate::codec::{self, LanguageModel, Policy};
 use crate::host::{self, Disk};
+use crate::volume::load_brought;
 
 /// Longest file that is measured: codecs hold all of one.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -37,6 +38,8 @@ pub struct MediaKind {
     pub bytes: u64,
     /// Ours, called by its method, and the others.
     pub rows: Vec<MediaRow>,
+    /// Models, where there are any, and ours, on the first `LANGUAGE_BYTES` of each file.
+    pub begun: Vec<MediaRow>,
 }
 
 /// One way to code them.
@@ -192,31 +195,65 @@ fn files(paths: &[&Path], report: &mut MediaReport) -> Result<BTreeMap<(PathBuf,
     Ok(kinds)
 }
 
-/// Measures pictures, sound and video that nobody has compressed, of some trees, as a volume codes them, and by codecs that are installed.
-/// Told: files done, of how many.
+/// What each of some codecs took.
+#[derive(Default)]
+struct Sums(Vec<(String, Taken)>);
+
+impl Sums {
+    fn add(&mut self, name: &str, taken: &Taken) {
+        match self.0.iter_mut().find(|(other, _)| other == name) {
+            Some((_, sum)) => sum.add(taken),
+            None => self.0.push((name.to_string(), *taken)),
+        }
+    }
+
+    /// As rows, beside the first of them. One that failed on a file has no sum that compares.
+    fn rows(&self) -> Vec<MediaRow> {
+        let ours = self.0.first().map_or(Taken::default(), |(_, ours)| *ours);
+        let row = |(name, sum): &(String, Taken)| MediaRow {
+            row: BenchRow::of(name, None, *sum),
+            ours_to_it: ours.coded_bytes as f64 / sum.coded_bytes.max(1) as f64,
+        };
+        self.0.iter().filter(|(_, sum)| sum.plain_bytes == ours.plain_bytes).map(row).collect()
+    }
+}
+
+/// A model by its kind and the beginning of its name.
+fn name_of(model: &LanguageModel) -> String {
+    let id = model.facts().id.to_string();
+    format!("{} {}", model.facts().kind.name(), id.get(..8).unwrap_or(&id))
+}
+
+/// Measures pictures, sound and video that nobody has compressed, of some trees, as a volume codes them, and by codecs that are installed;
+/// and models of bytes or grey values on the beginning of each file that they suit. Told: files done, of how many.
 ///
 /// # Errors
-/// A file that cannot be read, named; a segment that does not come back.
+/// A file that cannot be read, named; a segment that does not come back; a model that cannot be used.
 ///
 /// # Blocking
-/// Codes everything several times, on one core.
-pub fn bench_media(paths: &[&Path], progress: Progress<'_>) -> Result<MediaReport, String> {
+/// Codes everything several times, on one core; with a model minutes more for each file.
+pub fn bench_media(paths: &[&Path], models: &[&Path], progress: Progress<'_>) -> Result<MediaReport, String> {
     let mut report = MediaReport::default();
+    let models = models.iter().map(|path| load_brought(path, None)).collect::<Result<Vec<_>, _>>()?;
     let kinds = files(paths, &mut report)?;
     let total = kinds.values().map(|files| files.len() as u64).sum();
     let mut done = 0;
     for ((directory, class), files) in kinds {
-        let mut sums: Vec<(String, Taken)> = Vec::new();
-        let mut add = |name: &str, taken: &Taken| match sums.iter_mut().find(|(other, _)| other == name) {
-            Some((_, sum)) => sum.add(taken),
-            None => sums.push((name.to_string(), *taken)),
-        };
+        let (mut sums, mut begun) = (Sums::default(), Sums::default());
         for path in &files {
             progress(done, total);
             done += 1;
             let failed = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
             let plain = read(path, FILE_BYTES_MAX).map_err(|e| failed(&e))?;
-            add("tersefs", &ours(&plain, class).map_err(|e| failed(&e))?);
+            sums.add("tersefs", &ours(&plain, class).map_err(|e| failed(&e))?);
+            let beginning = plain.get(..LANGUAGE_BYTES).unwrap_or(&plain);
+            for (n, model) in models.iter().filter(|model| model.facts().kind.suits(class)).enumerate() {
+                if n == 0 {
+                    begun.add("tersefs", &ours(beginning, class).map_err(|e| failed(&e))?);
+                }
+                let taken = bench_language(beginning, model, LANGUAGE_BYTES).map_err(|e| failed(&e))?;
+                begun.add(&name_of(model), &taken);
+            }
             let Some((codecs, ending)) = codecs(class, &plain) else { continue };
             let scratch = host::scratch().map_err(|e| failed(&e))?;
             let disk = host::RealDisk::open(scratch.path(), false).map_err(|e| failed(&e))?;
@@ -227,7 +264,7 @@ pub fn bench_media(paths: &[&Path], progress: Progress<'_>) -> Result<MediaRepor
                     continue;
                 }
                 match codec.run(scratch.path(), ending, plain.len() as u64) {
-                    Ok(taken) => add(codec.name, &taken),
+                    Ok(taken) => sums.add(codec.name, &taken),
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {
                         report.missing.push((codec.name.to_string(), "not installed".into()));
                     }
@@ -235,17 +272,10 @@ pub fn bench_media(paths: &[&Path], progress: Progress<'_>) -> Result<MediaRepor
                 }
             }
         }
-        // One that failed on a file has no sum that compares.
-        let bytes = sums.first().map_or(0, |(_, ours)| ours.plain_bytes);
-        let ours = sums.first().map_or(0, |(_, ours)| ours.coded_bytes);
-        sums.retain(|(_, sum)| sum.plain_bytes == bytes);
-        let row = |(name, sum): &(String, Taken)| MediaRow {
-            row: BenchRow::of(name, None, *sum),
-            ours_to_it: ours as f64 / sum.coded_bytes.max(1) as f64,
-        };
-        let rows = sums.iter().map(row).collect();
+        let (rows, begun) = (sums.rows(), begun.rows());
+        let bytes = rows.first().map_or(0, |ours| ours.row.plain_bytes);
         let directory = directory.display().to_string();
-        report.kinds.push(MediaKind { directory, class: class.name(), files: files.len() as u64, bytes, rows });
+        report.kinds.push(MediaKind { directory, class: class.name(), files: files.len() as u64, bytes, rows, begun });
     }
     Ok(report)
 }
@@ -265,16 +295,19 @@ mod tests {
         {
             disk.open(name, host::OpenMode::CreateNew).unwrap().write_at(bytes, 0).unwrap();
         }
-        let report = bench_media(&[dir.path()], &mut |_, _| ()).unwrap();
+        let report = bench_media(&[dir.path()], &[], &mut |_, _| ()).unwrap();
         assert_eq!(report.passed_over, 1);
         let told: Vec<(&str, u64, u64)> = report.kinds.iter().map(|k| (k.class, k.files, k.bytes)).collect();
+        assert!(report.kinds.iter().all(|kind| kind.begun.is_empty()), "no models");
+        let nothing = Path::new("/no/such/model");
+        assert!(bench_media(&[dir.path()], &[nothing], &mut |_, _| ()).is_err());
         assert_eq!(told, [("picture", 2, 2 * picture.len() as u64), ("video", 1, video.len() as u64)]);
         for kind in &report.kinds {
             let ours = &kind.rows[0];
             assert_eq!((ours.row.method.as_str(), ours.ours_to_it), ("tersefs", 1.0));
             assert!(ours.row.coded_bytes < kind.bytes / 4 && ours.row.decode_mb_s > 0.0);
         }
-        assert!(bench_media(&[Path::new("/no/such/place")], &mut |_, _| ()).is_err());
+        assert!(bench_media(&[Path::new("/no/such/place")], &[], &mut |_, _| ()).is_err());
     }
 
     #[test]
