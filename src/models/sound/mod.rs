@@ -36,6 +36,9 @@ const BYTES: u64 =
 /// Bytes that formats are tried on, in so many parts.
 const TRIAL_BYTES: usize = 32 << 10;
 const TRIAL_PARTS: usize = 2;
+/// As many formats at most, which are the best on so many bytes.
+const TRIED: usize = 3;
+const FIRST_TRIAL_BYTES: usize = 8 << 10;
 /// Bytes of a sample of a file that are looked at to tell sound from other data.
 const SNIFF_BYTES_MIN: usize = 16 << 10;
 /// What one channel must be better by than two after a trial, millionths.
@@ -72,37 +75,48 @@ fn coded(raw: &[u8], found: &Found) -> Result<Coded, Declined> {
     if payload.len() < raw.len() { Ok(Coded::alone(payload)) } else { Err(Declined::DoesNotShrink) }
 }
 
-/// Bytes that parts of the samples take, and bytes that zstd makes of the same parts.
-fn trial(raw: &[u8], found: &Found) -> (usize, usize, usize) {
+/// Some samples, of so many bytes, that are tried.
+fn parts(raw: &[u8], found: &Found, bytes: usize) -> Vec<u8> {
     let samples = raw.get(found.from..found.to).unwrap_or_default();
     let frame = found.format.frame();
-    let part = TRIAL_BYTES / TRIAL_PARTS / frame * frame;
-    let parts: Vec<u8> = if samples.len() <= TRIAL_BYTES {
-        samples.to_vec()
-    } else {
-        let step = (samples.len() - part) / TRIAL_PARTS / frame * frame;
-        (1..=TRIAL_PARTS).flat_map(|n| samples.get(n * step..n * step + part).unwrap_or_default()).copied().collect()
-    };
-    let quick = pack(&parts, 1).map_or(parts.len(), |quick| quick.len());
-    (code(&found.format, &parts).1.len(), quick, parts.len())
+    if samples.len() <= bytes {
+        return samples.to_vec();
+    }
+    let part = bytes / TRIAL_PARTS / frame * frame;
+    let step = (samples.len() - part) / TRIAL_PARTS / frame * frame;
+    (1..=TRIAL_PARTS).flat_map(|n| samples.get(n * step..n * step + part).unwrap_or_default()).copied().collect()
+}
+
+/// The part that some samples are coded to, millionths, as it counts beside others, and bytes that they take.
+fn share(found: &Found, parts: &[u8]) -> (usize, usize) {
+    let (_, code) = code(&found.format, parts);
+    // Two channels know little of each other by then.
+    let alone = if found.format.channels == 1 { MONO_PENALTY } else { 0 };
+    let penalty = alone + if found.format.width < WIDTH_MAX { HALVES_PENALTY } else { 0 };
+    // Parts have whole frames, and so not all the same length.
+    (code.len() * (1_000_000 + penalty) / parts.len().max(1), code.len())
 }
 
 /// The format that bytes without a head are coded by to the fewest bytes, if it is worth anything, and to what part, millionths; none of
 /// longer samples than so many bytes.
 fn found_in(raw: &[u8], width_max: usize) -> Option<(usize, Found)> {
-    let share = |found: Found| {
-        let (bytes, quick, len) = trial(raw, &found);
-        let worth = bytes * QUICK_PART < quick * 100 && bytes * QUICK_PART < len * 100;
-        // Parts have whole frames, and so not all the same length. Two channels know little of each other by then.
-        let alone = if found.format.channels == 1 { MONO_PENALTY } else { 0 };
-        let penalty = alone + if found.format.width < WIDTH_MAX { HALVES_PENALTY } else { 0 };
-        worth.then_some((bytes * (1_000_000 + penalty) / len.max(1), found))
+    let mut likely = search::likely(raw, width_max);
+    if likely.len() > TRIED {
+        likely.sort_by_cached_key(|found| share(found, &parts(raw, found, FIRST_TRIAL_BYTES)).0);
+        likely.truncate(TRIED);
+    }
+    let tried = |found: Found| {
+        let parts = parts(raw, &found, TRIAL_BYTES);
+        let (share, bytes) = share(&found, &parts);
+        let quick = pack(&parts, 1).map_or(parts.len(), |quick| quick.len());
+        let worth = bytes * QUICK_PART < quick.min(parts.len()) * 100;
+        worth.then_some((share, found))
     };
-    let best = search::likely(raw, width_max).into_iter().filter_map(share).min_by_key(|(share, _)| *share)?;
+    let best = likely.into_iter().filter_map(tried).min_by_key(|(share, _)| *share)?;
     // Which channel is the first.
     let (_, found) = best;
     let shifted = (1..found.format.channels.min(SHIFTS)).filter_map(|n| search::shifted(found, n, raw.len()));
-    shifted.filter_map(share).chain([best]).min_by_key(|(share, _)| *share)
+    shifted.filter_map(tried).chain([best]).min_by_key(|(share, _)| *share)
 }
 
 /// True for the first bytes of a file of sound that this method codes.
