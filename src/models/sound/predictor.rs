@@ -18,9 +18,10 @@ const USUAL: (f64, f64, u32) = (0.998, 1e-3, 32);
 const LONG: (f64, f64, u32) = (0.9995, 1e-3, 64);
 const MIX: (f64, f64, u32) = (0.998, 1e-3, 1);
 /// Steps of the stages.
-const RATES: [f32; 3] = [0.2, 0.2, 0.2];
-const FURTHER_RATES: [f32; FURTHER] = [0.1, 0.1, 0.1, 0.05];
-const FURTHER: usize = 4;
+const RATES: [f32; STAGES] = [0.2, 0.2, 0.2];
+const FURTHER_RATES: [f32; FURTHER_STAGES] = [0.1, 0.1, 0.1, 0.05];
+const STAGES: usize = 3;
+const FURTHER_STAGES: usize = 4;
 /// Predictions that are mixed.
 const MIXED: usize = 12;
 /// Samples after which the mix of all predictions is trusted.
@@ -42,9 +43,7 @@ const VECTORS: usize = 2;
 pub const CHANNEL_BYTES: u64 = Values::<VECTORS, COUNTERS>::BYTES
     + 2 * Least::<INPUTS>::BYTES
     + Least::<INPUTS_SHORT>::BYTES
-    + Gradient::<256>::BYTES
-    + Gradient::<32>::BYTES
-    + Gradient::<16>::BYTES
+    + Near::BYTES
     + Further::BYTES
     + Rest::BYTES
     + 4096;
@@ -57,58 +56,73 @@ struct Predictions {
     long: f64,
     /// The usual one with all stages, and what each of them adds.
     staged: f64,
-    stages: [f32; 3],
+    stages: [f32; STAGES],
     /// What the further stages add to the long one.
-    further: [f32; FURTHER],
+    further: [f32; FURTHER_STAGES],
     /// The mix of all.
     mixed: f64,
 }
 
-/// Stages behind the long least squares.
-struct Further {
-    first: Gradient<512>,
-    second: Gradient<128>,
-    third: Gradient<32>,
-    fourth: Gradient<16>,
+/// Stages, each of which predicts what the ones before it leave.
+trait Stages {
+    /// Bytes of them.
+    const BYTES: u64;
+
+    /// What each of them adds to a prediction.
+    fn predict(&self, stages: &mut [f32]);
+
+    /// Takes what was left of a sample, of which the stages had predicted this.
+    fn observe(&mut self, left: f32, was: &[f32]);
 }
 
-impl Further {
-    const BYTES: u64 = Gradient::<512>::BYTES + Gradient::<128>::BYTES + Gradient::<32>::BYTES + Gradient::<16>::BYTES;
+/// None.
+impl Stages for () {
+    const BYTES: u64 = 0;
 
-    fn new() -> Further {
-        let [first, second, third, fourth] = FURTHER_RATES;
-        Further {
-            first: Gradient::running(first),
-            second: Gradient::running(second),
-            third: Gradient::running(third),
-            fourth: Gradient::running(fourth),
+    #[inline(always)]
+    fn predict(&self, _: &mut [f32]) {}
+
+    #[inline(always)]
+    fn observe(&mut self, _: f32, _: &[f32]) {}
+}
+
+/// One, and those behind it.
+struct Stage<const N: usize, Behind>(Gradient<N>, Behind);
+
+impl<const N: usize, Behind: Stages> Stages for Stage<N, Behind> {
+    const BYTES: u64 = Gradient::<N>::BYTES + Behind::BYTES;
+
+    #[inline(always)]
+    fn predict(&self, stages: &mut [f32]) {
+        if let Some((stage, behind)) = stages.split_first_mut() {
+            *stage = self.0.predict();
+            self.1.predict(behind);
         }
     }
 
     #[inline(always)]
-    fn predict(&self) -> [f32; FURTHER] {
-        [self.first.predict(), self.second.predict(), self.third.predict(), self.fourth.predict()]
-    }
-
-    /// Takes what the long least squares left of a sample.
-    #[inline(always)]
-    fn observe(&mut self, left: f32, was: &[f32; FURTHER]) {
-        let steps = in_turn(left, was);
-        self.first.observe(steps[0].0, steps[0].1);
-        self.second.observe(steps[1].0, steps[1].1);
-        self.third.observe(steps[2].0, steps[2].1);
-        self.fourth.observe(steps[3].0, steps[3].1);
+    fn observe(&mut self, left: f32, was: &[f32]) {
+        if let Some((predicted, behind)) = was.split_first() {
+            let missed = left - predicted;
+            self.0.observe(missed, left);
+            self.1.observe(missed, behind);
+        }
     }
 }
 
-/// What each of some stages missed, and what the ones before it had left.
-#[inline(always)]
-fn in_turn<const N: usize>(mut left: f32, was: &[f32; N]) -> [(f32, f32); N] {
-    was.map(|predicted| {
-        let before = left;
-        left = before - predicted;
-        (left, before)
-    })
+/// Those behind the usual least squares, and those behind the long ones.
+type Near = Stage<256, Stage<32, Stage<16, ()>>>;
+type Further = Stage<512, Stage<128, Stage<32, Stage<16, ()>>>>;
+
+fn near() -> Near {
+    let [first, second, third] = RATES;
+    Stage(Gradient::new(first), Stage(Gradient::new(second), Stage(Gradient::new(third), ())))
+}
+
+fn further() -> Further {
+    let [first, second, third, fourth] = FURTHER_RATES;
+    let last = Stage(Gradient::running(third), Stage(Gradient::running(fourth), ()));
+    Stage(Gradient::running(first), Stage(Gradient::running(second), last))
 }
 
 /// A prediction within what stages say at most.
@@ -117,14 +131,17 @@ fn bounded(x: f64) -> f64 {
     within(x, -LOUD, LOUD)
 }
 
+#[inline(always)]
+fn quiet(stage: f32) -> f32 {
+    bounded(f64::from(stage)) as f32
+}
+
 /// One channel.
 struct Voice {
     short: Least<INPUTS_SHORT>,
     usual: Least<INPUTS>,
     long: Least<INPUTS>,
-    first: Gradient<256>,
-    second: Gradient<32>,
-    third: Gradient<16>,
+    near: Near,
     /// None in revision 1.
     further: Option<Further>,
     mix: Least<MIXED>,
@@ -146,15 +163,13 @@ fn least<const N: usize>((keep, ridge, every): (f64, f64, u32)) -> Least<N> {
 }
 
 impl Voice {
-    fn new(further: bool) -> Voice {
+    fn new(with_further: bool) -> Voice {
         Voice {
             short: least(SHORT),
             usual: least(USUAL),
             long: least(LONG),
-            first: Gradient::new(RATES[0]),
-            second: Gradient::new(RATES[1]),
-            third: Gradient::new(RATES[2]),
-            further: further.then(Further::new),
+            near: near(),
+            further: with_further.then(further),
             mix: least(MIX),
             errors: [10.0; 4],
             scales: [8.0; GUESSES],
@@ -180,14 +195,12 @@ impl Voice {
         (self.usual.inputs, self.long.inputs) = (inputs, inputs);
         let (short, usual, long) = (self.short.predict(), self.usual.predict(), self.long.predict());
         let (short, usual, long) = (bounded(short), bounded(usual), bounded(long));
-        let stages = [self.first.predict(), self.second.predict(), self.third.predict()];
-        let stages = stages.map(|stage| bounded(f64::from(stage)) as f32);
-        // A closure would not be compiled for what this function is.
-        let further = match &self.further {
-            Some(further) => further.predict(),
-            None => [0.0; FURTHER],
-        };
-        let further = further.map(|stage| bounded(f64::from(stage)) as f32);
+        let (mut stages, mut further) = ([0.0; STAGES], [0.0; FURTHER_STAGES]);
+        self.near.predict(&mut stages);
+        if let Some(stages) = &self.further {
+            stages.predict(&mut further);
+        }
+        let (stages, further) = (stages.map(quiet), further.map(quiet));
         let [first, second, third] = stages.map(f64::from);
         let staged = usual + first + second + third;
         let [last, ..] = self.history;
@@ -214,10 +227,7 @@ impl Voice {
         self.usual.observe(came, weights[1]);
         self.long.observe(came, weights[2]);
         self.mix.observe(came, weights[3]);
-        let [first, second, third] = in_turn((came - was.usual) as f32, &was.stages);
-        self.first.observe(first.0, first.1);
-        self.second.observe(second.0, second.1);
-        self.third.observe(third.0, third.1);
+        self.near.observe((came - was.usual) as f32, &was.stages);
         if let Some(further) = &mut self.further {
             further.observe((came - was.long) as f32, &was.further);
         }
