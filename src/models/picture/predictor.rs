@@ -2,7 +2,7 @@
 
 use super::around::{Around, COLUMNS};
 use super::decisions::{self, COUNTERS, Decisions, KEYS, Outlook};
-use super::errors::{ENERGIES, Errors, blend, size};
+use super::errors::{self, ENERGIES, Errors, Missed, blend, size};
 use super::same::{self, Same, hash};
 use crate::entropy::Channel;
 use crate::models::values::{GUESSES, quarters, scale_of, within_f32};
@@ -208,26 +208,11 @@ impl Plane {
         let blend = blend(&predictions, unit, column, (above, here));
 
         // How far the best was off around, and in the planes before.
-        // One by one: a closure that is mapped over an array is a call for each, some percent of all time.
-        let own_missed = |right, down| missed_at(own, right, down);
-        let errors = [
-            own_missed(-1, 0),
-            own_missed(0, -1),
-            own_missed(-1, -1),
-            own_missed(1, -1),
-            own_missed(-2, 0),
-            own_missed(0, -2),
-        ];
-        let [e_w, e_n, e_nw, e_ne, e_ww, e_nn] = errors.map(size);
-        let energy = (e_w * 2.0 + e_n * 2.0 + e_nw + e_ne + e_ww * 0.5 + e_nn * 0.5) / 7.0;
+        let own_missed = Missed::around(|right, down| missed_at(own, right, down));
+        let energy = own_missed.energy;
         let e_last = if self.turn > 0 { missed_at(last, 0, 0) } else { 0.0 };
         let e_first = if self.turn > 1 { missed_at(first, 0, 0) } else { 0.0 };
-        let last_around = if self.turn > 0 {
-            let beside = |right, down| size(missed_at(last, right, down));
-            (beside(1, 0) + beside(0, 1) + beside(-1, 0) + beside(0, -1)) * 0.5
-        } else {
-            0.0
-        };
+        let last_around = if self.turn > 0 { errors::beside(|right, down| missed_at(last, right, down)) } else { 0.0 };
         let quarter_octaves = quarters(energy * unit * 2.0).min(ENERGIES - 1);
         // Sizes by half octaves.
         let q = |x: f32, most: usize| (quarters(size(x) * unit) / 2).saturating_sub(4).min(most);
@@ -235,7 +220,7 @@ impl Plane {
         let texture = [w, n, nw, ne, ww, nn].into_iter().rev().fold(0, |bits, x| bits << 1 | usize::from(x > blend));
         let bias_at = [
             texture << 4 | (quarter_octaves / 4).min(15),
-            signed(e_last) << 4 | signed(errors[0]),
+            signed(e_last) << 4 | signed(own_missed.left),
             signed(near - few) << 4 | signed(near - long),
         ];
         let best = bound(blend + self.errors.shift(bias_at));
@@ -264,7 +249,7 @@ impl Plane {
             level * 4 + fraction,
             off(few) * 16 + off(long),
             off(gradient) * 16 + off(beside),
-            error(errors[0]) * 32 + error(errors[1]),
+            error(own_missed.left) * 32 + error(own_missed.above),
             error(e_last) * 16 + (level / 3).min(15),
             off(n) * 16 + off(w),
             off(ne) * 16 + off(nw),

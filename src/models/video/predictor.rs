@@ -5,7 +5,7 @@ use super::motion::{self, BLOCK, Vector};
 use crate::entropy::Channel;
 use crate::models::picture::around::{Around, COLUMNS};
 use crate::models::picture::decisions::{self, COUNTERS, Decisions, KEYS, Outlook};
-use crate::models::picture::errors::{ENERGIES, Errors, blend, size};
+use crate::models::picture::errors::{self, ENERGIES, Errors, Missed, blend, size};
 use crate::models::values::{GUESSES, quarters, scale_of, within_f32};
 
 /// Inputs of least squares, and those of the short form.
@@ -280,24 +280,11 @@ impl Predictor {
         let blend = blend(&predictions, unit, column, (above, here));
 
         // How far the best was off around, in the frame before, and in the planes before.
-        // One by one: a closure that is mapped over an array is a call for each, some percent of all time.
-        let own_missed = |right, down| missed_at(OWN, right, down);
-        let errors = [
-            own_missed(-1, 0),
-            own_missed(0, -1),
-            own_missed(-1, -1),
-            own_missed(1, -1),
-            own_missed(-2, 0),
-            own_missed(0, -2),
-        ];
-        let [e_w, e_n, e_nw, e_ne, e_ww, e_nn] = errors.map(size);
-        let energy = (e_w * 2.0 + e_n * 2.0 + e_nw + e_ne + e_ww * 0.5 + e_nn * 0.5) / 7.0;
+        let own_missed = Missed::around(|right, down| missed_at(OWN, right, down));
+        let energy = own_missed.energy;
         let e_last = if self.turn > 0 { missed_at(SIDE, 0, 0) } else { 0.0 };
         let e_first = if self.turn > 1 { missed_at(FIRST, 0, 0) } else { 0.0 };
-        let around = |source: usize| {
-            let beside = |right, down| size(missed_at(source, right, down));
-            (beside(1, 0) + beside(0, 1) + beside(-1, 0) + beside(0, -1)) * 0.5
-        };
+        let around = |source: usize| errors::beside(|right, down| missed_at(source, right, down));
         let last_around = if self.turn > 0 { around(SIDE) } else { 0.0 };
         let e_prev = if moved { missed_at(PREV, 0, 0) } else { 0.0 };
         let prev_around = if moved { around(PREV) + size(e_prev) } else { 0.0 };
@@ -308,7 +295,7 @@ impl Predictor {
         let texture = [w, n, nw, ne, ww, nn].into_iter().rev().fold(0, |bits, x| bits << 1 | usize::from(x > blend));
         let bias_at = [
             texture << 4 | (quarter_octaves / 4).min(15),
-            signed(if self.turn > 0 { e_last } else { e_prev }) << 4 | signed(errors[0]),
+            signed(if self.turn > 0 { e_last } else { e_prev }) << 4 | signed(own_missed.left),
             signed(near - few) << 4 | signed(near - if moved { p } else { long }),
         ];
         let best = bound(blend + self.errors.shift(bias_at));
@@ -338,7 +325,7 @@ impl Predictor {
             level * 4 + fraction,
             off(few) * 16 + off(long),
             off(gradient) * 16 + off(beside),
-            error(errors[0]) * 32 + error(errors[1]),
+            error(own_missed.left) * 32 + error(own_missed.above),
             error(e_last) * 16 + (level / 3).min(15),
             off(n) * 16 + off(w),
             off(ne) * 16 + off(nw),
