@@ -355,8 +355,9 @@ impl<T: Taught> Trainer<T> {
             let Some(mean) = mean else { continue };
             let store = (mean / tokens as f64)?.backward()?;
             for (n, var) in self.optimizer.vars.iter().enumerate() {
+                // It remembers how it came about, with all that was computed for it.
                 let gradient = match store.get(var) {
-                    Some(gradient) => gradient.clone(),
+                    Some(gradient) => gradient.detach(),
                     None => var.zeros_like()?,
                 };
                 match gradients.get_mut(n) {

@@ -35,7 +35,8 @@ impl AdamW {
         let of_step = |beta: f64| 1.0 / (1.0 - beta.powf(self.steps as f64));
         let states = self.means.iter_mut().zip(&mut self.squares);
         for ((var, (mean, square)), gradient) in self.vars.iter().zip(states).zip(gradients) {
-            let gradient = (gradient * shorter)?;
+            // What a gradient came from would be kept with the means, of all steps.
+            let gradient = (gradient.detach() * shorter)?;
             *mean = ((&*mean * of_mean)? + (&gradient * (1.0 - of_mean))?)?;
             *square = ((&*square * of_square)? + (gradient.sqr()? * (1.0 - of_square))?)?;
             let root = ((&*square * of_step(of_square))?.sqrt()? + EPSILON)?;
@@ -68,6 +69,7 @@ mod tests {
             optimizer.step(&[of_ours], 0.01).unwrap();
             other.step(&gradient(&theirs).unwrap()).unwrap();
             assert_eq!(ours.to_vec1::<f32>().unwrap(), theirs.to_vec1::<f32>().unwrap());
+            assert!(optimizer.means.iter().chain(&optimizer.squares).all(|kept| !kept.track_op()));
         }
     }
 }
