@@ -132,6 +132,42 @@ fn a_model_of_bytes_is_brought_and_used() {
     v.done();
 }
 
+#[cfg(feature = "lora")]
+#[test]
+fn a_model_is_trained_and_then_trained_further() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("data"), gpt::places(3, 20_000)).unwrap();
+    let train = |network: &str, out: &str, more: &[&str]| {
+        let (data, out) = (path("data"), path(out));
+        let all = ["model", "pretrain", "--json", network, "--data", arg(&data), "--out", arg(&out), "--window", "256"];
+        run(BINARY, &[&all[..], &["--steps", "6", "--batch-bytes", "512"], more].concat(), 300)
+    };
+    let report = |done: &mounted::Outcome| -> Value { serde_json::from_str(&done.out).unwrap() };
+    let first = train("bgpt", "first", &["--layers", "1", "--width", "64", "--heads", "2"]);
+    assert_eq!(first.code, Some(0), "{first:?}");
+    let made = path("first/bgpt.safetensors");
+    assert_eq!(json(&["model", "show", "--json", arg(&made)])["kind"], "bytes");
+    let further = train("bgpt", "further", &["--from", arg(&made)]);
+    assert_eq!(further.code, Some(0), "{further:?}");
+    let bits = |done: &mounted::Outcome, name: &str| report(done)[name].as_f64().unwrap();
+    let (reached, begins) = (bits(&first, "bits_per_byte"), bits(&further, "first_bits_per_byte"));
+    assert!((reached - begins).abs() < 1e-3, "it ended with {reached} and goes on with {begins}");
+    assert!(bits(&further, "bits_per_byte") < begins);
+
+    let refused = |done: mounted::Outcome, code: i32, word: &str| {
+        assert!(done.code == Some(code) && done.err.contains(word), "{word}: {done:?}");
+    };
+    refused(train("bgpt", "other", &["--from", arg(&made), "--width", "64"]), 2, "--width");
+    refused(train("igpt", "other", &["--from", arg(&made)]), 1, "not of image");
+    // One that knows colours of a palette, as published, but looks back 200 of them only.
+    fs::write(path("igpt.safetensors"), gpt::safetensors(&gpt::igpt_of(512))).unwrap();
+    let palette = path("igpt.safetensors");
+    refused(run(BINARY, &["model", "show", arg(&palette)], 60), 1, "palette");
+    refused(train("igpt", "other", &["--from", arg(&palette)]), 1, "at most");
+    refused(train("igpt", "other", &["--from", arg(&path("data"))]), 1, "no model of images");
+}
+
 #[cfg(feature = "hub")]
 #[test]
 fn a_model_is_fetched_from_a_hub() {

@@ -485,6 +485,11 @@ pub(super) struct PretrainArgs {
     /// Directory that the model is written to: igpt.safetensors or bgpt.safetensors
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// A checkpoint to begin with, instead of noise: safetensors or a file of PyTorch, or a directory with one. Its layers, width and heads
+    /// stay; one of images whose tokens are colours of a palette gets a new embedding and a new head. A tenth of the usual learning rate
+    /// is often enough
+    #[arg(long, value_name = "CHECKPOINT", conflicts_with_all = ["layers", "width", "heads"])]
+    pub from: Option<PathBuf>,
     /// Layers; a bgpt has a quarter as many that read the bytes of a patch
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=64).map(|n| n as usize))]
     pub layers: usize,

@@ -183,6 +183,7 @@ pub(super) fn adapt(args: &AdaptArgs) -> Outcome {
 #[cfg(feature = "lora")]
 pub(super) fn pretrain(args: &PretrainArgs) -> Outcome {
     let options = tools::PretrainOptions {
+        from: args.from.clone(),
         layers: args.layers,
         width: args.width,
         heads: args.heads,

@@ -22,8 +22,8 @@ use crate::telemetry;
 pub use crate::containers::Before;
 #[cfg(feature = "lora")]
 pub use crate::models::{
-    AdaptedMatrix, AdapterTrainer, Advance, Course, Pretrainer, Pretraining, Recipe, Taught, TrainError, Trainer,
-    Window,
+    AdaptedMatrix, AdapterTrainer, Advance, Course, Learned, Pretrainer, Pretraining, Recipe, Taught, TrainError,
+    Trainer, Window,
 };
 pub use crate::models::{
     Basis, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, LanguageModel, Library, Likeness, LoadError, Loader, ModelKind, Open,

@@ -37,8 +37,8 @@ pub use genome::{is_nucleotides, is_nucleotides_alone};
 pub use library::Library;
 #[cfg(feature = "lora")]
 pub use lm::{
-    AdapterTrainer, Advance, Course, Matrix as AdaptedMatrix, Pretrainer, Pretraining, Recipe, Taught, TrainError,
-    Trainer, Window,
+    AdapterTrainer, Advance, Course, Learned, Matrix as AdaptedMatrix, Pretrainer, Pretraining, Recipe, Taught,
+    TrainError, Trainer, Window,
 };
 pub use lm::{
     Aim, Facts, LANE_BYTES_MAX, LANE_BYTES_MIN, Language, LanguageModel, LoadError, Loader, ModelKind, Open, Shelf,

@@ -1,4 +1,4 @@
-//! `model adapt` and `model pretrain`: train an adapter to texts, or a model of images or bytes from nothing, and write it down.
+//! `model adapt` and `model pretrain`: train an adapter to texts, or a model of images or bytes, and write it down.
 
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use crate::codec::{
     Trainer,
 };
 use crate::host::{self, Disk, FileReader, Met, OpenMode, RealDisk};
+use crate::volume::learned_of;
 
 /// Texts that are taken at most, bytes: more than a model of any size is trained on in a week here.
 const TEXT_BYTES_MAX: u64 = 256 << 20;
@@ -57,6 +58,8 @@ pub struct AdaptOptions {
 /// How a model is trained from nothing: as `Pretraining`.
 #[derive(Clone, Debug)]
 pub struct PretrainOptions {
+    /// A checkpoint that it begins with, and whose layers, width and heads it has.
+    pub from: Option<PathBuf>,
     pub layers: usize,
     pub width: usize,
     pub heads: usize,
@@ -183,7 +186,7 @@ pub fn model_adapt(
     run(trainer, &disk, KEPT_OF_ADAPTER, options.training.minutes, tell)
 }
 
-/// Trains a network of `PRETRAINED` from nothing on files and directories, and writes it to a directory as `model add` takes it. What
+/// Trains a network of `PRETRAINED`, from nothing or from a checkpoint, on files and directories, and writes it to a directory as `model add` takes it. What
 /// it can be gone on from is written there at every judgement, and removed at the end.
 ///
 /// # Errors
@@ -203,12 +206,14 @@ pub fn model_pretrain(
         Some(_) => ModelKind::Bytes,
         None => return Err(format!("there is no network {network}; known are {}", PRETRAINED.join(", "))),
     };
-    let PretrainOptions { layers, width, heads, training } = options;
+    let PretrainOptions { from, layers, width, heads, training } = options;
+    let learned = from.as_deref().map(learned_of).transpose()?;
     let recipe = Pretraining { kind, layers: *layers, width: *width, heads: *heads, course: training.course() };
     let (data, disk) = (texts(data)?, directory(out)?);
     let kept = kept(out, KEPT_OF_MODEL, training);
-    let trainer = Pretrainer::pretraining(&data, recipe, kept.as_deref()).map_err(|e| e.to_string())?;
-    drop((data, kept));
+    let trainer =
+        Pretrainer::pretraining(&data, recipe, learned.as_ref(), kept.as_deref()).map_err(|e| e.to_string())?;
+    drop((data, learned, kept));
     run(trainer, &disk, KEPT_OF_MODEL, training.minutes, tell)
 }
 

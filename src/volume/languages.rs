@@ -172,6 +172,25 @@ pub fn load_brought(path: &Path, adapter: Option<&Path>) -> Result<LanguageModel
     load(|name| find(name).is_some(), &open, adapter).map_err(|e| named(&e))
 }
 
+/// Reads a model of images or bytes that somebody brings, as `load_brought` takes it, to be trained further; of images one of colours of a
+/// palette too.
+///
+/// # Errors
+/// A sentence that names the file and what is wrong with it.
+///
+/// # Blocking
+/// Reads all of it.
+#[cfg(feature = "lora")]
+pub fn learned_of(path: &Path) -> Result<codec::Learned, String> {
+    let named = |e: codec::LoadError| format!("{}: {e}", path.display());
+    let files = files_of(path).map_err(named)?;
+    let find = |name: &str| files.iter().find(|(n, _)| n == name).map(|(_, file)| reading(file.clone()));
+    let Some(tensors) = TENSORS.iter().find_map(|(_, name)| find(name)) else {
+        return Err(format!("{}: it is no model of images or bytes", path.display()));
+    };
+    codec::Learned::read(tensors, find(CONFIG)).map_err(named)
+}
+
 /// Loads a model that a store keeps, when it is needed.
 fn loader(disk: Arc<dyn Disk>, entry: &LanguageEntry) -> Loader {
     let (id, names): (ModelId, Vec<String>) = (entry.id, entry.files.iter().map(|f| f.name.clone()).collect());

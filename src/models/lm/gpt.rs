@@ -7,6 +7,8 @@
 //!
 //! Matrices stand with a row for each input there, and are turned here.
 
+#[cfg(feature = "lora")]
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::io::{Read, Seek};
 
@@ -40,7 +42,7 @@ pub(super) const OF_BYTES: &str = "byte_level_decoder.base.transformer.";
 pub(super) const PATCH_EMBEDDING: [&str; 2] =
     ["patch_level_decoder.patch_embedding.weight", "patch_level_decoder.patch_embedding.bias"];
 pub(super) const HEAD_OF_IMAGES: &str = "lm_head.weight";
-const HEAD_OF_BYTES: &str = "byte_level_decoder.base.lm_head.weight";
+pub(super) const HEAD_OF_BYTES: &str = "byte_level_decoder.base.lm_head.weight";
 /// What checkpoints have beside weights: masks, and an embedding of one row that no token has.
 const IDLE: [&str; 2] = [".attn.bias", ".attn.masked_bias"];
 const IDLE_TABLE: &str = "patch_level_decoder.base.wte.weight";
@@ -312,6 +314,55 @@ fn patches<R: Read + Seek>(mut part: Part<'_, R>, beside: &Beside) -> Result<Pat
     Ok(Patches { network, embeddings, biases, len })
 }
 
+/// Opens a file of tensors (safetensors), and where it has one its `config.json`.
+fn open_with<R: Read + Seek>(
+    file: R,
+    config: Option<R>,
+) -> Result<(Source<Checkpoint<R>>, ModelKind, Beside), LoadError> {
+    let tensors = open(file)?;
+    let kind = kind_of(&tensors.names()).ok_or(LoadError::Malformed("its tensors are of no known model".into()))?;
+    let config = config.map(|file| safetensors::json_of(file, "config.json")).transpose()?;
+    let beside = Beside::of(&tensors, config.as_ref(), kind)?;
+    Ok((Source(tensors), kind, beside))
+}
+
+/// What a checkpoint has learned, to be trained further: an iGPT of any vocabulary, or a bGPT.
+#[cfg(feature = "lora")]
+#[derive(Debug)]
+pub struct Learned {
+    pub kind: ModelKind,
+    pub(super) heads: usize,
+    /// Rows, columns and elements of each, as they stand in the file; a vector has one row.
+    pub(super) tensors: BTreeMap<String, (usize, usize, Vec<f32>)>,
+}
+
+#[cfg(feature = "lora")]
+impl Learned {
+    /// Reads all of a file of tensors (safetensors), and where it has one its `config.json`.
+    ///
+    /// # Errors
+    /// Says what is wrong with a file; shapes are looked at when it is trained.
+    pub fn read<R: Read + Seek>(file: R, config: Option<R>) -> Result<Learned, LoadError> {
+        let (mut source, kind, beside) = open_with(file, config)?;
+        // It is not written beside the tensors that come out.
+        if beside.epsilon != EPSILON {
+            return unsupported(format!(
+                "its norms add {}; known in a model that is trained further is {EPSILON}",
+                beside.epsilon
+            ));
+        }
+        let prefix = if kind == ModelKind::Image { OF_IMAGES } else { OF_PATCHES };
+        let heads = beside.heads(source.0.extent(&format!("{prefix}wpe.weight")).map_or(0, |(_, width)| width));
+        let mut tensors = BTreeMap::new();
+        for name in source.0.names() {
+            let (rows, columns) = source.0.extent(&name).unwrap_or_default();
+            let elements = source.table(&name, rows, columns)?;
+            tensors.insert(name, (rows, columns, elements));
+        }
+        Ok(Learned { kind, heads, tensors })
+    }
+}
+
 /// Loads a model of images or bytes from a file of tensors (safetensors), and where it has one its `config.json`.
 ///
 /// # Errors
@@ -322,11 +373,8 @@ fn patches<R: Read + Seek>(mut part: Part<'_, R>, beside: &Beside) -> Result<Pat
 pub fn load_tensors<R: Read + Seek>(file: R, config: Option<R>) -> Result<LanguageModel, LoadError> {
     let path = Path::best();
     prove(path)?;
-    let tensors = open(file)?;
-    let kind = kind_of(&tensors.names()).ok_or(LoadError::Malformed("its tensors are of no known model".into()))?;
-    let config = config.map(|file| safetensors::json_of(file, "config.json")).transpose()?;
-    let beside = Beside::of(&tensors, config.as_ref(), kind)?;
-    let (mut tensors, mut known) = (Source(tensors), BTreeSet::new());
+    let (mut tensors, kind, beside) = open_with(file, config)?;
+    let mut known = BTreeSet::new();
     let (network, patches, start) = if kind == ModelKind::Image {
         let part = Part { tensors: &mut tensors, known: &mut known, prefix: OF_IMAGES, kind };
         let (network, start) = image(part, &beside)?;

@@ -70,6 +70,8 @@ use tokens::Tokens;
 
 #[cfg(feature = "lora")]
 pub use adapt::{AdapterTrainer, Matrix, Recipe};
+#[cfg(feature = "lora")]
+pub use gpt::Learned;
 pub use gpt::{kind_of_tensors, load_tensors};
 pub use kernels::Path;
 pub use lanes::{LANE_BYTES_MAX, LANE_BYTES_MIN, lane_bytes, lane_check};

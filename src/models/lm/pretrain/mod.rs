@@ -1,10 +1,11 @@
-//! Trains a model of images or of bytes from nothing (`training`): an iGPT of grey values or a bGPT of patches, in the layouts that
-//! `gpt` reads, which say all there is to know of their architecture.
+//! Trains a model of images or of bytes from nothing, or from a checkpoint (`training`): an iGPT of grey values or a bGPT of patches, in
+//! the layouts that `gpt` reads, which say all there is to know of their architecture.
 //!
 //! A window is what a lane is read as: a beginning, then bytes in their order. An iGPT reads one grey value after the other; a bGPT
 //! reads patches, each as the sum of what its bytes are at their places, and then the bytes of the next one from what it made of those.
 //! Weights begin as GPT-2's do (A. Radford et al., 2019): small and normal, those that add to the state smaller the more layers
-//! there are.
+//! there are. Those of a checkpoint begin as they are there; an iGPT that knows other tokens than grey values, as the published ones do,
+//! gets a new embedding and a new head, and keeps its layers and positions.
 //!
 //! # Cost
 //! Memory: four times the weights in 32 bits, and what a window leaves for the way back, which grows with the square of its tokens
@@ -20,7 +21,9 @@ use candle_core::{D, DType, Device, Result, Tensor, Var, bail};
 use candle_nn::ops::{log_softmax, sigmoid, softmax};
 
 use super::ModelKind;
-use super::gpt::{HEAD_OF_IMAGES, OF_BYTES, OF_IMAGES, OF_PATCHES, PATCH_EMBEDDING, load_tensors};
+use super::gpt::{
+    HEAD_OF_BYTES, HEAD_OF_IMAGES, Learned, OF_BYTES, OF_IMAGES, OF_PATCHES, PATCH_EMBEDDING, load_tensors,
+};
 use super::lanes::channels_of;
 use super::patches::{BEGINNINGS, CLASSES, PADDING};
 use super::safetensors;
@@ -44,6 +47,7 @@ const LAYERS_OF_BYTES: usize = 4;
 pub struct Pretraining {
     /// `Image` or `Bytes`.
     pub kind: ModelKind,
+    /// Those of a checkpoint that it begins with, if there is one, and so are the next two.
     pub layers: usize,
     /// Elements of the state, and heads that they are shared by.
     pub width: usize,
@@ -59,16 +63,16 @@ impl Pretraining {
         Pretraining { kind, layers: 4, width: 128, heads: 2, course }
     }
 
-    /// Names and shapes of all variables; a vector has one row.
-    fn variables(&self) -> Vec<(String, (usize, usize), Begin)> {
+    /// All variables of a network that begins with noise.
+    fn variables(&self) -> Vec<Variable> {
         let Pretraining { kind, layers, width, course, .. } = self;
         let (width, mut out) = (*width, Vec::new());
-        let normal = Begin::Normal(DEVIATION);
+        let normal = || Begin::Normal(DEVIATION);
         let mut network = |prefix: &str, positions: usize, layers: usize| {
             let centred = *kind == ModelKind::Bytes;
-            let adds = Begin::Normal(DEVIATION / (2.0 * layers as f32).sqrt());
+            let adds = || Begin::Normal(DEVIATION / (2.0 * layers as f32).sqrt());
             let mut put = |name: String, shape, begin| out.push((format!("{prefix}{name}"), shape, begin));
-            put("wpe.weight".into(), (positions, width), normal);
+            put("wpe.weight".into(), (positions, width), normal());
             for n in 0..layers {
                 for norm in ["ln_1", "ln_2"] {
                     put(format!("h.{n}.{norm}.weight"), (1, width), Begin::Ones);
@@ -77,10 +81,10 @@ impl Pretraining {
                     }
                 }
                 for (what, inputs, outputs, begin) in [
-                    ("attn.c_attn", width, 3 * width, normal),
-                    ("attn.c_proj", width, width, adds),
-                    ("mlp.c_fc", width, 4 * width, normal),
-                    ("mlp.c_proj", 4 * width, width, adds),
+                    ("attn.c_attn", width, 3 * width, normal()),
+                    ("attn.c_proj", width, width, adds()),
+                    ("mlp.c_fc", width, 4 * width, normal()),
+                    ("mlp.c_proj", 4 * width, width, adds()),
                 ] {
                     put(format!("h.{n}.{what}.weight"), (inputs, outputs), begin);
                     if centred {
@@ -95,34 +99,99 @@ impl Pretraining {
         };
         if *kind == ModelKind::Image {
             network(OF_IMAGES, course.window, *layers);
-            out.push((format!("{OF_IMAGES}wte.weight"), (BYTES + 1, width), normal));
-            out.push((HEAD_OF_IMAGES.into(), (BYTES, width), normal));
+            out.push((format!("{OF_IMAGES}wte.weight"), (BYTES + 1, width), normal()));
+            out.push((HEAD_OF_IMAGES.into(), (BYTES, width), normal()));
         } else {
             // A beginning, and one that would end it, as in what is published.
             network(OF_PATCHES, course.window / PATCH + 2, *layers);
             network(OF_BYTES, PATCH + 1, layers.div_ceil(LAYERS_OF_BYTES));
             // Rows for each place and what is there: the way they are read.
-            out.push((PATCH_EMBEDDING[0].into(), (PATCH * CLASSES, width), normal));
+            out.push((PATCH_EMBEDDING[0].into(), (PATCH * CLASSES, width), normal()));
             out.push((PATCH_EMBEDDING[1].into(), (1, width), Begin::Zeros));
-            out.push((format!("{OF_BYTES}wte.weight"), (CLASSES, width), normal));
+            out.push((format!("{OF_BYTES}wte.weight"), (CLASSES, width), normal()));
         }
         out
+    }
+
+    /// All variables of a network that begins with a checkpoint, whose shape the recipe takes.
+    ///
+    /// # Errors
+    /// `Recipe`, where they do not go together.
+    fn variables_of(&mut self, learned: &Learned) -> std::result::Result<Vec<Variable>, TrainError> {
+        let refused = |what: String| Err(TrainError::Recipe(what));
+        if learned.kind != self.kind {
+            return refused(format!(
+                "the checkpoint is a model of {}, not of {}",
+                learned.kind.name(),
+                self.kind.name()
+            ));
+        }
+        let rows = |name: &str| learned.tensors.get(name).map_or(0, |(rows, ..)| *rows);
+        let (prefix, bytes) = if self.kind == ModelKind::Image { (OF_IMAGES, 1) } else { (OF_PATCHES, PATCH) };
+        let positions = format!("{prefix}wpe.weight");
+        let Some((count, width, _)) = learned.tensors.get(&positions) else {
+            return refused(format!("the checkpoint has no tensor {positions}"));
+        };
+        // A beginning is a patch of its own.
+        let window_max = (count - (bytes - 1).min(1)) * bytes;
+        if self.course.window > window_max {
+            return refused(format!(
+                "the checkpoint has {count} positions: its windows have {window_max} bytes at most"
+            ));
+        }
+        (self.width, self.heads) = (*width, learned.heads);
+        let embedding = format!("{OF_IMAGES}wte.weight");
+        let is_grey = rows(&embedding) == BYTES + 1 && rows(HEAD_OF_IMAGES) == BYTES;
+        let mut out = Vec::new();
+        for (name, (rows, columns, elements)) in &learned.tensors {
+            let is_of_tokens = self.kind == ModelKind::Image && (*name == embedding || name == HEAD_OF_IMAGES);
+            out.push(if name == HEAD_OF_BYTES {
+                // Here it is the embedding.
+                let tied = learned.tensors.get(&format!("{OF_BYTES}wte.weight"));
+                if tied.is_none_or(|(.., tied)| tied != elements) {
+                    return refused(
+                        "the checkpoint has a head of its own: known is one whose head is its embedding".into(),
+                    );
+                }
+                continue;
+            } else if is_of_tokens && !is_grey {
+                let rows = if *name == embedding { BYTES + 1 } else { BYTES };
+                (name.clone(), (rows, *width), Begin::Normal(DEVIATION))
+            } else if name == PATCH_EMBEDDING[0] {
+                if *columns != PATCH * CLASSES {
+                    return refused(format!(
+                        "its patches have {columns} inputs; known are {CLASSES} for each of {PATCH} bytes"
+                    ));
+                }
+                let turned = (0..*columns).flat_map(|n| elements.iter().skip(n).step_by(*columns).copied()).collect();
+                (name.clone(), (*columns, *rows), Begin::Known(turned))
+            } else {
+                (name.clone(), (*rows, *columns), Begin::Known(elements.clone()))
+            });
+        }
+        Ok(out)
     }
 }
 
 /// What the elements of a variable are at first.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Begin {
     Zeros,
     Ones,
     /// Normal, of this deviation.
     Normal(f32),
+    Known(Vec<f32>),
 }
 
-/// A network that is trained from nothing.
+/// Name and shape of a variable, which is as this at first; a vector has one row.
+type Variable = (String, (usize, usize), Begin);
+
+/// A network that is trained from nothing, or further.
 pub struct Untaught {
     recipe: Pretraining,
     device: Device,
+    /// Names and shapes of all variables, in the order in which they are trained.
+    shapes: Vec<(String, (usize, usize))>,
     variables: BTreeMap<String, Var>,
     /// Nothing where a token is seen, and minus infinity where it is not yet; by tokens.
     masks: BTreeMap<usize, Tensor>,
@@ -132,13 +201,14 @@ pub struct Untaught {
 pub type Pretrainer = Trainer<Untaught>;
 
 impl Pretrainer {
-    /// Begins with a network of noise, or goes on from what `kept` gave.
+    /// Begins with a network of noise, or with a checkpoint, or goes on from what `kept` gave.
     ///
     /// # Errors
-    /// Says what is wrong with the recipe, the data or what was kept.
+    /// Says what is wrong with the recipe, the checkpoint, the data or what was kept.
     pub fn pretraining(
         data: &[Vec<u8>],
-        recipe: Pretraining,
+        mut recipe: Pretraining,
+        learned: Option<&Learned>,
         kept: Option<&[u8]>,
     ) -> std::result::Result<Pretrainer, TrainError> {
         let refused = |what: &str| Err(TrainError::Recipe(what.to_string()));
@@ -149,6 +219,10 @@ impl Pretrainer {
         if !recipe.course.window.is_multiple_of(PATCH) {
             return refused("its windows are whole patches of 16 bytes");
         }
+        let variables = match learned {
+            Some(learned) => recipe.variables_of(learned)?,
+            None => Vec::new(),
+        };
         if recipe.heads == 0 || recipe.layers == 0 || !recipe.width.is_multiple_of(recipe.heads) {
             return refused("its width is a multiple of its heads, of which there is one at least, as of layers");
         }
@@ -156,25 +230,31 @@ impl Pretrainer {
         let Pretraining { kind, layers, width, heads, course } = &recipe;
         hasher.update(format!("{kind:?} {layers} {width} {heads} ").as_bytes());
         course.hash(&mut hasher);
+        for (name, (.., elements)) in learned.iter().flat_map(|learned| &learned.tensors) {
+            hasher.update(name.as_bytes()).update(bytemuck::cast_slice(elements));
+        }
         let windows = windows(data, course.window, *kind);
         windows.iter().for_each(|window| {
             hasher.update(bytemuck::cast_slice(&window.next));
         });
         let windows = apart(windows)?;
         let (device, mut chance) = (device()?, Chance(course.seed));
-        let (mut variables, mut all) = (BTreeMap::new(), Vec::new());
-        for (name, shape, begin) in recipe.variables() {
+        let begun = if learned.is_some() { variables } else { recipe.variables() };
+        let (mut variables, mut all, mut shapes) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for (name, shape, begin) in begun {
             let len = shape.0 * shape.1;
             let values = match begin {
                 Begin::Zeros => vec![0.0; len],
                 Begin::Ones => vec![1.0; len],
                 Begin::Normal(deviation) => (0..len).map(|_| chance.normal() * deviation).collect(),
+                Begin::Known(elements) => elements,
             };
             let var = Var::from_vec(values, shape, &device)?;
             all.push(var.clone());
+            shapes.push((name.clone(), shape));
             variables.insert(name, var);
         }
-        let subject = Untaught { recipe, device, variables, masks: BTreeMap::new() };
+        let subject = Untaught { recipe, device, shapes, variables, masks: BTreeMap::new() };
         // That it can be coded with is known before days are spent on it.
         let begun: Vec<Tensor> = all.iter().map(Var::as_detached_tensor).collect();
         for (_, file) in subject.files(&begun)? {
@@ -336,15 +416,15 @@ impl Taught for Untaught {
     /// A file of tensors that `model add` takes: of 32 bits, with its heads noted beside them.
     fn files(&self, variables: &[Tensor]) -> std::result::Result<Vec<(&'static str, Vec<u8>)>, TrainError> {
         let mut tensors = Vec::new();
-        for ((name, (rows, columns), _), tensor) in self.recipe.variables().into_iter().zip(variables) {
-            let is_patches = name == PATCH_EMBEDDING[0];
+        for ((name, (rows, columns)), tensor) in self.shapes.iter().zip(variables) {
+            let (rows, columns, is_patches) = (*rows, *columns, name == PATCH_EMBEDDING[0]);
             let tensor = if is_patches { tensor.t()?.contiguous()? } else { tensor.clone() };
             let shape = match rows {
                 1 => vec![columns],
                 _ if is_patches => vec![columns, rows],
                 _ => vec![rows, columns],
             };
-            tensors.push((name, "F32", shape, elements(&tensor.to_dtype(DType::F32)?)?));
+            tensors.push((name.clone(), "F32", shape, elements(&tensor.to_dtype(DType::F32)?)?));
         }
         let notes = [("format", "pt".to_string()), ("n_head", self.recipe.heads.to_string())];
         let notes = notes.map(|(name, value)| (name.to_string(), value)).into();

@@ -1,5 +1,6 @@
 use super::super::step::{Row, Work};
 use super::super::tests::{NEVER, coded};
+use super::super::tests_of_bytes::gpt::{CONFIG, Tensor as Made, bgpt, igpt, igpt_of, safetensors as file_of};
 use super::super::{LanguageModel, training::Advance};
 use super::*;
 
@@ -30,7 +31,7 @@ const KINDS: [ModelKind; 2] = [ModelKind::Image, ModelKind::Bytes];
 #[test]
 fn what_is_trained_is_what_codes() {
     for kind in KINDS {
-        let mut trainer = Pretrainer::pretraining(&[values(4000)], recipe(kind), None).unwrap();
+        let mut trainer = Pretrainer::pretraining(&[values(4000)], recipe(kind), None, None).unwrap();
         (0..12).for_each(|_| {
             trainer.advance().unwrap();
         });
@@ -63,7 +64,7 @@ fn what_is_trained_is_what_codes() {
 fn data_that_has_an_order_comes_to_take_fewer_bits() {
     for kind in KINDS {
         let data = [values(20_000)];
-        let begin = |kept: Option<&[u8]>| Pretrainer::pretraining(&data, recipe(kind), kept).unwrap();
+        let begin = |kept: Option<&[u8]>| Pretrainer::pretraining(&data, recipe(kind), None, kept).unwrap();
         let run = |trainer: &mut Pretrainer| while trainer.advance().unwrap().is_some() {};
         let mut whole = begin(None);
         assert!(matches!(whole.advance().unwrap(), Some(Advance::Judged { is_best: true, .. })));
@@ -91,7 +92,7 @@ fn what_cannot_be_is_said() {
     let refused = |kind: ModelKind, change: &dyn Fn(&mut Pretraining), word: &str| {
         let mut recipe = recipe(kind);
         change(&mut recipe);
-        let Err(e) = Pretrainer::pretraining(&[values(2000)], recipe, None) else { panic!("{word}") };
+        let Err(e) = Pretrainer::pretraining(&[values(2000)], recipe, None, None) else { panic!("{word}") };
         assert!(e.to_string().contains(word), "{word}: {e}");
     };
     refused(ModelKind::Text, &|_| (), "adapted");
@@ -102,4 +103,83 @@ fn what_cannot_be_is_said() {
     // Heads of a length that the exact network does not have.
     refused(ModelKind::Image, &|r| r.heads = 64, "elements");
     refused(ModelKind::Bytes, &|r| r.course.window = 1504, "1 windows");
+}
+
+/// Of an iGPT with positions for the shortest window.
+fn learned(tensors: &[Made], config: &str) -> Learned {
+    let mut made = tensors.to_vec();
+    for (_, shape, elements) in made.iter_mut().filter(|(name, ..)| name == "transformer.wpe.weight") {
+        shape[0] = 256;
+        elements.resize(256 * shape[1], 0.125);
+    }
+    Learned::read(Cursor::new(file_of(&made)), Some(Cursor::new(config.as_bytes().to_vec()))).unwrap()
+}
+
+fn named(file: &[u8]) -> Learned {
+    Learned::read(Cursor::new(file.to_vec()), None).unwrap()
+}
+
+/// What a checkpoint has learned is there when training begins; of an iGPT of a palette all but what it reads and says.
+#[test]
+fn a_checkpoint_is_trained_further() {
+    let is_of_tokens = |name: &str| name == "transformer.wte.weight" || name == HEAD_OF_IMAGES;
+    for (made, palette) in [(igpt_of(512), true), (igpt(), false), (bgpt(), false)] {
+        let learned = learned(&made, CONFIG);
+        let mut trainer = Pretrainer::pretraining(&[values(4000)], recipe(learned.kind), Some(&learned), None).unwrap();
+        trainer.advance().unwrap();
+        let (_, file) = trainer.files().unwrap().remove(0);
+        let begun = named(&file);
+        assert_eq!((begun.kind, begun.heads), (learned.kind, learned.heads));
+        for (name, (rows, columns, elements)) in &learned.tensors {
+            if palette && is_of_tokens(name) {
+                assert_eq!(
+                    (*rows - 256, begun.tensors[name].0 - 256),
+                    if name == HEAD_OF_IMAGES { (256, 0) } else { (257, 1) }
+                );
+                assert!(begun.tensors[name].2.iter().all(|x| x.abs() < 0.2 && *x != elements[0]));
+            } else if name != HEAD_OF_BYTES {
+                let (r, c, same) = &begun.tensors[name];
+                assert_eq!((r, c), (rows, columns), "{name}");
+                assert!(same == elements, "{name}");
+            }
+        }
+        assert!(!begun.tensors.contains_key(HEAD_OF_BYTES));
+    }
+    for kind in KINDS {
+        let data = [values(20_000)];
+        let mut first = Pretrainer::pretraining(&data, recipe(kind), None, None).unwrap();
+        while first.advance().unwrap().is_some() {}
+        let (_, file) = first.files().unwrap().remove(0);
+        let mut further = Pretrainer::pretraining(&data, recipe(kind), Some(&named(&file)), None).unwrap();
+        further.advance().unwrap();
+        let ((_, reached), (begins, _)) = (first.held_out(), further.held_out());
+        assert!((reached - begins).abs() < 1e-3, "{kind:?}: it ended with {reached} and goes on with {begins}");
+        // What was kept of a run that began otherwise is not gone on with.
+        assert!(Pretrainer::pretraining(&data, recipe(kind), None, Some(&further.kept().unwrap())).is_err());
+    }
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_is_said() {
+    let refused = |learned: &Learned, recipe: Pretraining, word: &str| {
+        let Err(e) = Pretrainer::pretraining(&[values(20_000)], recipe, Some(learned), None) else { panic!("{word}") };
+        assert!(e.to_string().contains(word), "{word}: {e}");
+    };
+    let image = learned(&igpt(), CONFIG);
+    refused(&image, recipe(ModelKind::Bytes), "model of image");
+    let mut long = recipe(ModelKind::Image);
+    (long.course.window, long.course.batch_tokens) = (4096, 4096);
+    refused(&image, long, "bytes at most");
+    let untied = |name: &str| {
+        let mut made = bgpt();
+        made.iter_mut().filter(|(n, ..)| n == name).for_each(|(.., elements)| elements[3] += 1.0);
+        learned(&made, CONFIG)
+    };
+    refused(&untied(HEAD_OF_BYTES), recipe(ModelKind::Bytes), "head of its own");
+    let mut other = bgpt();
+    other.retain(|(name, ..)| name != "patch_level_decoder.base.h.0.ln_2.bias");
+    refused(&learned(&other, CONFIG), recipe(ModelKind::Bytes), "ln_2.bias");
+    let strange = br#"{ "layer_norm_epsilon": 0.001 }"#.to_vec();
+    let e = Learned::read(Cursor::new(file_of(&igpt())), Some(Cursor::new(strange))).unwrap_err().to_string();
+    assert!(e.contains("0.001"), "{e}");
 }
