@@ -232,7 +232,7 @@ fn real_files_are_coded() {
         let (mut opened_bytes, mut encoding) = (0, 0.0);
         while at < bytes.len() {
             let rest = &bytes[at..];
-            let cut = tersefs::codec::first_cut(rest, bounds, true, (before.as_ref(), &policy));
+            let cut = tersefs::codec::first_cut(rest, bounds, rest.len() as u64, (before.as_ref(), &policy));
             let raw = &rest[..cut.len];
             let basis = Basis { before: before.as_ref(), ..Basis::default() };
             let started = std::time::Instant::now();

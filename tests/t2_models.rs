@@ -971,7 +971,7 @@ fn segments_of_video_end_with_frames() {
     let mut rest = &[b"YUV4MPEG2 W400 H300\n".to_vec(), frames(&mut Dice::new(1), &planes, 8, b"FRAME\n")].concat()[..];
     let mut frames_of = Vec::new();
     while !rest.is_empty() {
-        let cut = tersefs::codec::first_cut(rest, bounds, true, (None, &policy));
+        let cut = tersefs::codec::first_cut(rest, bounds, rest.len() as u64, (None, &policy));
         let (raw, behind) = rest.split_at(cut.len);
         assert!(raw.len() <= SEGMENT_BYTES_MAX as usize && (behind.is_empty() || behind.starts_with(b"FRAME")));
         frames_of.push(raw.len() / 180_006);
@@ -984,7 +984,7 @@ fn segments_of_video_end_with_frames() {
     }
     assert_eq!(frames_of, [5, 3]);
     let large = [b"YUV4MPEG2 W1200 H1000 Cmono\n".to_vec(), vec![9; 2_500_000]].concat();
-    let cut = tersefs::codec::first_cut(&large, bounds, true, (None, &policy));
+    let cut = tersefs::codec::first_cut(&large, bounds, large.len() as u64, (None, &policy));
     assert!(cut.len > 100_000 && cut.len <= SEGMENT_BYTES_MAX as usize, "as any other bytes");
 }
 

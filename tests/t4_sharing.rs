@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use common::{Dice, Files, check, code_all, fresh, gc_all, holds, open, options, packed, packs, put, remove};
 use tersefs::base::{Ino, MethodId};
+use tersefs::codec::DECODE_MS_MAX;
 use tersefs::host::Survival;
 use tersefs::store::IndexEngine;
 use tersefs::volume::{OpenFor, Volume, VolumeOptions};
@@ -352,6 +353,29 @@ fn a_shifted_copy_of_a_large_file_is_found() {
     let ino = volume.lookup(Ino::ROOT, b"new archive").unwrap().ino;
     let report = volume.report(ino).unwrap();
     assert!(report.segments.iter().all(|s| s.segment_bytes <= 1 << 20), "no segment is too long");
+}
+
+/// Pixels are not left over for a last segment that is too short to learn from.
+#[test]
+fn a_picture_ends_with_two_halves() {
+    let workers = Arc::new(Workers::new(1));
+    let mut patient = uncached(MethodId::Picture);
+    (patient.policy.only, patient.policy.decode_ms) = (None, Some(DECODE_MS_MAX));
+    let volume = open(&fresh(), patient, &workers).unwrap();
+    let mut dice = Dice::new(12);
+    let light = (0..1100 * 1000).map(|n| (n / 1100 / 5 + n % 1100 / 9 + dice.roll(4) as usize) as u8);
+    let picture: Vec<u8> = b"P5 1100 1000 255\n".iter().copied().chain(light).collect();
+    let files = Files::from([("picture".to_string(), picture.clone())]);
+    copy(&volume, &files, "a");
+    code_all(&volume, || ()).unwrap();
+    let ino = volume.lookup(Ino::ROOT, b"a picture").unwrap().ino;
+    let segments = volume.report(ino).unwrap().segments;
+    assert_eq!(
+        segments.iter().map(|s| s.bytes as usize).collect::<Vec<_>>(),
+        [picture.len().div_ceil(2), picture.len() / 2]
+    );
+    assert!(segments.iter().all(|s| s.method == MethodId::Picture.name()), "{segments:?}");
+    holds(&volume, &files, "a");
 }
 
 /// Coded files that are appended to and overwritten, again and again, keep the number of their segments in bounds.

@@ -19,6 +19,15 @@ pub struct Bounds {
     pub text: Option<u32>,
     /// They end with a frame of video where they can.
     pub frames: bool,
+    /// The last two are equally long, wherever the content would have them end: a short one learns too little.
+    pub halves: bool,
+}
+
+impl Bounds {
+    /// Bytes that any segment of a long file has but the last.
+    pub fn shortest(&self) -> u32 {
+        if self.halves { self.min.min(self.max / 2) } else { self.min }
+    }
 }
 
 /// Bytes by which the class of a member is told, as that of a file is.
@@ -46,14 +55,21 @@ pub fn bounds(class: Class, policy: &Policy) -> Bounds {
     let text = policy::rooms(policy).first().map_or(0, |room| room.text_bytes as u32);
     // Pictures are whole.
     if matches!(class, Class::Container | Class::Jpeg) && policy.allows(MethodId::Opened) && text >= TEXT_BYTES_MIN {
-        return Bounds { min: CONTAINER_BYTES_MIN, usual, max: SEGMENT_BYTES_MAX, text: Some(text), frames: false };
+        return Bounds {
+            min: CONTAINER_BYTES_MIN,
+            usual,
+            max: SEGMENT_BYTES_MAX,
+            text: Some(text),
+            frames: false,
+            halves: false,
+        };
     }
     let frames = method == MethodId::Video;
     let bounds = Bounds { frames, ..around(usual, |bytes| policy::keeps(policy, method, bytes)) };
     // Each segment begins to learn anew: shorter ones cost 1 % of a photograph, and copies that are shifted are rare among pixels and
     // samples.
     if matches!(method, MethodId::Picture | MethodId::Sound) {
-        return Bounds { min: bounds.max / 8 * 5, usual: bounds.max / 4 * 3, ..bounds };
+        return Bounds { min: bounds.max / 8 * 5, usual: bounds.max / 4 * 3, halves: true, ..bounds };
     }
     bounds
 }
@@ -61,18 +77,18 @@ pub fn bounds(class: Class, policy: &Policy) -> Bounds {
 fn around(usual: u32, keeps: impl Fn(u32) -> bool) -> Bounds {
     let longer = usual <= SEGMENT_BYTES_MAX / 2 && keeps(usual * 2);
     let usual = if longer { usual } else { usual / 2 };
-    Bounds { min: usual / 2, usual, max: usual * 2, text: None, frames: false }
+    Bounds { min: usual / 2, usual, max: usual * 2, text: None, frames: false, halves: false }
 }
 
-/// Bytes of the first segment of `bytes`, of which `bounds.max` are looked at. `all` says that nothing comes behind them: then
-/// the last segment is not a scrap. `before` says that they go on with a stream, or with a member that is cut as a file of its
+/// Bytes of the first segment of `left` bytes, of which `bytes` are the first, `bounds.max` of them or all there are: the last segment is
+/// not a scrap. `before` says that they go on with a stream, or with a member that is cut as a file of its
 /// own by the policy.
-pub fn first_cut(bytes: &[u8], bounds: Bounds, all: bool, (before, policy): (Option<&Before>, &Policy)) -> FirstCut {
+pub fn first_cut(bytes: &[u8], bounds: Bounds, left: u64, (before, policy): (Option<&Before>, &Policy)) -> FirstCut {
     if let Some(Before::Member(member)) = before {
-        return member_cut(bytes, all, member, policy);
+        return member_cut(bytes, left, member, policy);
     }
     let looked_at = bytes.get(..bounds.max as usize).unwrap_or(bytes);
-    let ends = all && looked_at.len() == bytes.len();
+    let ends = looked_at.len() as u64 == left;
     if let Some(text) = bounds.text {
         let limits = CutLimits { min: bounds.min as usize, text_bytes: text as usize };
         let cut = containers::cut(looked_at, before, limits, ends);
@@ -80,6 +96,10 @@ pub fn first_cut(bytes: &[u8], bounds: Bounds, all: bool, (before, policy): (Opt
     }
     if let Some(len) = bounds.frames.then(|| video_frames_end(looked_at)).flatten() {
         return FirstCut { len: if ends { looked_at.len() } else { len }, class: None, before: None };
+    }
+    let half = left.div_ceil(2);
+    if bounds.halves && (ends || half <= looked_at.len() as u64) {
+        return FirstCut { len: if ends { looked_at.len() } else { half as usize }, class: None, before: None };
     }
     let cut = FastCDC::new(looked_at, bounds.min as usize, bounds.usual as usize, bounds.max as usize)
         .next()
@@ -89,14 +109,12 @@ pub fn first_cut(bytes: &[u8], bounds: Bounds, all: bool, (before, policy): (Opt
 }
 
 /// As `first_cut`, of what is left of a member.
-fn member_cut(bytes: &[u8], all: bool, member: &MemberBefore, policy: &Policy) -> FirstCut {
-    let ends = member.bytes <= bytes.len() as u64;
+fn member_cut(bytes: &[u8], left: u64, member: &MemberBefore, policy: &Policy) -> FirstCut {
     let data = bytes.get(..member.bytes as usize).unwrap_or(bytes);
     let class = member.class.unwrap_or_else(|| classify(data.get(..SAMPLE_BYTES).unwrap_or(data)));
     let bounds = bounds(class, policy);
     let data = data.get(..bounds.max as usize).unwrap_or(data);
-    let ends = (ends || all) && data.len() as u64 == member.bytes.min(bytes.len() as u64);
-    let cut = first_cut(data, bounds, ends, (member.before.as_deref(), policy));
+    let cut = first_cut(data, bounds, left.min(member.bytes), (member.before.as_deref(), policy));
     let left = member.bytes - cut.len as u64;
     let before = MemberBefore { bytes: left, class: Some(class), before: cut.before.map(Box::new) };
     let before = (left > 0).then_some(Before::Member(before));
@@ -119,7 +137,8 @@ mod tests {
     fn cuts(mut bytes: &[u8], bounds: Bounds) -> Vec<&[u8]> {
         let mut out = Vec::new();
         while !bytes.is_empty() {
-            let (first, rest) = bytes.split_at(first_cut(bytes, bounds, true, (None, &Policy::default())).len);
+            let (first, rest) =
+                bytes.split_at(first_cut(bytes, bounds, bytes.len() as u64, (None, &Policy::default())).len);
             out.push(first);
             bytes = rest;
         }
@@ -137,21 +156,21 @@ mod tests {
         }
         assert_eq!(
             around(256 << 10, |_| true),
-            Bounds { min: 128 << 10, usual: 256 << 10, max: 512 << 10, text: None, frames: false }
+            Bounds { min: 128 << 10, usual: 256 << 10, max: 512 << 10, text: None, frames: false, halves: false }
         );
         assert_eq!(
             around(256 << 10, |_| false),
-            Bounds { min: 64 << 10, usual: 128 << 10, max: 256 << 10, text: None, frames: false }
+            Bounds { min: 64 << 10, usual: 128 << 10, max: 256 << 10, text: None, frames: false, halves: false }
         );
         assert_eq!(
             around(1 << 20, |_| true),
-            Bounds { min: 256 << 10, usual: 512 << 10, max: 1 << 20, text: None, frames: false }
+            Bounds { min: 256 << 10, usual: 512 << 10, max: 1 << 20, text: None, frames: false, halves: false }
         );
     }
 
     #[test]
     fn a_shifted_copy_is_cut_at_the_same_places() {
-        let bounds = Bounds { min: 4 << 10, usual: 8 << 10, max: 16 << 10, text: None, frames: false };
+        let bounds = Bounds { min: 4 << 10, usual: 8 << 10, max: 16 << 10, text: None, frames: false, halves: false };
         let whole = noise(500_000, 1);
         let before = cuts(&whole, bounds);
         assert!(before.iter().rev().skip(1).all(|c| (4 << 10..=16 << 10).contains(&c.len())), "bounds");
@@ -165,9 +184,26 @@ mod tests {
     }
 
     #[test]
+    fn the_last_two_are_halves_where_that_is_wanted() {
+        let bounds = Bounds { min: 10 << 10, usual: 12 << 10, max: 16 << 10, text: None, frames: false, halves: true };
+        for len in [1, 16 << 10, (16 << 10) + 1, 20_001, 32 << 10, 40_000, 100_000] {
+            let bytes = noise(len, 3);
+            let lens: Vec<usize> = cuts(&bytes, bounds).iter().map(|cut| cut.len()).collect();
+            assert!(lens.iter().all(|n| *n <= 16 << 10), "{lens:?}");
+            if let [.., last, end] = lens[..] {
+                assert!(last - end <= 1 && end * 2 >= 16 << 10, "{lens:?}");
+            }
+            assert_eq!(lens.len() > 1, len > 16 << 10);
+            // What is known of how much there is does not have to be at hand.
+            let first = first_cut(&bytes[..len.min(16 << 10)], bounds, len as u64, (None, &Policy::default()));
+            assert_eq!(first.len, lens[0]);
+        }
+    }
+
+    #[test]
     fn short_and_dull_data_is_cut_too() {
-        let bounds = Bounds { min: 4 << 10, usual: 8 << 10, max: 16 << 10, text: None, frames: false };
-        assert_eq!(first_cut(b"x", bounds, true, (None, &Policy::default())).len, 1);
-        assert_eq!(first_cut(&vec![0; 100_000], bounds, true, (None, &Policy::default())).len, 16 << 10);
+        let bounds = Bounds { min: 4 << 10, usual: 8 << 10, max: 16 << 10, text: None, frames: false, halves: false };
+        assert_eq!(first_cut(b"x", bounds, 1, (None, &Policy::default())).len, 1);
+        assert_eq!(first_cut(&vec![0; 100_000], bounds, 100_000, (None, &Policy::default())).len, 16 << 10);
     }
 }

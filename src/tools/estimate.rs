@@ -332,7 +332,7 @@ fn cuts(
                 // It has become shorter.
                 return Ok(out);
             }
-            let cut = codec::first_cut(&bytes, bounds, looked_at.end == run.end, (before.as_deref(), policy));
+            let cut = codec::first_cut(&bytes, bounds, run.end - at, (before.as_deref(), policy));
             let range = ByteRange::at(at, cut.len as u64);
             // Long files are walked through to get to a place: what is not wanted is not kept.
             if range.end > keep_from {

@@ -153,7 +153,7 @@ fn ours(plain: &[u8], class: Class) -> Result<Taken, String> {
         let cut = if rest.len() == plain.len() && rest.len() as u64 <= u64::from(codec::cut(class, &policy)) {
             codec::FirstCut { len: rest.len(), class: None, before: None }
         } else {
-            codec::first_cut(rest, codec::bounds(class, &policy), true, (before.as_ref(), &policy))
+            codec::first_cut(rest, codec::bounds(class, &policy), rest.len() as u64, (before.as_ref(), &policy))
         };
         let (raw, behind) = rest.split_at(cut.len.clamp(1, rest.len().min(SEGMENT_BYTES_MAX as usize)));
         let m = measure(raw, class, &policy, &[raw.len() as u32], before.as_ref())?;

@@ -926,7 +926,7 @@ impl Volume {
             let len = run.len().min(u64::from(bounds.max));
             let mut bytes = vec![0u8; len as usize];
             staging::read(&*file, ino, &mut bytes, at)?;
-            let cut = codec::first_cut(&bytes, bounds, len == run.len(), (before, policy));
+            let cut = codec::first_cut(&bytes, bounds, run.len(), (before, policy));
             bytes.truncate(cut.len);
             let len = bytes.len() as u64;
             let range = ByteRange::at(at, len);
@@ -979,7 +979,7 @@ impl Volume {
         if run.len() >= u64::from(bounds.max) {
             return Ok(Some(run));
         }
-        let short = extent(at.saturating_sub(1), at)?.is_some_and(|before| before.len < bounds.min);
+        let short = extent(at.saturating_sub(1), at)?.is_some_and(|before| before.len < bounds.shortest());
         Ok((run.end == size && (goes_on || !short)).then_some(run))
     }
 
