@@ -186,6 +186,14 @@ fn a_model_is_fetched_from_a_hub() {
     let listed = json(&["model", "list", "--json", arg(&store)]);
     assert_eq!(listed[0]["id"], json(&["model", "show", "--json", arg(&model)])["id"]);
     assert_eq!(fs::read_dir(cache.join("tersefs/hub")).unwrap().count(), 0, "the store's copy is enough");
+    // A model of bytes is named by its file.
+    let weights = gpt::pth(&gpt::bgpt_of_places(), Some("model"));
+    let of_bytes = hub::Served::new("org/bytes", [("weights-audio.pth".to_string(), weights)].into());
+    let added = add(&of_bytes.endpoint, "org/bytes/weights-audio.pth");
+    assert_eq!(added.code, Some(0), "{added:?}");
+    assert_eq!(json(&["model", "list", "--json", arg(&store)])[1]["kind"], "bytes");
+    let refused = add(&of_bytes.endpoint, "org/bytes/weights-image.pth");
+    assert!(refused.code == Some(1) && refused.err.contains("weights-audio.pth"), "{refused:?}");
     let closed = served.endpoint.clone();
     drop(served);
     let refused = add(&closed, "org/tiny");

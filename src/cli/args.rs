@@ -352,7 +352,7 @@ pub(super) enum ModelVerb {
         path: PathBuf,
         /// GGUF file, or directory of a checkpoint; a bGPT or an iGPT as a file of safetensors or of PyTorch (.pth, .bin), or the
         /// directory of one; or where there is none of that name, a model on the hub of Hugging Face,
-        /// `org/name` or `org/name/model.gguf`, which is fetched (HF_ENDPOINT and HF_TOKEN as its own programs have them)
+        /// `org/name`, `org/name/model.gguf` or `org/name/weights.pth`, which is fetched (HF_ENDPOINT and HF_TOKEN as its own programs have them)
         model: PathBuf,
         /// An adapter to it: the directory that PEFT or `model adapt` wrote. With it, it is a model of its own
         #[arg(long, value_name = "DIR")]

@@ -1,5 +1,5 @@
 //! Models from a hub (Hugging Face's, or one that speaks as it does): the files of a model by its name, `org/name`, or one
-//! of its GGUF files, `org/name/model.gguf`.
+//! of its files, `org/name/model.gguf`, or `org/name/weights-audio.pth` of a model of bytes.
 //!
 //! Files are fetched into a directory of their own for each version of a model. What was fetched in part is gone on with, and
 //! what is whole is not fetched again; a file has its name only when it is whole, and of the SHA-256 that the hub says of it
@@ -29,6 +29,9 @@ const STEP_BYTES: usize = 1 << 20;
 const CONNECT_MAX: Duration = Duration::from_secs(20);
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 const BODY_MAX: Duration = Duration::from_secs(600);
+/// How files end that are a model alone: of text, and of images or bytes.
+const GGUF: &str = ".gguf";
+const ALONE: [&str; 4] = [GGUF, ".safetensors", ".pth", ".bin"];
 /// How the name of a file ends that is not there as a whole.
 const PART: &str = ".part";
 
@@ -53,7 +56,9 @@ impl HubName {
         let parts: Vec<&str> = text.split('/').collect();
         let (organisation, name, file) = match parts.as_slice() {
             [organisation, name] => (organisation, name, None),
-            [organisation, name, file] if file.ends_with(".gguf") => (organisation, name, Some(file.to_string())),
+            [organisation, name, file] if ALONE.iter().any(|end| file.ends_with(end)) => {
+                (organisation, name, Some(file.to_string()))
+            }
             _ => return None,
         };
         parts.iter().all(|part| is_plain(part)).then(|| HubName { repository: format!("{organisation}/{name}"), file })
@@ -63,7 +68,7 @@ impl HubName {
 /// A model that was fetched.
 #[derive(Debug)]
 pub struct Fetched {
-    /// A GGUF file, or the directory of a checkpoint.
+    /// The only file, or the directory of a checkpoint.
     pub path: PathBuf,
     cache: PathBuf,
     home: String,
@@ -101,11 +106,15 @@ struct Listed {
 /// Which files a model is loaded from: one of GGUF, or a checkpoint's, of which the index says more where there is one.
 fn choose(listed: &[Listed], wanted: &HubName) -> Result<Vec<Listed>, String> {
     let find = |name: &str| listed.iter().find(|file| file.name == name).cloned();
-    let ggufs: Vec<Listed> = listed.iter().filter(|file| file.name.ends_with(".gguf")).cloned().collect();
-    let names = || ggufs.iter().map(|file| file.name.as_str()).collect::<Vec<_>>().join(", ");
+    let ending = |ends: &[&str]| -> Vec<Listed> {
+        listed.iter().filter(|file| ends.iter().any(|end| file.name.ends_with(end))).cloned().collect()
+    };
+    let names = |files: &[Listed]| files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>().join(", ");
+    let ggufs = ending(&[GGUF]);
     let HubName { repository, file } = wanted;
     if let Some(file) = file {
-        let none = || format!("{repository} has no file {file} on the hub; of GGUF it has: {}", names());
+        let none =
+            || format!("{repository} has no file {file} on the hub; of models it has: {}", names(&ending(&ALONE)));
         return find(file).map(|file| vec![file]).ok_or_else(none);
     }
     let tensors = find("model.safetensors.index.json").or(find("model.safetensors"));
@@ -115,11 +124,12 @@ fn choose(listed: &[Listed], wanted: &HubName) -> Result<Vec<Listed>, String> {
     match ggufs.as_slice() {
         [one] => Ok(vec![one.clone()]),
         [] => Err(format!(
-            "{repository} has on the hub neither a GGUF file nor config.json, tokenizer.json and model.safetensors"
+            "{repository} has on the hub neither a GGUF file nor config.json, tokenizer.json and model.safetensors; a file of a model of \
+             images or bytes is named itself, {repository}/FILE"
         )),
         _ => Err(format!(
             "{repository} has several GGUF files on the hub: say which as {repository}/FILE, of {}",
-            names()
+            names(&ggufs)
         )),
     }
 }
@@ -403,7 +413,9 @@ mod tests {
     #[test]
     fn names_on_a_hub_are_told_from_paths() {
         assert_eq!(name("org/na-me.1"), HubName { repository: "org/na-me.1".into(), file: None });
-        assert_eq!(name("org/name/m.Q4.gguf").file.as_deref(), Some("m.Q4.gguf"));
+        for file in ["m.Q4.gguf", "weights-audio.pth", "igpt.safetensors", "pytorch_model.bin"] {
+            assert_eq!(name(&format!("org/name/{file}")).file.as_deref(), Some(file));
+        }
         for other in
             ["name", "/org/name", "org/name/", "a/b/c", "a/b/c/d.gguf", "../name", "./name", "a/b c", "a/b?c", ""]
         {

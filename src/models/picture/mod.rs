@@ -8,6 +8,9 @@
 //! pixels are told first (`same`). What pixels are like is told by the head of a file; a segment from the middle of one has none,
 //! so that it is found (`format`). Bytes that are no pixels stay as they are. Every segment stands alone.
 //!
+//! What was found with photographs: all that was learned of six others (16 MB of tables) saves 0.5 % of six, the weights of mixers alone
+//! (1.5 MB) 0.26 %, weights by decision (12 KB) cost 0.07 %; what the plane before has learned saves 0.1 %. So no prior is told.
+//!
 //! Idea: least squares around a pixel, B. Meyer and P. Tischer, Glicbawls; X. Wu and others, EDP; mixing of distributions and
 //! counters, M. Pais and others, paq8px. Limits: memory as `memory_bytes` says, taken for a segment and given back; decoding is
 //! as fast as encoding.
