@@ -9,7 +9,7 @@ mod packed;
 use std::time::{Duration, Instant};
 use std::{env, fs, panic, process};
 
-use targets::{TARGETS, recipe_of, run};
+use targets::{TARGETS, payload_of, recipe_of, run};
 
 /// What takes more memory fails, MiB: the bounds of all libraries together, and seeds.
 const PEAK_MIB_MAX: u64 = 1024;
@@ -54,6 +54,9 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         let text = packed::prose(&mut Dice::new(3), 20_000);
         seeds.extend([1, 3, 19].iter().map(|level| zstd_of(&text, *level)));
     }
+    if matches!(target, "media" | "payload") {
+        seeds = media();
+    }
     // Of each its own kind first, and small ones: there is more done in the same time.
     seeds.retain(|seed| seed.len() < 80_000);
     let fronts = TARGETS.iter().find(|(name, _)| *name == target).map_or(&[][..], |(_, fronts)| fronts);
@@ -61,7 +64,48 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     if seeds.iter().any(own) && !fronts.contains(&&b""[..]) {
         seeds.retain(own);
     }
-    if target == "recipe" { seeds.iter().filter_map(|seed| recipe_of(seed)).collect() } else { seeds }
+    match target {
+        "recipe" => seeds.iter().filter_map(|seed| recipe_of(seed)).collect(),
+        "payload" => seeds.iter().filter_map(|seed| payload_of(seed)).collect(),
+        _ => seeds,
+    }
+}
+
+/// Sound, pictures and video, short and with little noise.
+fn media() -> Vec<Vec<u8>> {
+    let mut dice = Dice::new(9);
+    let mut wave = |n: usize| ((n as f64 * 0.07).sin() * 3000.0) as i32 + dice.roll(40) as i32;
+    let waves: Vec<i32> = (0..2400).map(&mut wave).collect();
+    let wav = |kind: u16, channels: u16, width: u16, samples: Vec<u8>| {
+        let frame = channels * width;
+        let mut out = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0".to_vec();
+        [kind, channels].iter().for_each(|n| out.extend(n.to_le_bytes()));
+        [16_000, 16_000 * u32::from(frame)].iter().for_each(|n| out.extend(n.to_le_bytes()));
+        [frame, 8 * width].iter().for_each(|n| out.extend(n.to_le_bytes()));
+        out.extend(b"data");
+        out.extend((samples.len() as u32).to_le_bytes());
+        [out, samples].concat()
+    };
+    let bytes = |each: &dyn Fn(i32) -> Vec<u8>| waves.iter().flat_map(|x| each(*x)).collect::<Vec<u8>>();
+    let pixels: Vec<u8> = (0..9000).map(|n| (n % 90 + n / 90 + n * n % 5) as u8).collect();
+    let frames = |n: usize| [b"FRAME\n".to_vec(), pixels[n * 7..n * 7 + 48 * 48 * 3 / 2].to_vec()].concat();
+    vec![
+        wav(1, 1, 1, bytes(&|x| vec![(x >> 6) as u8 ^ 0x80])),
+        wav(1, 2, 2, bytes(&|x| (x as i16).to_le_bytes().to_vec())),
+        wav(1, 1, 3, bytes(&|x| (x * 16).to_le_bytes()[..3].to_vec())),
+        wav(1, 2, 4, bytes(&|x| (x << 12).to_le_bytes().to_vec())),
+        wav(3, 1, 4, bytes(&|x| (x as f32 / 32768.0).to_le_bytes().to_vec())),
+        [
+            b".snd\0\0\0\x18\xff\xff\xff\xff\0\0\0\x03\0\0\x3e\x80\0\0\0\x01".to_vec(),
+            bytes(&|x| (x as i16).to_be_bytes().to_vec()),
+        ]
+        .concat(),
+        [b"P5 90 100 255\n".to_vec(), pixels.clone()].concat(),
+        [b"P6 30 100 255\n".to_vec(), pixels.clone()].concat(),
+        [b"P5 45 100 65535\n".to_vec(), pixels.clone()].concat(),
+        [b"P5 90 100 255\n".to_vec(), pixels.iter().map(|x| x & 0xc0).collect()].concat(),
+        [b"YUV4MPEG2 W48 H48 F25:1 C420jpeg\n".to_vec(), frames(0), frames(1), frames(2)].concat(),
+    ]
 }
 
 fn zstd_of(text: &[u8], level: i32) -> Vec<u8> {

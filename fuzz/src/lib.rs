@@ -1,12 +1,15 @@
 //! What is fuzzed: any bytes open to what closes to them, or not at all, and any recipe closes to bytes of the length that is asked
-//! for, or to an error. Nothing panics, and what comes out is bounded.
+//! for, or to an error. So with what is coded as sound, pictures and video, and payloads of these. Nothing panics, and what comes out is
+//! bounded.
 
+use tersefs::base::{Class, MethodId, ModelId};
 use tersefs::containers::{self, CutLimits, Kind, Limits, Stream};
+use tersefs::models::{self, Basis};
 
 const LIMITS: Limits = Limits { text_bytes: 256 << 10 };
 
-/// Containers, and what bytes have to begin with to be taken for them.
-pub const TARGETS: [(&str, &[&[u8]]); 11] = [
+/// Containers and media, and what bytes have to begin with to be taken for them.
+pub const TARGETS: [(&str, &[&[u8]]); 13] = [
     ("deflate", &[b"\x1f\x8b\x08\0\0\0\0\0\0\x03", b"\x78\x9c", b"PK\x03\x04\x14\0\0\0\x08\0"]),
     ("png", &[b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"]),
     ("jpeg", &[b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01", b"\xff\xd8\xff\xdb"]),
@@ -18,7 +21,13 @@ pub const TARGETS: [(&str, &[&[u8]]); 11] = [
     ("base64", &[b"data:image/png;base64,", b""]),
     ("nested", &[b""]),
     ("recipe", &[b""]),
+    ("media", &[b"RIFF", b"FORM", b".snd", b"P5 ", b"P6 ", b"YUV4MPEG2 ", b""]),
+    ("payload", &[b""]),
 ];
+
+/// Methods of media, with a class that each is for.
+const MEDIA: [(MethodId, Class); 3] =
+    [(MethodId::Sound, Class::Sound), (MethodId::Picture, Class::Picture), (MethodId::Video, Class::Video)];
 
 /// Runs a target on some bytes.
 ///
@@ -26,8 +35,11 @@ pub const TARGETS: [(&str, &[&[u8]]); 11] = [
 /// When what it holds true is not, or there is no such target.
 pub fn run(target: &str, data: &[u8]) {
     let (_, fronts) = TARGETS.iter().find(|(name, _)| *name == target).expect("a target of the table");
-    if target == "recipe" {
-        return closed(data);
+    match target {
+        "recipe" => return closed(data),
+        "media" => return coded(data),
+        "payload" => return decoded(data),
+        _ => {}
     }
     // As it is too, as it may begin with its own.
     opened(data);
@@ -100,4 +112,34 @@ pub fn recipe_of(bytes: &[u8]) -> Option<Vec<u8>> {
         out.extend_from_slice(&stream.bytes);
     }
     Some(out)
+}
+
+/// Codes some bytes by each method of media that takes them, and decodes them.
+fn coded(data: &[u8]) {
+    for (method, class) in MEDIA {
+        let model = models::model(method);
+        let Ok(coded) = model.encode(data, class, Basis::default()) else { continue };
+        assert!(coded.payload.len() < data.len());
+        let back = model.decode(&coded.payload, data.len(), model.revision(), ModelId::NONE, Basis::default());
+        assert!(back.as_deref() == Ok(data), "{}: {:?}", method.name(), back.err());
+    }
+}
+
+/// Decodes what no method wrote: a byte says by which and which revision, two how long it is to be.
+fn decoded(data: &[u8]) {
+    let [which, low, high, payload @ ..] = data else { return };
+    let (method, _) = MEDIA[usize::from(which % 4) % MEDIA.len()];
+    let len = usize::from(u16::from_le_bytes([*low, *high]));
+    let plain = models::model(method).decode(payload, len, u16::from(which / 4 % 4), ModelId::NONE, Basis::default());
+    assert!(plain.is_err() || plain.is_ok_and(|plain| plain.len() == len));
+}
+
+/// Bytes for the target `payload` of what coding made.
+pub fn payload_of(bytes: &[u8]) -> Option<Vec<u8>> {
+    let len = u16::try_from(bytes.len()).ok()?.to_le_bytes();
+    MEDIA.iter().enumerate().find_map(|(which, (method, class))| {
+        let model = models::model(*method);
+        let payload = model.encode(bytes, *class, Basis::default()).ok()?.payload;
+        Some([&[which as u8 + 4 * model.revision() as u8][..], &len, &payload].concat())
+    })
 }
