@@ -990,6 +990,15 @@ fn segments_of_video_end_with_frames() {
     let large = [b"YUV4MPEG2 W1200 H1000 Cmono\n".to_vec(), vec![9; 2_500_000]].concat();
     let cut = tersefs::codec::first_cut(&large, bounds, large.len() as u64, (None, &policy));
     assert!(cut.len > 100_000 && cut.len <= SEGMENT_BYTES_MAX as usize, "as any other bytes");
+    // Nor is such a file taken for anything else: what is cut from a frame is a picture.
+    let planes = [(1280, 720), (640, 360), (640, 360)];
+    let head = b"YUV4MPEG2 W1280 H720 F25:1 C420jpeg\n".to_vec();
+    let large = [head, frames(&mut Dice::new(2), &planes, 1, b"FRAME\n")].concat();
+    assert_eq!(tersefs::codec::classify(&large[..64 << 10]), Class::Video);
+    let part = &large[200_001..500_000];
+    let coded = tersefs::codec::encode(part, Class::Video, &policy, Basis::default()).unwrap();
+    assert_eq!(MethodId::from_u16(coded.coding.method), Some(MethodId::Picture));
+    assert!(tersefs::codec::decode(&coded.coding, &coded.payload, Basis::default()).unwrap() == part);
 }
 
 #[test]

@@ -75,12 +75,17 @@ pub(super) struct Place {
 }
 
 impl Format {
-    /// Checks what a payload or a head says.
+    /// Checks what a payload or a head says of frames that a segment has room for.
     pub fn checked(self) -> Option<Format> {
+        self.possible().filter(|format| format.frame_bytes() <= SEGMENT_BYTES_MAX as usize)
+    }
+
+    /// Checks what a head says of frames of any length.
+    fn possible(self) -> Option<Format> {
         let sides = [self.width, self.rows].into_iter().all(|side| (SIDE_MIN..=SIDE_MAX).contains(&side));
         let packed = !matches!(self.kind, Kind::Yuyv | Kind::Uyvy) || self.width.is_multiple_of(2);
         let bytes = self.bytes == 1 || self.bytes == 2 && (self.kind as u8) < Kind::Bgr as u8;
-        (sides && packed && bytes && self.frame_bytes() <= SEGMENT_BYTES_MAX as usize).then_some(self)
+        (sides && packed && bytes).then_some(self)
     }
 
     /// Planes, the one first that others are told from, and where their values lie.
@@ -166,7 +171,7 @@ struct Walk {
     pieces: bool,
 }
 
-/// What the head of a file says.
+/// What the head of a file says, of frames of any length.
 pub(super) fn head(raw: &[u8]) -> Option<Format> {
     if raw.starts_with(MAGIC) { y4m(raw).map(|(format, _)| format) } else { avi(raw).map(|(format, _)| format) }
 }
@@ -203,7 +208,7 @@ fn y4m(raw: &[u8]) -> Option<(Format, usize)> {
         9..=16 => 2,
         _ => return None,
     };
-    Some((Format { kind, bytes, width, rows }.checked()?, line.len() + 1))
+    Some((Format { kind, bytes, width, rows }.possible()?, line.len() + 1))
 }
 
 fn number(raw: &[u8], at: usize, len: usize) -> Option<usize> {
@@ -252,7 +257,7 @@ fn frames_of(raw: &[u8], at: usize) -> Option<Format> {
         (b"UYVY" | b"2vuy" | b"HDYC", _) => Kind::Uyvy,
         _ => return None,
     };
-    Format { kind, bytes: 1, width, rows }.checked()
+    Format { kind, bytes: 1, width, rows }.possible()
 }
 
 /// The line before a frame of Y4M.

@@ -31,7 +31,7 @@ const BYTES: u64 = predictor::bytes(SEGMENT_BYTES_MAX as u64, format::SIDE_MAX) 
 /// Video.
 pub(crate) struct Video;
 
-/// True for the first bytes of a file of frames that this method codes.
+/// True for the first bytes of a file of frames that this method codes, or that are longer than a segment: parts of those are pictures.
 pub fn begins_as_video(sample: &[u8]) -> bool {
     format::head(sample).is_some()
 }
