@@ -219,9 +219,9 @@ impl Pretrainer {
         if !recipe.course.window.is_multiple_of(PATCH) {
             return refused("its windows are whole patches of 16 bytes");
         }
-        let variables = match learned {
+        let begun = match learned {
             Some(learned) => recipe.variables_of(learned)?,
-            None => Vec::new(),
+            None => recipe.variables(),
         };
         if recipe.heads == 0 || recipe.layers == 0 || !recipe.width.is_multiple_of(recipe.heads) {
             return refused("its width is a multiple of its heads, of which there is one at least, as of layers");
@@ -239,7 +239,6 @@ impl Pretrainer {
         });
         let windows = apart(windows)?;
         let (device, mut chance) = (device()?, Chance(course.seed));
-        let begun = if learned.is_some() { variables } else { recipe.variables() };
         let (mut variables, mut all, mut shapes) = (BTreeMap::new(), Vec::new(), Vec::new());
         for (name, shape, begin) in begun {
             let len = shape.0 * shape.1;
