@@ -970,7 +970,7 @@ fn what_is_no_video_is_declined() {
 fn segments_of_video_end_with_frames() {
     let policy = tersefs::codec::Policy { decode_ms: Some(60_000), ..Default::default() };
     let bounds = tersefs::codec::bounds(Class::Video, &policy);
-    assert!(bounds.frames);
+    assert_eq!(bounds.ends, tersefs::codec::Ends::Frames);
     let planes = [(400, 300), (200, 150), (200, 150)];
     let mut rest = &[b"YUV4MPEG2 W400 H300\n".to_vec(), frames(&mut Dice::new(1), &planes, 8, b"FRAME\n")].concat()[..];
     let mut frames_of = Vec::new();

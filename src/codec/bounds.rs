@@ -15,18 +15,26 @@ pub struct Bounds {
     pub min: u32,
     pub usual: u32,
     pub max: u32,
-    /// Bytes that may come out of the containers in one; they decide where it ends then.
-    pub text: Option<u32>,
-    /// They end with a frame of video where they can.
-    pub frames: bool,
-    /// The last two are equally long, wherever the content would have them end: a short one learns too little.
-    pub halves: bool,
+    pub ends: Ends,
+}
+
+/// What says where segments end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// Their content.
+    Content,
+    /// The containers in them: so many bytes may come out of those in one.
+    Containers { text_bytes: u32 },
+    /// Frames of video, and where there are none their content.
+    Frames,
+    /// Their content, but for the last two, which are equally long: a short one learns too little.
+    Halves,
 }
 
 impl Bounds {
     /// Bytes that any segment of a long file has but the last.
     pub fn shortest(&self) -> u32 {
-        if self.halves { self.min.min(self.max / 2) } else { self.min }
+        if self.ends == Ends::Halves { self.min.min(self.max / 2) } else { self.min }
     }
 }
 
@@ -55,21 +63,17 @@ pub fn bounds(class: Class, policy: &Policy) -> Bounds {
     let text = policy::rooms(policy).first().map_or(0, |room| room.text_bytes as u32);
     // Pictures are whole.
     if matches!(class, Class::Container | Class::Jpeg) && policy.allows(MethodId::Opened) && text >= TEXT_BYTES_MIN {
-        return Bounds {
-            min: CONTAINER_BYTES_MIN,
-            usual,
-            max: SEGMENT_BYTES_MAX,
-            text: Some(text),
-            frames: false,
-            halves: false,
-        };
+        let ends = Ends::Containers { text_bytes: text };
+        return Bounds { min: CONTAINER_BYTES_MIN, usual, max: SEGMENT_BYTES_MAX, ends };
     }
-    let frames = method == MethodId::Video;
-    let bounds = Bounds { frames, ..around(usual, |bytes| policy::keeps(policy, method, bytes)) };
+    let bounds = around(usual, |bytes| policy::keeps(policy, method, bytes));
+    if method == MethodId::Video {
+        return Bounds { ends: Ends::Frames, ..bounds };
+    }
     // Each segment begins to learn anew: shorter ones cost 1 % of a photograph, and copies that are shifted are rare among pixels and
     // samples.
     if matches!(method, MethodId::Picture | MethodId::Sound) {
-        return Bounds { min: bounds.max / 8 * 5, usual: bounds.max / 4 * 3, halves: true, ..bounds };
+        return Bounds { min: bounds.max / 8 * 5, usual: bounds.max / 4 * 3, ends: Ends::Halves, ..bounds };
     }
     bounds
 }
@@ -77,7 +81,7 @@ pub fn bounds(class: Class, policy: &Policy) -> Bounds {
 fn around(usual: u32, keeps: impl Fn(u32) -> bool) -> Bounds {
     let longer = usual <= SEGMENT_BYTES_MAX / 2 && keeps(usual * 2);
     let usual = if longer { usual } else { usual / 2 };
-    Bounds { min: usual / 2, usual, max: usual * 2, text: None, frames: false, halves: false }
+    Bounds { min: usual / 2, usual, max: usual * 2, ends: Ends::Content }
 }
 
 /// Bytes of the first segment of `left` bytes, of which `bytes` are the first, `bounds.max` of them or all there are: the last segment is
@@ -89,23 +93,27 @@ pub fn first_cut(bytes: &[u8], bounds: Bounds, left: u64, (before, policy): (Opt
     }
     let looked_at = bytes.get(..bounds.max as usize).unwrap_or(bytes);
     let ends = looked_at.len() as u64 == left;
-    if let Some(text) = bounds.text {
-        let limits = CutLimits { min: bounds.min as usize, text_bytes: text as usize };
-        let cut = containers::cut(looked_at, before, limits, ends);
-        return FirstCut { len: cut.len, class: None, before: cut.before };
-    }
-    if let Some(len) = bounds.frames.then(|| video_frames_end(looked_at)).flatten() {
-        return FirstCut { len: if ends { looked_at.len() } else { len }, class: None, before: None };
-    }
-    let half = left.div_ceil(2);
-    if bounds.halves && (ends || half <= looked_at.len() as u64) {
-        return FirstCut { len: if ends { looked_at.len() } else { half as usize }, class: None, before: None };
+    let of = |len| FirstCut { len, class: None, before: None };
+    match bounds.ends {
+        Ends::Containers { text_bytes } => {
+            let limits = CutLimits { min: bounds.min as usize, text_bytes: text_bytes as usize };
+            let cut = containers::cut(looked_at, before, limits, ends);
+            return FirstCut { len: cut.len, class: None, before: cut.before };
+        }
+        Ends::Frames => {
+            if let Some(len) = video_frames_end(looked_at) {
+                return of(if ends { looked_at.len() } else { len });
+            }
+        }
+        Ends::Halves if ends => return of(looked_at.len()),
+        Ends::Halves if left.div_ceil(2) <= looked_at.len() as u64 => return of(left.div_ceil(2) as usize),
+        Ends::Halves | Ends::Content => {}
     }
     let cut = FastCDC::new(looked_at, bounds.min as usize, bounds.usual as usize, bounds.max as usize)
         .next()
         .map_or(looked_at.len(), |chunk| chunk.length);
     let len = if ends && looked_at.len() - cut < bounds.min as usize / 2 { looked_at.len() } else { cut };
-    FirstCut { len, class: None, before: None }
+    of(len)
 }
 
 /// As `first_cut`, of what is left of a member.
@@ -150,27 +158,30 @@ mod tests {
         for class in Class::ALL {
             for decode_ms in [None, Some(1), Some(50)] {
                 let b = bounds(class, &Policy { decode_ms, ..Policy::default() });
-                assert!(b.min <= b.usual && b.usual < b.max || b.text.is_some() && b.min < b.max, "{b:?}");
+                assert!(
+                    b.min <= b.usual && b.usual < b.max || matches!(b.ends, Ends::Containers { .. }) && b.min < b.max,
+                    "{b:?}"
+                );
                 assert!(b.max <= SEGMENT_BYTES_MAX, "{b:?}");
             }
         }
         assert_eq!(
             around(256 << 10, |_| true),
-            Bounds { min: 128 << 10, usual: 256 << 10, max: 512 << 10, text: None, frames: false, halves: false }
+            Bounds { min: 128 << 10, usual: 256 << 10, max: 512 << 10, ends: Ends::Content }
         );
         assert_eq!(
             around(256 << 10, |_| false),
-            Bounds { min: 64 << 10, usual: 128 << 10, max: 256 << 10, text: None, frames: false, halves: false }
+            Bounds { min: 64 << 10, usual: 128 << 10, max: 256 << 10, ends: Ends::Content }
         );
         assert_eq!(
             around(1 << 20, |_| true),
-            Bounds { min: 256 << 10, usual: 512 << 10, max: 1 << 20, text: None, frames: false, halves: false }
+            Bounds { min: 256 << 10, usual: 512 << 10, max: 1 << 20, ends: Ends::Content }
         );
     }
 
     #[test]
     fn a_shifted_copy_is_cut_at_the_same_places() {
-        let bounds = Bounds { min: 4 << 10, usual: 8 << 10, max: 16 << 10, text: None, frames: false, halves: false };
+        let bounds = Bounds { min: 4 << 10, usual: 8 << 10, max: 16 << 10, ends: Ends::Content };
         let whole = noise(500_000, 1);
         let before = cuts(&whole, bounds);
         assert!(before.iter().rev().skip(1).all(|c| (4 << 10..=16 << 10).contains(&c.len())), "bounds");
@@ -185,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_last_two_are_halves_where_that_is_wanted() {
-        let bounds = Bounds { min: 10 << 10, usual: 12 << 10, max: 16 << 10, text: None, frames: false, halves: true };
+        let bounds = Bounds { min: 10 << 10, usual: 12 << 10, max: 16 << 10, ends: Ends::Halves };
         for len in [1, 16 << 10, (16 << 10) + 1, 20_001, 32 << 10, 40_000, 100_000] {
             let bytes = noise(len, 3);
             let lens: Vec<usize> = cuts(&bytes, bounds).iter().map(|cut| cut.len()).collect();
@@ -202,7 +213,7 @@ mod tests {
 
     #[test]
     fn short_and_dull_data_is_cut_too() {
-        let bounds = Bounds { min: 4 << 10, usual: 8 << 10, max: 16 << 10, text: None, frames: false, halves: false };
+        let bounds = Bounds { min: 4 << 10, usual: 8 << 10, max: 16 << 10, ends: Ends::Content };
         assert_eq!(first_cut(b"x", bounds, 1, (None, &Policy::default())).len, 1);
         assert_eq!(first_cut(&vec![0; 100_000], bounds, 100_000, (None, &Policy::default())).len, 16 << 10);
     }

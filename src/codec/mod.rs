@@ -30,7 +30,7 @@ pub use crate::models::{
     Shelf, Spliced, TEXT_BYTES_MAX, VolumePrior, as_safetensors, classify, kind_of_tensors, load_checkpoint,
     load_language_model, load_tensors, segment_bytes, starts_from_priors, train_from,
 };
-pub use bounds::{Bounds, FirstCut, bounds, first_cut};
+pub use bounds::{Bounds, Ends, FirstCut, bounds, first_cut};
 pub use policy::{DECODE_MS_MAX, Policy, SEGMENT_BYTES_MIN, Tier, climbs, cut, cut_beside, outgrows, planned};
 pub use rate::{forget as forget_rate, predicted_decode_ms, predicted_payload_ms};
 pub use why::{Against, against_stronger};
