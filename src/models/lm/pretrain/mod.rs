@@ -64,15 +64,15 @@ impl Pretraining {
     }
 
     /// All variables of a network that begins with noise.
-    fn variables(&self) -> Vec<Variable> {
+    fn variables<'a>(&self) -> Vec<Variable<'a>> {
         let Pretraining { kind, layers, width, course, .. } = self;
         let (width, mut out) = (*width, Vec::new());
-        let normal = || Begin::Normal(DEVIATION);
+        let normal = Begin::Normal(DEVIATION);
         let mut network = |prefix: &str, positions: usize, layers: usize| {
             let centred = *kind == ModelKind::Bytes;
-            let adds = || Begin::Normal(DEVIATION / (2.0 * layers as f32).sqrt());
+            let adds = Begin::Normal(DEVIATION / (2.0 * layers as f32).sqrt());
             let mut put = |name: String, shape, begin| out.push((format!("{prefix}{name}"), shape, begin));
-            put("wpe.weight".into(), (positions, width), normal());
+            put("wpe.weight".into(), (positions, width), normal);
             for n in 0..layers {
                 for norm in ["ln_1", "ln_2"] {
                     put(format!("h.{n}.{norm}.weight"), (1, width), Begin::Ones);
@@ -81,10 +81,10 @@ impl Pretraining {
                     }
                 }
                 for (what, inputs, outputs, begin) in [
-                    ("attn.c_attn", width, 3 * width, normal()),
-                    ("attn.c_proj", width, width, adds()),
-                    ("mlp.c_fc", width, 4 * width, normal()),
-                    ("mlp.c_proj", 4 * width, width, adds()),
+                    ("attn.c_attn", width, 3 * width, normal),
+                    ("attn.c_proj", width, width, adds),
+                    ("mlp.c_fc", width, 4 * width, normal),
+                    ("mlp.c_proj", 4 * width, width, adds),
                 ] {
                     put(format!("h.{n}.{what}.weight"), (inputs, outputs), begin);
                     if centred {
@@ -99,16 +99,16 @@ impl Pretraining {
         };
         if *kind == ModelKind::Image {
             network(OF_IMAGES, course.window, *layers);
-            out.push((format!("{OF_IMAGES}wte.weight"), (BYTES + 1, width), normal()));
-            out.push((HEAD_OF_IMAGES.into(), (BYTES, width), normal()));
+            out.push((format!("{OF_IMAGES}wte.weight"), (BYTES + 1, width), normal));
+            out.push((HEAD_OF_IMAGES.into(), (BYTES, width), normal));
         } else {
             // A beginning, and one that would end it, as in what is published.
             network(OF_PATCHES, course.window / PATCH + 2, *layers);
             network(OF_BYTES, PATCH + 1, layers.div_ceil(LAYERS_OF_BYTES));
             // Rows for each place and what is there: the way they are read.
-            out.push((PATCH_EMBEDDING[0].into(), (PATCH * CLASSES, width), normal()));
+            out.push((PATCH_EMBEDDING[0].into(), (PATCH * CLASSES, width), normal));
             out.push((PATCH_EMBEDDING[1].into(), (1, width), Begin::Zeros));
-            out.push((format!("{OF_BYTES}wte.weight"), (CLASSES, width), normal()));
+            out.push((format!("{OF_BYTES}wte.weight"), (CLASSES, width), normal));
         }
         out
     }
@@ -117,7 +117,7 @@ impl Pretraining {
     ///
     /// # Errors
     /// `Recipe`, where they do not go together.
-    fn variables_of(&mut self, learned: &Learned) -> std::result::Result<Vec<Variable>, TrainError> {
+    fn variables_of<'a>(&mut self, learned: &'a Learned) -> std::result::Result<Vec<Variable<'a>>, TrainError> {
         let refused = |what: String| Err(TrainError::Recipe(what));
         if learned.kind != self.kind {
             return refused(format!(
@@ -163,10 +163,9 @@ impl Pretraining {
                         "its patches have {columns} inputs; known are {CLASSES} for each of {PATCH} bytes"
                     ));
                 }
-                let turned = (0..*columns).flat_map(|n| elements.iter().skip(n).step_by(*columns).copied()).collect();
-                (name.clone(), (*columns, *rows), Begin::Known(turned))
+                (name.clone(), (*columns, *rows), Begin::Turned(elements))
             } else {
-                (name.clone(), (*rows, *columns), Begin::Known(elements.clone()))
+                (name.clone(), (*rows, *columns), Begin::Known(elements))
             });
         }
         Ok(out)
@@ -174,17 +173,19 @@ impl Pretraining {
 }
 
 /// What the elements of a variable are at first.
-#[derive(Clone, Debug)]
-enum Begin {
+#[derive(Clone, Copy, Debug)]
+enum Begin<'a> {
     Zeros,
     Ones,
     /// Normal, of this deviation.
     Normal(f32),
-    Known(Vec<f32>),
+    /// These, and these by columns.
+    Known(&'a [f32]),
+    Turned(&'a [f32]),
 }
 
 /// Name and shape of a variable, which is as this at first; a vector has one row.
-type Variable = (String, (usize, usize), Begin);
+type Variable<'a> = (String, (usize, usize), Begin<'a>);
 
 /// A network that is trained from nothing, or further.
 pub struct Untaught {
@@ -246,7 +247,10 @@ impl Pretrainer {
                 Begin::Zeros => vec![0.0; len],
                 Begin::Ones => vec![1.0; len],
                 Begin::Normal(deviation) => (0..len).map(|_| chance.normal() * deviation).collect(),
-                Begin::Known(elements) => elements,
+                Begin::Known(elements) => elements.to_vec(),
+                Begin::Turned(elements) => {
+                    (0..shape.0).flat_map(|n| elements.iter().skip(n).step_by(shape.0).copied()).collect()
+                }
             };
             let var = Var::from_vec(values, shape, &device)?;
             all.push(var.clone());
