@@ -15,6 +15,7 @@ use ureq::Agent;
 
 use super::Progress;
 use crate::host::{Disk, DiskFile, OpenMode, RealDisk};
+use crate::volume::TENSORS_ENDS;
 
 /// The hub that is asked where nobody says another.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -29,9 +30,8 @@ const STEP_BYTES: usize = 1 << 20;
 const CONNECT_MAX: Duration = Duration::from_secs(20);
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 const BODY_MAX: Duration = Duration::from_secs(600);
-/// How files end that are a model alone: of text, and of images or bytes.
+/// How the files end that are a model of text alone.
 const GGUF: &str = ".gguf";
-const ALONE: [&str; 4] = [GGUF, ".safetensors", ".pth", ".bin"];
 /// How the name of a file ends that is not there as a whole.
 const PART: &str = ".part";
 
@@ -50,15 +50,18 @@ fn is_plain(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.starts_with('.') && name.chars().all(good)
 }
 
+/// True for files that are a model alone: of text, or of images or bytes.
+fn is_model(file: &str) -> bool {
+    file.ends_with(GGUF) || TENSORS_ENDS.iter().any(|end| file.ends_with(end))
+}
+
 impl HubName {
     /// The name that a text is; `None` where it can be none.
     pub fn parse(text: &str) -> Option<HubName> {
         let parts: Vec<&str> = text.split('/').collect();
         let (organisation, name, file) = match parts.as_slice() {
             [organisation, name] => (organisation, name, None),
-            [organisation, name, file] if ALONE.iter().any(|end| file.ends_with(end)) => {
-                (organisation, name, Some(file.to_string()))
-            }
+            [organisation, name, file] if is_model(file) => (organisation, name, Some(file.to_string())),
             _ => return None,
         };
         parts.iter().all(|part| is_plain(part)).then(|| HubName { repository: format!("{organisation}/{name}"), file })
@@ -106,15 +109,14 @@ struct Listed {
 /// Which files a model is loaded from: one of GGUF, or a checkpoint's, of which the index says more where there is one.
 fn choose(listed: &[Listed], wanted: &HubName) -> Result<Vec<Listed>, String> {
     let find = |name: &str| listed.iter().find(|file| file.name == name).cloned();
-    let ending = |ends: &[&str]| -> Vec<Listed> {
-        listed.iter().filter(|file| ends.iter().any(|end| file.name.ends_with(end))).cloned().collect()
-    };
+    let those =
+        |is: &dyn Fn(&str) -> bool| -> Vec<Listed> { listed.iter().filter(|file| is(&file.name)).cloned().collect() };
     let names = |files: &[Listed]| files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>().join(", ");
-    let ggufs = ending(&[GGUF]);
+    let ggufs = those(&|name| name.ends_with(GGUF));
     let HubName { repository, file } = wanted;
     if let Some(file) = file {
         let none =
-            || format!("{repository} has no file {file} on the hub; of models it has: {}", names(&ending(&ALONE)));
+            || format!("{repository} has no file {file} on the hub; of models it has: {}", names(&those(&is_model)));
         return find(file).map(|file| vec![file]).ok_or_else(none);
     }
     let tensors = find("model.safetensors.index.json").or(find("model.safetensors"));

@@ -27,9 +27,10 @@ const CHECKPOINT: [&str; 3] = ["config.json", "tokenizer.json", "model.safetenso
 const TENSORS: [(ModelKind, &str); 2] =
     [(ModelKind::Image, "igpt.safetensors"), (ModelKind::Bytes, "bgpt.safetensors")];
 const CONFIG: &str = "config.json";
-/// Tensors of such a model in a directory: the first of these, or else the only file that ends so.
+/// Tensors of such a model in a directory: the first of these, or else the only file that ends as tensors do.
 const BROUGHT: [&str; 4] = ["igpt.safetensors", "bgpt.safetensors", "model.safetensors", "pytorch_model.bin"];
-const BROUGHT_ENDS: [&str; 3] = [".safetensors", ".pth", ".bin"];
+/// How files of tensors end.
+pub const TENSORS_ENDS: [&str; 3] = [".safetensors", ".pth", ".bin"];
 /// How files begin: GGUF, and the archives that PyTorch saves.
 const GGUF_MAGIC: &[u8] = b"GGUF";
 const ARCHIVE_MAGIC: &[u8] = b"PK\x03\x04";
@@ -113,7 +114,7 @@ fn files_of(path: &Path) -> Result<Files, codec::LoadError> {
         let known =
             BROUGHT.iter().find(|brought| names.iter().any(|name| name == *brought)).map(|name| name.to_string());
         let ends =
-            |name: &&String| BROUGHT_ENDS.iter().any(|end| name.ends_with(end)) && !ADAPTER.contains(&name.as_str());
+            |name: &&String| TENSORS_ENDS.iter().any(|end| name.ends_with(end)) && !ADAPTER.contains(&name.as_str());
         let mut ending = names.iter().filter(ends);
         let only = ending.next().filter(|_| ending.next().is_none()).cloned();
         if let Some(name) = known.or(only) {

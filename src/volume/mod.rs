@@ -84,6 +84,8 @@ pub use explain::{AgainstReport, Explanation, KindReport, WaitingReport};
 pub use gc::{GcPlan, GcReport, GcRun, KeptPack};
 pub use hot::{HotOptions, is_hot_copy};
 pub use ladder::LadderRun;
+#[cfg(feature = "hub")]
+pub use languages::TENSORS_ENDS;
 #[cfg(feature = "lora")]
 pub use languages::learned_of;
 pub use languages::{LanguageReport, language_reports, load_brought};
